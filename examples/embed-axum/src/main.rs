@@ -1,0 +1,2 @@
+//! examples/embed-axum
+fn main() {}

@@ -1,0 +1,2 @@
+//! examples/reference-server
+fn main() {}

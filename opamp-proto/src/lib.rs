@@ -1,0 +1,1 @@
+//! opamp-proto

@@ -1,1 +1,47 @@
-//! opamp-proto
+//! OpAMP on the wire: the messages, their framing, and the vocabulary of the protocol, for OpAMP v0.20.0.
+//!
+//! Everything here is pure: bytes and values in, bytes and values out; no IO, no clock, no randomness, no async runtime.
+//!
+//! | subject | where |
+//! |---|---|
+//! | messages as generated from the schema | [`pb`] |
+//! | the header of WebSocket messages | [`frame`] |
+//! | a received `AgentToServer`, checked and decoded lazily | [`AgentMessage`], [`Limits`], [`Part`] |
+//! | writing replies without building them first | [`encode`] |
+//! | identities | [`InstanceUid`], [`AgentId`], [`SequenceNum`] |
+//! | capabilities and flags | [`AgentCapabilities`], [`ServerCapabilities`], [`AgentToServerFlags`], [`ServerToAgentFlags`] |
+//! | hashes of configurations and packages | [`hash`], [`ConfigHash`], [`Fingerprint`] |
+//! | whether a status has changed in a way that matters | [`material`] |
+//! | equality of attribute values | [`any_value`] |
+//! | time, as numbers that the caller hands in | [`Now`], [`Mono`], [`Wall`] |
+//!
+//! The feature `serde` adds serialised forms of identities, hashes, times, parts and bit sets.
+
+pub mod any_value;
+mod bits;
+mod config_hash;
+mod decode;
+pub mod encode;
+pub mod frame;
+pub mod hash;
+mod hex;
+mod id;
+mod limits;
+pub mod material;
+mod part;
+pub mod pb;
+mod schema;
+mod sequence;
+#[cfg(feature = "serde")]
+mod serde_impls;
+mod time;
+mod wire;
+
+pub use bits::{AgentCapabilities, AgentToServerFlags, ServerCapabilities, ServerToAgentFlags};
+pub use config_hash::{ConfigHash, Fingerprint, HexError};
+pub use decode::{AgentMessage, DecodeError, DecodeErrorKind};
+pub use id::{AgentId, InstanceUid, UidError};
+pub use limits::Limits;
+pub use part::{Part, PartError, PartSet};
+pub use sequence::SequenceNum;
+pub use time::{Mono, Now, TimeError, Wall};

@@ -1,1 +1,44 @@
-//! opamp-server
+//! The server side of OpAMP (Open Agent Management Protocol).
+//!
+//! - [`session`]: one agent's conversation as a plain struct: events in, messages out; no IO, no clock.
+//! - [`capability`]: the gating matrix, and permits without which an offer does not compile.
+//! - [`refusal`]: what is refused, why, and how that shows on the wire.
+//! - With feature `net` (default): both transports behind one `tower::Service`, authentication, dispatch, `serve`.
+//!
+//! Storage, inventory and rollouts are not this crate's: it takes what each agent should have
+//! ([`Desired`]) and tells what each agent reports ([`AgentChange`]).
+
+pub mod capability;
+mod desired;
+pub mod refusal;
+pub mod reply;
+pub mod session;
+mod snapshot;
+
+pub use desired::{Desired, RemoteConfigOffer};
+pub use refusal::RefusalReason;
+pub use snapshot::{
+    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, Dispatch, DisconnectReason, FailureFact,
+    Liveness, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts, Transport,
+};
+
+#[cfg(feature = "net")]
+mod net;
+#[cfg(feature = "net")]
+pub use net::{
+    auth::{
+        AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls, StaticToken,
+        StaticTokens,
+    },
+    builder::{Builder, DEFAULT_PATH, OpampServer},
+    changes::{Event, Events, Refusal},
+    clock::{Clock, SystemClock, TokioClock},
+    driver::Driver,
+    handle::{CommandError, ServerHandle},
+    peer::PeerInfo,
+    serve::serve,
+    service::OpampService,
+    settings::ServerSettings,
+    stats::{Histogram, Stats, WEBSOCKET_DURATION_BOUNDS_S},
+    tls::TlsSource,
+};

@@ -1,0 +1,209 @@
+//! Messages of agents, decoded no further than somebody asks for.
+
+mod error;
+mod validate;
+
+use std::borrow::Cow;
+
+use prost::Message as _;
+
+pub use self::error::{DecodeError, DecodeErrorKind};
+use self::error::expect;
+use self::validate::{Validator, delimited, key};
+use crate::bits::{AgentCapabilities, AgentToServerFlags};
+use crate::id::{InstanceUid, UidError};
+use crate::limits::Limits;
+use crate::part::{Part, PartSet};
+use crate::pb;
+use crate::schema::{AGENT_TO_SERVER, Kind};
+use crate::sequence::SequenceNum;
+use crate::wire::{self, WireType};
+
+/// A received `AgentToServer`: the fields of every message decoded, the sub-messages checked and kept as the bytes they came
+/// in.
+///
+/// Decoding allocates nothing. Every present sub-message is checked against the schema and the [`Limits`], so that a message
+/// which is accepted here decodes in full, and one that is malformed anywhere is refused before anything acts on it.
+///
+/// A sub-message that occurs twice has to be merged, as the protobuf encoding demands; no known client sends that. Such a
+/// message is decoded in full and encoded again, which allocates, and the value owns the result.
+#[derive(Clone, Debug)]
+pub struct AgentMessage<'a> {
+    bytes: Cow<'a, [u8]>,
+    fields: Fields,
+}
+
+/// What one scan over the top level finds.
+#[derive(Clone, Debug, Default)]
+struct Fields {
+    instance_uid: Span,
+    sequence_num: u64,
+    capabilities: u64,
+    flags: u64,
+    present: PartSet,
+    spans: [Span; Part::COUNT],
+    /// A part occurred more than once.
+    repeated: bool,
+}
+
+/// A range of a message of at most 4 GiB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl<'a> AgentMessage<'a> {
+    /// Decodes the bytes of one protobuf message, without the WebSocket frame header.
+    ///
+    /// Unknown fields are skipped, unknown enum numbers and capability bits kept (R-INTEROP). No bytes at all are a
+    /// message with nothing set.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the bytes are not an `AgentToServer`, or beyond the limits. The length of the `instance_uid` is
+    /// not judged here, see [`AgentMessage::instance_uid`].
+    pub fn decode(bytes: &'a [u8], limits: &Limits) -> Result<Self, DecodeError> {
+        let max = limits.message_bytes_max.min(u32::MAX as usize);
+        if bytes.len() > max {
+            return Err(DecodeErrorKind::MessageTooLong { len: bytes.len(), max }.into());
+        }
+        let fields = Fields::scan(bytes, limits)?;
+        if fields.repeated { Self::merged(bytes, limits) } else { Ok(Self { bytes: Cow::Borrowed(bytes), fields }) }
+    }
+
+    /// The identity of the agent.
+    ///
+    /// # Errors
+    ///
+    /// [`UidError::Length`] if it is absent or not 16 bytes (spec section "AgentToServer.instance_uid").
+    pub fn instance_uid(&self) -> Result<InstanceUid, UidError> {
+        self.instance_uid_bytes().try_into()
+    }
+
+    /// The bytes of `instance_uid` as they came, of any length; none if absent.
+    #[must_use]
+    pub fn instance_uid_bytes(&self) -> &[u8] {
+        self.fields.instance_uid.of(&self.bytes)
+    }
+
+    /// The message counter; 0 if absent.
+    #[must_use]
+    pub fn sequence_num(&self) -> SequenceNum {
+        SequenceNum(self.fields.sequence_num)
+    }
+
+    /// What the agent can do, unknown bits included; none if absent.
+    #[must_use]
+    pub fn capabilities(&self) -> AgentCapabilities {
+        AgentCapabilities::from_bits(self.fields.capabilities)
+    }
+
+    /// What the agent asks for, unknown bits included.
+    #[must_use]
+    pub fn flags(&self) -> AgentToServerFlags {
+        AgentToServerFlags::from_bits(self.fields.flags)
+    }
+
+    /// The sub-messages that are present, the empty ones among them.
+    #[must_use]
+    pub fn parts(&self) -> PartSet {
+        self.fields.present
+    }
+
+    /// The encoded bytes of a sub-message, which are valid; `None` if it is absent. A slice of the received message: what
+    /// is to be kept has to be copied.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Option<&[u8]> {
+        self.fields.present.contains(part).then(|| self.fields.spans[part.index()].of(&self.bytes))
+    }
+
+    /// Decodes everything.
+    ///
+    /// # Errors
+    ///
+    /// None for a message that was accepted; the signature does not rely on it.
+    pub fn to_full(&self) -> Result<pb::AgentToServer, DecodeError> {
+        Ok(pb::AgentToServer::decode(&*self.bytes)?)
+    }
+
+    #[cold]
+    fn merged(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
+        // The scan has held the whole message against the limits already; merging adds nothing.
+        let bytes = pb::AgentToServer::decode(bytes)?.encode_to_vec();
+        let fields = Fields::scan(&bytes, limits)?;
+        Ok(Self { bytes: Cow::Owned(bytes), fields })
+    }
+}
+
+impl Fields {
+    fn scan(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
+        let mut validator = Validator::new(limits);
+        let mut fields = Self::default();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (number, wire_type) = key(&mut rest)?;
+            fields.field(number, wire_type, bytes.len(), &mut rest, &mut validator).map_err(|error| {
+                match AGENT_TO_SERVER.field(number) {
+                    Some(field) => error.within(field.name),
+                    None => error.within_unknown(number),
+                }
+            })?;
+        }
+        Ok(fields)
+    }
+
+    /// Takes one field off the start of `rest`, which is the end of a message of `total` bytes.
+    #[inline]
+    fn field(
+        &mut self,
+        number: u32,
+        wire_type: WireType,
+        total: usize,
+        rest: &mut &[u8],
+        validator: &mut Validator<'_>,
+    ) -> Result<(), DecodeError> {
+        match number {
+            1 => {
+                let uid = delimited(wire_type, rest)?;
+                self.instance_uid = Span::before(rest, uid.len(), total);
+            }
+            2 => self.sequence_num = number_value(wire_type, rest)?,
+            4 => self.capabilities = number_value(wire_type, rest)?,
+            10 => self.flags = number_value(wire_type, rest)?,
+            _ => {
+                let part = Part::from_field_number(number);
+                let schema = AGENT_TO_SERVER.field(number).map(|field| field.kind);
+                let (Some(part), Some(Kind::Message(schema))) = (part, schema) else {
+                    return validator.skip(number, wire_type, rest, 0);
+                };
+                let encoded = delimited(wire_type, rest)?;
+                validator.message(schema, encoded, 1)?;
+                self.spans[part.index()] = Span::before(rest, encoded.len(), total);
+                self.repeated |= !self.present.insert(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Span {
+    /// The `len` bytes that end where `rest` begins, in a message of `total` bytes.
+    #[inline]
+    fn before(rest: &[u8], len: usize, total: usize) -> Self {
+        let end = total - rest.len();
+        // No message is longer than `u32::MAX`.
+        Self { start: (end - len) as u32, end: end as u32 }
+    }
+
+    #[inline]
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+}
+
+#[inline]
+fn number_value(wire_type: WireType, rest: &mut &[u8]) -> Result<u64, DecodeError> {
+    expect(WireType::Varint, wire_type)?;
+    Ok(wire::varint(rest)?)
+}

@@ -1,0 +1,169 @@
+//! Checks the bytes of a message against the schema, without allocation and without building anything.
+//!
+//! What passes is what prost decodes, as long as it keeps within the limits. The only exception is an entry of a map with
+//! a wrong wire type, see [`DecodeErrorKind::WireType`].
+
+use super::error::{DecodeError, DecodeErrorKind, expect};
+use crate::limits::Limits;
+use crate::schema::{Kind, Message};
+use crate::wire::{self, WireType};
+
+/// A walk over one message, with what its limits have left.
+pub(crate) struct Validator<'a> {
+    limits: &'a Limits,
+    nesting_max: u32,
+    map_entries: u32,
+    list_entries: u32,
+}
+
+impl<'a> Validator<'a> {
+    pub(crate) fn new(limits: &'a Limits) -> Self {
+        Self {
+            limits,
+            nesting_max: limits.nesting_max.min(Limits::NESTING_CEILING),
+            map_entries: limits.map_entries_max,
+            list_entries: limits.list_entries_max,
+        }
+    }
+
+    /// Checks a message whose place is `depth` levels below the top.
+    pub(crate) fn message(
+        &mut self,
+        schema: &'static Message,
+        mut rest: &[u8],
+        depth: u32,
+    ) -> Result<(), DecodeError> {
+        if depth > self.nesting_max {
+            return Err(self.too_deep());
+        }
+        while !rest.is_empty() {
+            let (number, wire_type) = key(&mut rest)?;
+            let Some(field) = schema.field(number) else {
+                self.skip(number, wire_type, &mut rest, depth).map_err(|error| error.within_unknown(number))?;
+                continue;
+            };
+            self.value(field.kind, wire_type, &mut rest, depth).map_err(|error| error.within(field.name))?;
+        }
+        Ok(())
+    }
+
+    /// Skips a field that the schema does not know (spec section "Interoperability"; R-INTEROP), whatever it holds.
+    pub(crate) fn skip(
+        &self,
+        number: u32,
+        wire_type: WireType,
+        rest: &mut &[u8],
+        depth: u32,
+    ) -> Result<(), DecodeError> {
+        let len = match wire_type {
+            WireType::Varint => {
+                wire::varint(rest)?;
+                return Ok(());
+            }
+            WireType::Fixed64 => 8,
+            WireType::Fixed32 => 4,
+            WireType::Bytes => wire::varint(rest)?,
+            WireType::GroupStart => return self.skip_group(number, rest, depth + 1),
+            WireType::GroupEnd => return Err(DecodeErrorKind::GroupEnd.into()),
+        };
+        take(rest, len).map(|_| ())
+    }
+
+    fn skip_group(&self, group: u32, rest: &mut &[u8], depth: u32) -> Result<(), DecodeError> {
+        if depth > self.nesting_max {
+            return Err(self.too_deep());
+        }
+        loop {
+            match key(rest)? {
+                (number, WireType::GroupEnd) if number == group => return Ok(()),
+                (number, wire_type) => self.skip(number, wire_type, rest, depth)?,
+            }
+        }
+    }
+
+    fn value(
+        &mut self,
+        kind: Kind,
+        wire_type: WireType,
+        rest: &mut &[u8],
+        depth: u32,
+    ) -> Result<(), DecodeError> {
+        match kind {
+            Kind::Varint => {
+                expect(WireType::Varint, wire_type)?;
+                wire::varint(rest)?;
+                Ok(())
+            }
+            Kind::Fixed64 => {
+                expect(WireType::Fixed64, wire_type)?;
+                take(rest, 8).map(|_| ())
+            }
+            Kind::Bytes => delimited(wire_type, rest).map(|_| ()),
+            Kind::Text => self.text(delimited(wire_type, rest)?),
+            Kind::Message(schema) => self.message(schema, delimited(wire_type, rest)?, depth + 1),
+            Kind::TextList => {
+                self.count_list_entry()?;
+                self.text(delimited(wire_type, rest)?)
+            }
+            Kind::MessageList(schema) | Kind::MessageSequence(schema) => {
+                self.count_list_entry()?;
+                self.message(schema, delimited(wire_type, rest)?, depth + 1)
+            }
+            Kind::Map(entry) => {
+                self.count_map_entry()?;
+                self.message(entry, delimited(wire_type, rest)?, depth + 1)
+            }
+        }
+    }
+
+    fn text(&self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let max = self.limits.string_bytes_max;
+        if bytes.len() > max {
+            return Err(DecodeErrorKind::TextTooLong { len: bytes.len(), max }.into());
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(DecodeErrorKind::Text.into()),
+        }
+    }
+
+    fn count_list_entry(&mut self) -> Result<(), DecodeError> {
+        let max = self.limits.list_entries_max;
+        self.list_entries = self.list_entries.checked_sub(1).ok_or(DecodeErrorKind::ListEntries { max })?;
+        Ok(())
+    }
+
+    fn count_map_entry(&mut self) -> Result<(), DecodeError> {
+        let max = self.limits.map_entries_max;
+        self.map_entries = self.map_entries.checked_sub(1).ok_or(DecodeErrorKind::MapEntries { max })?;
+        Ok(())
+    }
+
+    #[cold]
+    fn too_deep(&self) -> DecodeError {
+        DecodeErrorKind::Nesting { max: self.nesting_max }.into()
+    }
+}
+
+/// Field number and wire type of the next field.
+#[inline]
+pub(crate) fn key(rest: &mut &[u8]) -> Result<(u32, WireType), DecodeError> {
+    let key = wire::varint(rest)?;
+    match (u32::try_from(key), WireType::from_key(key)) {
+        (Ok(key), Some(wire_type)) if key >= 8 => Ok((key >> 3, wire_type)),
+        _ => Err(DecodeErrorKind::Key.into()),
+    }
+}
+
+/// The bytes of a length-delimited field.
+#[inline]
+pub(crate) fn delimited<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    expect(WireType::Bytes, wire_type)?;
+    let len = wire::varint(rest)?;
+    take(rest, len)
+}
+
+#[inline]
+fn take<'a>(rest: &mut &'a [u8], len: u64) -> Result<&'a [u8], DecodeError> {
+    wire::take(rest, len).ok_or_else(|| DecodeErrorKind::Truncated.into())
+}

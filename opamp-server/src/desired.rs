@@ -1,0 +1,69 @@
+//! What an agent should have: the input the dispatcher gives a session, never a queue of messages.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opamp_proto::{ConfigHash, Fingerprint, pb};
+use prost::Message;
+
+/// What one agent should have. The session compares it with what the agent reports and sends only the difference.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// Grows with every change of the desired state of this agent; a new generation makes the session
+    /// forget that an earlier offer of the same hash failed.
+    pub generation: u64,
+    /// The configuration the agent should run, or none to leave it alone.
+    pub remote_config: Option<RemoteConfigOffer>,
+}
+
+/// A remote configuration ready to be offered: encoded once, shared by every agent it is meant for.
+#[derive(Clone)]
+pub struct RemoteConfigOffer(Arc<Inner>);
+
+struct Inner {
+    hash: ConfigHash,
+    fingerprint: Fingerprint,
+    /// The encoded `AgentRemoteConfig`, without the tag and length of the field that carries it.
+    encoded: Bytes,
+}
+
+impl RemoteConfigOffer {
+    /// Encodes an offer of `config` under `hash`, which identifies it to the agent (R-CONF-19).
+    ///
+    /// Use [`opamp_proto::hash::config_hash`] unless the hash comes from elsewhere. An empty hash is replaced
+    /// by the canonical one, because every offer must carry a hash.
+    pub fn new(hash: ConfigHash, config: &pb::AgentConfigMap) -> Self {
+        let hash = if hash.is_empty() { opamp_proto::hash::config_hash(config) } else { hash };
+        let message = pb::AgentRemoteConfig {
+            config: Some(config.clone()),
+            config_hash: Bytes::copy_from_slice(hash.as_bytes()),
+        };
+        let encoded = Bytes::from(message.encode_to_vec());
+        Self(Arc::new(Inner { fingerprint: hash.fingerprint(), hash, encoded }))
+    }
+
+    /// The hash the agent reports back.
+    pub fn hash(&self) -> &ConfigHash {
+        &self.0.hash
+    }
+
+    /// The encoded `AgentRemoteConfig`.
+    pub fn encoded(&self) -> &Bytes {
+        &self.0.encoded
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+}
+
+/// Shows hash and size, never the bodies.
+impl fmt::Debug for RemoteConfigOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteConfigOffer")
+            .field("hash", &self.0.hash)
+            .field("encoded_bytes", &self.0.encoded.len())
+            .finish()
+    }
+}

@@ -1,0 +1,144 @@
+//! One WebSocket, as the rest of the server sees it: an identity, a mailbox, and when it was last heard.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opamp_proto::{InstanceUid, Mono};
+use tokio::sync::Notify;
+
+use super::directory::Slot;
+use super::settings::ServerSettings;
+use crate::refusal::CloseCode;
+use crate::snapshot::{ConnectionInfo, DisconnectReason};
+
+const NEVER: u64 = u64::MAX;
+
+/// A live WebSocket.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) info: Arc<ConnectionInfo>,
+    mailbox: Mutex<Orders>,
+    mail: Notify,
+    /// Fired to end a write that takes too long.
+    abort: Notify,
+    aborted: AtomicBool,
+    opened: Mono,
+    last_heard: AtomicU64,
+    last_ping: AtomicU64,
+    writing_since: AtomicU64,
+    agents: AtomicUsize,
+}
+
+/// What the connection's task is to do; coalesced until it gets there.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    /// Agents with something to send.
+    pub(crate) wake: Vec<Arc<Slot>>,
+    /// Agents another connection has taken over.
+    pub(crate) released: Vec<InstanceUid>,
+    pub(crate) ping: bool,
+    pub(crate) close: Option<(CloseCode, DisconnectReason)>,
+}
+
+impl Connection {
+    pub(crate) fn new(info: Arc<ConnectionInfo>, now: Mono) -> Self {
+        Self {
+            info,
+            mailbox: Mutex::default(),
+            mail: Notify::new(),
+            abort: Notify::new(),
+            aborted: AtomicBool::new(false),
+            opened: now,
+            last_heard: AtomicU64::new(now.0),
+            last_ping: AtomicU64::new(now.0),
+            writing_since: AtomicU64::new(NEVER),
+            agents: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.info.id
+    }
+
+    pub(crate) fn opened(&self) -> Mono {
+        self.opened
+    }
+
+    /// Has the task send what is due to this agent.
+    pub(crate) fn wake(&self, slot: &Arc<Slot>) {
+        if slot.mark_woken() {
+            self.order(|orders| orders.wake.push(Arc::clone(slot)));
+        }
+    }
+
+    /// Tells the task that another connection took this agent over.
+    pub(crate) fn release(&self, uid: InstanceUid) {
+        self.order(|orders| orders.released.push(uid));
+    }
+
+    /// Has the task close; the first reason stands.
+    pub(crate) fn close(&self, code: CloseCode, reason: DisconnectReason) {
+        self.order(|orders| {
+            orders.close.get_or_insert((code, reason));
+        });
+    }
+
+    /// Waits until there are orders. Cancel safe.
+    pub(crate) async fn ordered(&self) {
+        self.mail.notified().await;
+    }
+
+    pub(crate) fn take_orders(&self) -> Orders {
+        std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until the current write is to be given up.
+    pub(crate) async fn write_aborted(&self) {
+        while !self.aborted.load(Ordering::Acquire) {
+            self.abort.notified().await;
+        }
+    }
+
+    pub(crate) fn heard(&self, now: Mono) {
+        self.last_heard.store(now.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn writing(&self, since: Option<Mono>) {
+        self.writing_since.store(since.map_or(NEVER, |since| since.0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_agents(&self, agents: usize) {
+        self.agents.store(agents, Ordering::Relaxed);
+    }
+
+    /// Looks at the deadlines: orders a ping, ends a blocked write, closes a silent socket.
+    pub(crate) fn sweep(&self, now: Mono, settings: &ServerSettings) {
+        let waited = |since: &AtomicU64| now - Mono(since.load(Ordering::Relaxed));
+        let writing_since = self.writing_since.load(Ordering::Relaxed);
+        if writing_since != NEVER && now - Mono(writing_since) >= settings.write_timeout {
+            self.aborted.store(true, Ordering::Release);
+            self.abort.notify_one();
+            return;
+        }
+        let silent = waited(&self.last_heard) >= settings.read_timeout;
+        let idle = self.agents.load(Ordering::Relaxed) == 0
+            && waited(&self.last_heard).max(first_message_wait(self, now)) >= settings.first_message_timeout;
+        if silent || idle {
+            self.close(CloseCode::Policy, DisconnectReason::Timeout);
+        } else if waited(&self.last_ping) >= settings.ping_interval {
+            self.last_ping.store(now.0, Ordering::Relaxed);
+            self.order(|orders| orders.ping = true);
+        }
+    }
+
+    fn order(&self, write: impl FnOnce(&mut Orders)) {
+        write(&mut self.mailbox.lock().unwrap_or_else(PoisonError::into_inner));
+        self.mail.notify_one();
+    }
+}
+
+/// How long a socket that carries no agent has been open: pongs alone do not keep it.
+fn first_message_wait(connection: &Connection, now: Mono) -> Duration {
+    now - connection.opened
+}

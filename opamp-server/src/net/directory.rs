@@ -1,0 +1,166 @@
+//! Every agent the server has a session for, found by `instance_uid`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use opamp_proto::InstanceUid;
+
+use super::connection::Connection;
+use crate::session::Session;
+use crate::snapshot::AgentChange;
+
+const SHARDS: usize = 64;
+
+/// Sessions by uid, in shards.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    shards: Box<[Mutex<Shard>]>,
+    len: AtomicUsize,
+}
+
+type Shard = HashMap<InstanceUid, Arc<Slot>>;
+
+/// The place of one agent: its session, and who may write to it.
+///
+/// The lock is held for the microseconds of one `Session::handle`, never across an await, and nearly always taken
+/// by the one task that owns the agent's connection; what the application asks for reaches a socket through the
+/// connection's mailbox.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    inner: Mutex<SlotInner>,
+    queued: AtomicBool,
+    woken: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct SlotInner {
+    pub(crate) session: Session,
+    pub(crate) owner: Owner,
+    /// Removed from the directory: whoever still holds the slot must look the agent up again.
+    pub(crate) forgotten: bool,
+}
+
+/// Which connection an agent is attached to. A late close of another one changes nothing.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    Nobody,
+    Polling,
+    Socket(Arc<Connection>),
+}
+
+impl Slot {
+    pub(crate) fn new(session: Session) -> Self {
+        let inner = SlotInner { session, owner: Owner::Nobody, forgotten: false };
+        Self { inner: Mutex::new(inner), queued: AtomicBool::new(false), woken: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SlotInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the caller is to queue the agent's change: nobody did since it was last taken.
+    pub(crate) fn mark_queued(&self) -> bool {
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the caller is to put the agent into its connection's mailbox.
+    pub(crate) fn mark_woken(&self) -> bool {
+        !self.woken.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn clear_woken(&self) {
+        self.woken.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn take_change(&self) -> Option<AgentChange> {
+        self.queued.store(false, Ordering::Release);
+        self.lock().session.take_change()
+    }
+}
+
+impl SlotInner {
+    pub(crate) fn is_owned_by(&self, connection: &Connection) -> bool {
+        matches!(&self.owner, Owner::Socket(owner) if owner.id() == connection.id())
+    }
+}
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, len: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn find(&self, uid: &InstanceUid) -> Option<Arc<Slot>> {
+        self.shard(uid).get(uid).cloned()
+    }
+
+    /// The agent's slot, made by `make` if there is none and fewer than `max` agents are known.
+    pub(crate) fn find_or_insert(
+        &self,
+        uid: &InstanceUid,
+        max: usize,
+        make: impl FnOnce() -> Session,
+    ) -> Option<Arc<Slot>> {
+        let mut shard = self.shard(uid);
+        if let Some(slot) = shard.get(uid) {
+            return Some(Arc::clone(slot));
+        }
+        if self.len() >= max {
+            return None;
+        }
+        let slot = Arc::new(Slot::new(make()));
+        shard.insert(*uid, Arc::clone(&slot));
+        self.len.fetch_add(1, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Makes `slot` found under another uid as well, while its agent changes identity; false if that uid is taken.
+    pub(crate) fn alias(&self, uid: InstanceUid, slot: &Arc<Slot>) -> bool {
+        let mut shard = self.shard(&uid);
+        if shard.contains_key(&uid) {
+            return false;
+        }
+        shard.insert(uid, Arc::clone(slot));
+        self.len.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Forgets a uid if it leads to `slot`.
+    pub(crate) fn remove(&self, uid: &InstanceUid, slot: &Arc<Slot>) {
+        let mut shard = self.shard(uid);
+        if shard.get(uid).is_some_and(|found| Arc::ptr_eq(found, slot)) {
+            shard.remove(uid);
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every slot once, shard by shard: what comes and goes meanwhile may or may not be in it.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Slot>)) {
+        let mut slots = Vec::new();
+        for shard in &self.shards {
+            slots.clear();
+            {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                slots.extend(shard.iter().map(|(uid, slot)| (*uid, Arc::clone(slot))));
+            }
+            for (uid, slot) in &slots {
+                // An agent that changes its identity is found under two uids.
+                if slot.lock().session.uid() == *uid {
+                    visit(slot);
+                }
+            }
+        }
+    }
+
+    fn shard(&self, uid: &InstanceUid) -> MutexGuard<'_, Shard> {
+        let bytes = uid.as_bytes();
+        // The last byte is random in every UUID version in use.
+        let index = usize::from(bytes[15]) % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

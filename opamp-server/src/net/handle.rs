@@ -1,0 +1,154 @@
+//! Steering a running server.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use opamp_proto::{InstanceUid, Now};
+
+use super::changes::Events;
+use super::core::Core;
+use super::directory::Owner;
+use super::stats::Stats;
+use crate::capability::Restart;
+use crate::desired::Desired;
+use crate::refusal::CloseCode;
+use crate::session::Input;
+use crate::snapshot::{AgentSnapshot, Checkpoint, Dispatch, DisconnectReason, Principal, Seed};
+
+/// The application's side of a server: what agents should have goes in, what they report comes out. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ServerHandle(pub(crate) Arc<Core>);
+
+/// Why a command cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The agent is not there. Commands do not wait for agents; try again when it is connected.
+    #[error("the agent is not connected")]
+    NoSession,
+    /// The agent did not announce AcceptsRestartCommand (R-CAP-24). Nothing can be done on the server.
+    #[error("the agent does not accept this command")]
+    NotAccepted,
+}
+
+impl ServerHandle {
+    /// The events, once: the first caller gets them.
+    pub fn events(&self) -> Option<Events> {
+        let taken = self.0.events_taken.swap(true, Ordering::AcqRel);
+        (!taken).then(|| Events(Arc::clone(&self.0.changes)))
+    }
+
+    /// Makes agents known that an earlier process knew. Call it before serving; an agent known already stays as it is.
+    pub fn restore(&self, seeds: impl IntoIterator<Item = Seed>) {
+        for seed in seeds {
+            self.0.restore(seed);
+        }
+    }
+
+    /// Sets what an agent should have. It is kept for an agent that is not there, and replaces what was set before:
+    /// ten changes while an agent is slow become one offer (R-RETRY-07).
+    pub fn set_desired(&self, uid: &InstanceUid, desired: Desired) -> Dispatch {
+        self.0.set_desired(uid, desired)
+    }
+
+    /// Orders a connected agent to restart.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if it is not there or did not announce that it accepts the command.
+    pub fn restart_agent(&self, uid: &InstanceUid) -> Result<Dispatch, CommandError> {
+        let slot = self.0.directory.find(uid).ok_or(CommandError::NoSession)?;
+        {
+            let inner = slot.lock();
+            if matches!(inner.owner, Owner::Nobody) {
+                return Err(CommandError::NoSession);
+            }
+            if inner.session.negotiated().permit::<Restart>().is_none() {
+                return Err(CommandError::NotAccepted);
+            }
+        }
+        match self.0.dispatch(&slot, Input::Restart) {
+            Dispatch::NoSession => Err(CommandError::NoSession),
+            dispatch => Ok(dispatch),
+        }
+    }
+
+    /// Has an agent asked for its full state, at once or with its next answer.
+    pub fn request_full_state(&self, uid: &InstanceUid) -> Dispatch {
+        match self.0.directory.find(uid) {
+            Some(slot) => self.0.dispatch(&slot, Input::RequestFullState),
+            None => Dispatch::NoSession,
+        }
+    }
+
+    /// Closes the socket an agent is on, with all agents on it; false if it is on none.
+    pub fn disconnect(&self, uid: &InstanceUid) -> bool {
+        let Some(slot) = self.0.directory.find(uid) else { return false };
+        let inner = slot.lock();
+        let Owner::Socket(connection) = &inner.owner else { return false };
+        connection.close(CloseCode::Policy, DisconnectReason::Requested);
+        true
+    }
+
+    /// Closes every socket this principal has; the number of them. For credentials that were revoked.
+    pub fn disconnect_principal(&self, principal: &Principal) -> usize {
+        let connections = self.0.lock_connections();
+        let theirs = connections.values().filter(|connection| connection.info.principal == *principal);
+        theirs.map(|connection| connection.close(CloseCode::Policy, DisconnectReason::Requested)).count()
+    }
+
+    /// Forgets an agent: its session, its desired state. If it is connected its socket closes unless others share
+    /// it; if it comes back it is new. False if it was not known.
+    pub fn forget(&self, uid: &InstanceUid) -> bool {
+        self.0.forget(uid)
+    }
+
+    /// What is known of one agent.
+    pub fn agent(&self, uid: &InstanceUid) -> Option<AgentSnapshot> {
+        self.0.directory.find(uid).map(|slot| slot.lock().session.snapshot())
+    }
+
+    /// What is known of all agents, in no order.
+    pub fn agents(&self) -> Vec<AgentSnapshot> {
+        let mut agents = Vec::with_capacity(self.0.directory.len());
+        self.0.directory.for_each(|slot| agents.push(slot.lock().session.snapshot()));
+        agents
+    }
+
+    /// Where the conversations stand that moved since the last call. Store them in batches, and hand them back
+    /// with [`ServerHandle::restore`].
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        let mut checkpoints = Vec::new();
+        self.0.directory.for_each(|slot| checkpoints.extend(slot.lock().session.take_checkpoint()));
+        checkpoints
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read(self.0.directory.len())
+    }
+
+    /// The time by the server's clock.
+    pub fn now(&self) -> Now {
+        self.0.now()
+    }
+
+    /// Stops: refuses what is new with 503, closes every WebSocket with 1001, waits for them at most `deadline`.
+    /// True if all were closed in time. Afterwards driver and events end.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        let core = &self.0;
+        core.draining.cancel();
+        for connection in core.lock_connections().values() {
+            connection.close(CloseCode::GoingAway, DisconnectReason::ServerShutdown);
+        }
+        let drained = async {
+            while core.counters.websocket_active() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(deadline, drained).await.is_ok();
+        core.drained.cancel();
+        core.changes.close();
+        in_time
+    }
+}

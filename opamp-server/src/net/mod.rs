@@ -1,0 +1,20 @@
+//! Transports, dispatch and authentication over tokio.
+
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod builder;
+pub(crate) mod changes;
+pub(crate) mod clock;
+pub(crate) mod connection;
+pub(crate) mod core;
+pub(crate) mod directory;
+pub(crate) mod driver;
+pub(crate) mod handle;
+pub(crate) mod peer;
+pub(crate) mod polling;
+pub(crate) mod serve;
+pub(crate) mod service;
+pub(crate) mod settings;
+pub(crate) mod stats;
+pub(crate) mod tls;
+pub(crate) mod websocket;

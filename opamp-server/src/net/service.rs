@@ -1,0 +1,124 @@
+//! One `tower::Service` for both transports at one path.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::Full;
+
+use super::auth::{AuthRequest, Denied, DeniedReason};
+use super::body;
+use super::core::Core;
+use super::peer::PeerInfo;
+use super::{polling, websocket};
+use crate::refusal::RefusalReason;
+use crate::snapshot::{Principal, Transport};
+
+pub(crate) type Body = Full<Bytes>;
+pub(crate) type Response = http::Response<Body>;
+
+/// The OpAMP endpoint: WebSocket upgrades and polls, told apart as the specification says (R-HTTP-10, R-HTTP-11).
+///
+/// Mounts wherever a `tower::Service` of HTTP requests does; it never fails and panics on no request. To be
+/// reachable for WebSockets the HTTP stack must support upgrades (hyper: `with_upgrades`). Put a [`PeerInfo`] into
+/// the request's extensions if addresses and client certificates are wanted. What only [`serve`](crate::serve)
+/// does: deadlines for slow headers, a bound on TLS handshakes, classified TLS failures.
+#[derive(Clone, Debug)]
+pub struct OpampService(pub(crate) Arc<Core>);
+
+impl<B> tower_service::Service<http::Request<B>> for OpampService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Send,
+{
+    type Response = http::Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let core = Arc::clone(&self.0);
+        Box::pin(async move { Ok(respond(core, request).await) })
+    }
+}
+
+/// A short plain-text answer for humans with curl.
+pub(crate) fn text(status: StatusCode, message: impl Into<String>) -> Response {
+    let mut message = message.into();
+    message.push('\n');
+    let mut response = Response::new(Body::new(Bytes::from(message)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+async fn respond<B>(core: Arc<Core>, request: http::Request<B>) -> Response
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+{
+    let (mut parts, body) = request.into_parts();
+    if core.path.as_deref().is_some_and(|path| path != parts.uri.path()) {
+        return text(StatusCode::NOT_FOUND, format!("no such path; OpAMP is at {}", core.path.as_deref().unwrap_or("/")));
+    }
+    let poll = parts.method == Method::POST && body::is_protobuf(&parts.headers);
+    let transport = if poll { Transport::Http } else { Transport::WebSocket };
+    let peer = parts.extensions.get::<PeerInfo>().cloned();
+    let remote_addr = peer.as_ref().map(|peer| peer.client_addr(&parts.headers, &core.settings.trusted_proxies));
+    let refuse = |reason: RefusalReason, detail: &str| {
+        core.refused(reason, detail.to_owned(), None, remote_addr, Some(transport));
+    };
+    if core.draining.is_cancelled() {
+        refuse(RefusalReason::Unavailable, "draining");
+        return unavailable(&core, "the server is shutting down");
+    }
+    let request = AuthRequest { headers: &parts.headers, peer: peer.as_ref(), transport };
+    let principal = match authenticate(&core, request).await {
+        Ok(principal) => principal,
+        Err(denied) => {
+            let reason = match denied.reason {
+                DeniedReason::Unavailable => RefusalReason::Unavailable,
+                _ => RefusalReason::AuthFailed,
+            };
+            core.refused(reason, denied.reason.to_string(), denied.claimed, remote_addr, Some(transport));
+            let mut response = text(denied.status, denied.status.canonical_reason().unwrap_or("denied"));
+            response.headers_mut().extend(denied.headers);
+            return response;
+        }
+    };
+    if poll {
+        return polling::answer(&core, &parts.headers, body, &principal, remote_addr).await;
+    }
+    match parts.method {
+        Method::GET => {}
+        Method::POST => {
+            let detail = "Content-Type must be application/x-protobuf";
+            refuse(RefusalReason::Protocol, detail);
+            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+        }
+        _ => {
+            refuse(RefusalReason::Protocol, "method not allowed");
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET to open a WebSocket");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+            return response;
+        }
+    }
+    websocket::upgrade(&core, &mut parts, principal, remote_addr)
+}
+
+pub(crate) fn unavailable(core: &Core, message: &str) -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, message);
+    response.headers_mut().insert(header::RETRY_AFTER, core.retry_after().as_secs().into());
+    response
+}
+
+async fn authenticate(core: &Core, request: AuthRequest<'_>) -> Result<Principal, Denied> {
+    let answer = tokio::time::timeout(core.settings.handshake_timeout, core.auth.authenticate(request)).await;
+    answer.unwrap_or_else(|_| Err(DeniedReason::Unavailable.into()))
+}

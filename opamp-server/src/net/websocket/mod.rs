@@ -1,0 +1,8 @@
+//! WebSocket: the upgrade, the frames behind a small private trait, and the task of a connection.
+
+mod frames;
+mod task;
+mod tungstenite;
+mod upgrade;
+
+pub(crate) use self::upgrade::upgrade;

@@ -1,0 +1,239 @@
+//! The task of one WebSocket: it reads, lets sessions answer, writes, and ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use opamp_proto::{AgentMessage, InstanceUid, frame};
+
+use super::frames::{Incoming, MessageStream, StreamError};
+use crate::net::connection::Connection;
+use crate::net::core::{Core, Sender};
+use crate::net::directory::Slot;
+use crate::refusal::{CloseCode, SessionError};
+use crate::session::{Input, Outbox};
+use crate::snapshot::DisconnectReason;
+
+/// Runs a connection to its end. Fixed order of polling: mailbox, then socket.
+pub(super) async fn run<S: MessageStream>(core: Arc<Core>, stream: S, connection: Arc<Connection>) {
+    let mut task = Task { core, stream, connection, agents: HashMap::new(), faults: 0 };
+    let end = loop {
+        let step = tokio::select! {
+            biased;
+            () = task.connection.ordered() => task.orders().await,
+            incoming = task.stream.read() => task.incoming(incoming).await,
+        };
+        if let Err(end) = step {
+            break end;
+        }
+    };
+    task.end(end).await;
+}
+
+struct Task<S> {
+    core: Arc<Core>,
+    stream: S,
+    connection: Arc<Connection>,
+    agents: HashMap<InstanceUid, Arc<Slot>>,
+    faults: u32,
+}
+
+/// How a connection ends.
+struct End {
+    close: Option<CloseCode>,
+    reason: DisconnectReason,
+    text: &'static str,
+}
+
+impl End {
+    const CLOSED: Self = Self { close: None, reason: DisconnectReason::Closed, text: "" };
+}
+
+impl<S: MessageStream> Task<S> {
+    async fn incoming(&mut self, incoming: Result<Incoming, StreamError>) -> Result<(), End> {
+        let now = self.core.now();
+        self.connection.heard(now.mono);
+        match incoming {
+            Ok(Incoming::Binary(bytes)) => self.message(&bytes).await,
+            Ok(Incoming::Control) => {
+                self.alive();
+                Ok(())
+            }
+            Ok(Incoming::Closed) | Err(StreamError::Io) => Err(End::CLOSED),
+            Ok(Incoming::Text) => Err(self.refuse(&SessionError::TextMessage)),
+            Err(StreamError::Protocol) => Err(self.refuse(&SessionError::WebSocketProtocol)),
+            Err(StreamError::Oversize) => {
+                let limit_bytes = self.core.limits.message_bytes_max;
+                Err(self.refuse(&SessionError::Oversize { limit_bytes }))
+            }
+        }
+    }
+
+    async fn message(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let mut out = self.core.outbox();
+        let closing = self.receive(bytes, &mut out);
+        let written = self.write_all(&out).await;
+        self.core.reuse(out);
+        written?;
+        closing.map_or(Ok(()), |error| Err(self.ended_by(&error)))
+    }
+
+    /// Handles one message; the error that ends the connection, if one does.
+    fn receive(&mut self, bytes: &[u8], out: &mut Outbox) -> Option<SessionError> {
+        self.core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+        let (uid, error) = match decode(bytes, &self.core) {
+            Err(error) => (None, error),
+            Ok(message) => match self.hand_on(&message, out) {
+                Ok(()) => {
+                    self.faults = 0;
+                    return None;
+                }
+                Err(error) => (message.instance_uid().ok(), error),
+            },
+        };
+        self.core.fault(&error, uid.as_ref(), Sender::Socket(&self.connection), out);
+        self.faults += 1;
+        if error.consequence().close.is_some() {
+            return Some(error);
+        }
+        let limit = self.core.settings.faults_max;
+        (self.faults >= limit).then_some(SessionError::TooManyFaults { limit })
+    }
+
+    fn hand_on(&mut self, message: &AgentMessage<'_>, out: &mut Outbox) -> Result<(), SessionError> {
+        let uid = message.instance_uid()?;
+        let limit = self.core.settings.agents_per_connection_max;
+        if !self.agents.contains_key(&uid) && self.agents.len() >= limit {
+            return Err(SessionError::TooManyAgentsOnConnection { limit });
+        }
+        let (uid, slot) = self.core.receive(message, Sender::Socket(&self.connection), out)?;
+        let current = slot.lock().session.uid();
+        if self.agents.get(&uid).is_none_or(|known| !Arc::ptr_eq(known, &slot)) {
+            // Under a new identity the agent is still one agent.
+            self.agents.retain(|_, known| !Arc::ptr_eq(known, &slot));
+            self.agents.insert(current, Arc::clone(&slot));
+            self.connection.set_agents(self.agents.len());
+        }
+        Ok(())
+    }
+
+    /// A frame that is no message is a sign of life of every agent behind the socket.
+    fn alive(&mut self) {
+        for slot in self.agents.values() {
+            let mut out = self.core.outbox();
+            let mut inner = slot.lock();
+            if inner.is_owned_by(&self.connection) {
+                let handled = inner.session.handle(Input::Alive, self.core.now(), &mut out);
+                debug_assert!(handled.is_ok(), "only messages are refused");
+                self.core.note_change(slot, &inner.session);
+            }
+            drop(inner);
+            self.core.reuse(out);
+        }
+    }
+
+    async fn orders(&mut self) -> Result<(), End> {
+        let orders = self.connection.take_orders();
+        for uid in orders.released {
+            self.agents.remove(&uid);
+            self.connection.set_agents(self.agents.len());
+            if self.agents.is_empty() {
+                let (close, reason) = (Some(CloseCode::Normal), DisconnectReason::Replaced);
+                return Err(End { close, reason, text: "another connection took over" });
+            }
+        }
+        if let Some((code, reason)) = orders.close {
+            return Err(End { close: Some(code), reason, text: reason.as_str() });
+        }
+        for slot in orders.wake {
+            slot.clear_woken();
+            let mut out = self.core.outbox();
+            self.wake(&slot, &mut out);
+            let written = self.write_all(&out).await;
+            self.core.reuse(out);
+            written?;
+        }
+        if orders.ping {
+            let ping = self.stream.ping();
+            bounded(&self.core, &self.connection, ping).await?;
+        }
+        Ok(())
+    }
+
+    fn wake(&self, slot: &Arc<Slot>, out: &mut Outbox) {
+        let mut inner = slot.lock();
+        if !inner.is_owned_by(&self.connection) {
+            return;
+        }
+        let handled = inner.session.handle(Input::Wake, self.core.now(), out);
+        debug_assert!(handled.is_ok(), "only messages are refused");
+        self.core.note_change(slot, &inner.session);
+        self.core.counters.effects(out.effects());
+    }
+
+    async fn write_all(&mut self, out: &Outbox) -> Result<(), End> {
+        for message in out.messages() {
+            let write = self.stream.write(message);
+            bounded(&self.core, &self.connection, write).await?;
+            self.core.counters.frames_sent.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, error: &SessionError) -> End {
+        let mut out = self.core.outbox();
+        self.core.fault(error, None, Sender::Socket(&self.connection), &mut out);
+        self.core.reuse(out);
+        self.ended_by(error)
+    }
+
+    fn ended_by(&self, error: &SessionError) -> End {
+        let consequence = error.consequence();
+        let text = match error {
+            SessionError::Oversize { .. } => "message too big",
+            SessionError::TextMessage => "text messages are not OpAMP",
+            SessionError::TooManyFaults { .. } => "too many faulty messages",
+            _ => consequence.reason.as_str(),
+        };
+        End { close: consequence.close, reason: DisconnectReason::Refused(consequence.reason), text }
+    }
+
+    async fn end(mut self, end: End) {
+        if end.reason == DisconnectReason::Timeout {
+            let mut out = self.core.outbox();
+            self.core.fault(&SessionError::Timeout, None, Sender::Socket(&self.connection), &mut out);
+            self.core.reuse(out);
+        }
+        for slot in self.agents.values() {
+            self.core.detach(slot, &self.connection, end.reason);
+        }
+        self.core.unregister(&self.connection, self.core.now().mono);
+        if let Some(code) = end.close {
+            let close = self.stream.close(code, end.text);
+            let _ = tokio::time::timeout(self.core.settings.close_timeout, close).await;
+        }
+    }
+}
+
+fn decode<'a>(bytes: &'a [u8], core: &Core) -> Result<AgentMessage<'a>, SessionError> {
+    let payload = frame::decode(bytes)?;
+    Ok(AgentMessage::decode(payload, &core.limits)?)
+}
+
+/// A write that the sweep can end when the peer takes nothing for too long.
+async fn bounded(
+    core: &Core,
+    connection: &Connection,
+    write: impl Future<Output = Result<(), StreamError>>,
+) -> Result<(), End> {
+    connection.writing(Some(core.now().mono));
+    let written = tokio::select! {
+        biased;
+        written = write => written.map_err(|_| End::CLOSED),
+        () = connection.write_aborted() => {
+            Err(End { close: None, reason: DisconnectReason::Timeout, text: "" })
+        }
+    };
+    connection.writing(None);
+    written
+}

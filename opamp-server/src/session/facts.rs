@@ -1,0 +1,154 @@
+//! What is known of an agent and rarely changes: boxed, encoded, with a note of what changed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opamp_proto::{ConfigHash, DecodeError, InstanceUid, Part, PartSet, Wall, material, pb};
+use prost::Message as _;
+
+use crate::refusal::SessionError;
+use crate::snapshot::{
+    ChangedFacts, ConnectionInfo, DisconnectReason, FailureFact, Principal, RemoteConfigReport, ReportedState, Seed,
+    StickyFacts, status_index,
+};
+
+/// The cold part of a session.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) state: ReportedState,
+    /// Parts held here or by whoever restored the session.
+    pub(super) known: PartSet,
+    pub(super) remote_config: Option<RemoteConfigReport>,
+    pub(super) connection: Option<Arc<ConnectionInfo>>,
+    /// Who authenticated the last connection of an earlier process.
+    pub(super) remembered: Option<Principal>,
+    pub(super) disconnect: Option<(DisconnectReason, Wall)>,
+    pub(super) sticky: StickyFacts,
+    pub(super) ignored: PartSet,
+    pub(super) assigned_uid: Option<InstanceUid>,
+    previous_uid: Option<InstanceUid>,
+    digests: [u64; 8],
+    start_time_unix_nano: u64,
+    changed: PartSet,
+    dirty: ChangedFacts,
+}
+
+impl Facts {
+    pub(super) fn restore(&mut self, seed: &Seed) {
+        self.known = seed.known;
+        for (part, digest) in &seed.digests {
+            if let Some(index) = status_index(*part) {
+                self.digests[index] = *digest;
+            }
+        }
+        self.remote_config = seed.remote_config.clone();
+        self.sticky = seed.sticky.clone();
+        self.disconnect = seed.disconnect;
+        self.start_time_unix_nano = seed.start_time_unix_nano;
+        self.remembered = seed.principal.clone();
+    }
+
+    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
+    pub(super) fn store(&mut self, part: Part, encoded: &[u8], now: Wall) -> Result<(), SessionError> {
+        let Some(index) = status_index(part) else { return Ok(()) };
+        match part {
+            Part::Health => self.note_start_time(encoded),
+            Part::RemoteConfigStatus => self.note_remote_config(encoded, now)?,
+            _ => {}
+        }
+        let digest = material::digest(part, encoded);
+        if !self.known.contains(part) || self.digests[index] != digest {
+            self.known.insert(part);
+            self.digests[index] = digest;
+            self.changed.insert(part);
+        }
+        if self.state.0[index].as_deref() != Some(encoded) {
+            // An exact-size copy: a slice would pin the whole read buffer.
+            Arc::make_mut(&mut self.state.0)[index] = Some(Bytes::copy_from_slice(encoded));
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_ignored(&mut self, ignored: PartSet) {
+        let count = u32::try_from(ignored.iter().count()).unwrap_or(u32::MAX);
+        self.sticky.ignored_parts = self.sticky.ignored_parts.saturating_add(count);
+        if self.ignored != ignored {
+            self.ignored = ignored;
+            self.mark(ChangedFacts::STICKY);
+        }
+    }
+
+    /// The agent uses its assigned identity for the first time (R-ID-11).
+    pub(super) fn adopt_uid(&mut self, old: InstanceUid) {
+        self.assigned_uid = None;
+        self.previous_uid.get_or_insert(old);
+        self.mark(ChangedFacts::UID);
+    }
+
+    pub(super) fn attach(&mut self, connection: Arc<ConnectionInfo>) {
+        self.connection = Some(connection);
+        self.disconnect = None;
+        self.count(|sticky| &mut sticky.connects);
+        self.mark(ChangedFacts::CONNECTION | ChangedFacts::LIVENESS);
+    }
+
+    pub(super) fn detach(&mut self, reason: DisconnectReason, now: Wall) {
+        self.disconnect = Some((reason, now));
+        self.count(|sticky| &mut sticky.disconnects);
+        self.mark(ChangedFacts::CONNECTION | ChangedFacts::LIVENESS);
+    }
+
+    pub(super) fn count(&mut self, counter: impl FnOnce(&mut StickyFacts) -> &mut u32) {
+        let counter = counter(&mut self.sticky);
+        *counter = counter.saturating_add(1);
+        self.mark(ChangedFacts::STICKY);
+    }
+
+    pub(super) fn mark(&mut self, facts: ChangedFacts) {
+        self.dirty.insert(facts);
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.changed.is_empty()
+    }
+
+    pub(super) fn take_dirty(&mut self) -> Option<(PartSet, ChangedFacts, Option<InstanceUid>)> {
+        if !self.is_dirty() {
+            return None;
+        }
+        let changed = std::mem::replace(&mut self.changed, PartSet::NONE);
+        Some((changed, std::mem::take(&mut self.dirty), self.previous_uid.take()))
+    }
+
+    /// A start time that moved means that the agent restarted; a newest-wins view would hide how often.
+    fn note_start_time(&mut self, encoded: &[u8]) {
+        let start = material::health_summary(encoded).start_time_unix_nano;
+        if start != 0 && start != self.start_time_unix_nano {
+            if self.start_time_unix_nano != 0 {
+                self.count(|sticky| &mut sticky.start_time_changes);
+            }
+            self.start_time_unix_nano = start;
+        }
+    }
+
+    fn note_remote_config(&mut self, encoded: &[u8], now: Wall) -> Result<(), SessionError> {
+        let status = pb::RemoteConfigStatus::decode(encoded).map_err(DecodeError::from)?;
+        let report = RemoteConfigReport {
+            hash: ConfigHash::new(Bytes::copy_from_slice(&status.last_remote_config_hash)),
+            status: status.status,
+            error: status.error_message,
+        };
+        if self.remote_config.as_ref() == Some(&report) {
+            return Ok(());
+        }
+        if report.status == pb::RemoteConfigStatuses::Failed as i32 {
+            self.sticky.last_failure =
+                Some(FailureFact { hash: report.hash.clone(), error: report.error.clone(), at: now });
+        } else if report.status == pb::RemoteConfigStatuses::Applied as i32 {
+            self.sticky.last_applied = Some((report.hash.clone(), now));
+        }
+        self.remote_config = Some(report);
+        self.mark(ChangedFacts::REMOTE_CONFIG);
+        Ok(())
+    }
+}

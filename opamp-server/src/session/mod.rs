@@ -1,0 +1,485 @@
+//! One agent's conversation, seen from the server: no IO, no clock, no randomness.
+//!
+//! # Contract of the driver
+//!
+//! Feed every event to [`Session::handle`] with the time it happened, send every message of the outbox, and call
+//! `handle(Input::Tick, ..)` when [`Session::deadline`] has passed. Nothing else is needed: the session is the
+//! same on both transports.
+//!
+//! # States
+//!
+//! ```text
+//!               Attached(connection)                 Tick after the stale threshold
+//! Detached ─────────────────────────► Connected ─────────────────────────────────► Stale
+//!    ▲                                 │   ▲                                         │
+//!    │  Detached(reason),              │   └───────────── Message or Alive ──────────┤
+//!    └─ agent_disconnect ◄─────────────┘◄──── Detached(reason), HTTP: Tick after twice the threshold
+//! ```
+//!
+//! # Level-triggered
+//!
+//! The session holds what the agent *should* have ([`Desired`]) and what it *reports*, and sends the difference:
+//! with the answer to a message, or unsolicited on [`Input::Wake`]. Losing a wake-up, a connection or an answer
+//! loses nothing; the next comparison repairs it. An offer whose hash the agent reported as FAILED is not
+//! repeated until the desired generation changes, or server and a self-rolled-back agent would chase each other.
+
+mod facts;
+mod offer;
+mod outbox;
+mod resync;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opamp_proto::{
+    AgentCapabilities, AgentMessage, AgentToServerFlags, InstanceUid, Mono, Now, Part, PartSet, SequenceNum,
+    ServerToAgentFlags,
+};
+
+use crate::capability::{Negotiated, Received};
+use crate::desired::Desired;
+use crate::refusal::SessionError;
+use crate::snapshot::{
+    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Liveness, Principal,
+    Seed, Transport,
+};
+
+use self::facts::Facts;
+use self::offer::OfferState;
+pub use self::outbox::{CapabilityMismatch, Effects, Outbox, SessionSettings};
+use self::resync::Resync;
+
+/// What happens to a session.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// A sign of life that is no message: a WebSocket pong.
+    Alive,
+    /// The agent is on this connection from now on.
+    Attached(Arc<ConnectionInfo>),
+    /// What the agent should have changed.
+    Desired(Desired),
+    /// The connection is gone, or the agent left it.
+    Detached(DisconnectReason),
+    /// A message of this agent. Its uid is the session's, or the one the session assigned.
+    Message {
+        /// The message.
+        message: &'a AgentMessage<'a>,
+        /// A fresh identity, required if the message asks for one (flag RequestInstanceUid).
+        assign: Option<InstanceUid>,
+    },
+    /// Ask for full state with the next message, unsolicited if the transport can.
+    RequestFullState,
+    /// Order a restart.
+    Restart,
+    /// [`Session::deadline`] has passed.
+    Tick,
+    /// A WebSocket can be written: send what is due without being asked.
+    Wake,
+}
+
+/// The server's half of the conversation with one agent.
+///
+/// What changes with every heartbeat is inline; the rest is boxed. Status sub-messages stay encoded.
+#[derive(Debug)]
+pub struct Session {
+    uid: InstanceUid,
+    negotiated: Negotiated,
+    sequence: SequenceNum,
+    last_seen: Now,
+    poll_interval_ms: u32,
+    has_sequence: bool,
+    liveness: Liveness,
+    restart_due: bool,
+    checkpoint_due: bool,
+    transport: Transport,
+    offer: OfferState,
+    resync: Resync,
+    facts: Box<Facts>,
+}
+
+impl Session {
+    /// A session for an agent nothing is known of.
+    pub fn new(uid: InstanceUid, settings: &SessionSettings, now: Now) -> Self {
+        Self {
+            uid,
+            negotiated: Negotiated::new(AgentCapabilities::NONE, settings.announced()),
+            sequence: SequenceNum(0),
+            last_seen: now,
+            poll_interval_ms: millis(settings.http_interval_assumed),
+            has_sequence: false,
+            liveness: Liveness::Disconnected,
+            restart_due: false,
+            checkpoint_due: false,
+            transport: Transport::WebSocket,
+            offer: OfferState::default(),
+            resync: Resync::default(),
+            facts: Box::default(),
+        }
+    }
+
+    /// A session for an agent that an earlier process knew, so that nothing it left out need be asked again.
+    pub fn restore(seed: Seed, settings: &SessionSettings, now: Now) -> Self {
+        let mut session = Self::new(seed.uid, settings, now);
+        session.negotiated.set_agent(seed.capabilities);
+        session.last_seen = Now { mono: now.mono, wall: seed.last_seen };
+        if let Some(sequence) = seed.sequence_num {
+            session.sequence = sequence;
+            session.has_sequence = true;
+        }
+        session.facts.restore(&seed);
+        session.offer.desire(seed.desired, session.facts.remote_config.as_ref());
+        session
+    }
+
+    /// Takes one event in and puts what is to be sent into `out`.
+    ///
+    /// # Errors
+    ///
+    /// A message that is refused as a whole leaves the session as it was; the caller answers with the error's
+    /// [consequence](SessionError::consequence). No other input fails.
+    pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Outbox) -> Result<(), SessionError> {
+        match input {
+            Input::Message { message, assign } => return self.message(message, assign, now, out),
+            Input::Wake => self.wake(now, out),
+            Input::Alive => self.alive(now),
+            Input::Tick => self.tick(now, out),
+            Input::Attached(connection) => self.attach(connection, now),
+            Input::Detached(reason) => self.detach(reason, now),
+            Input::Desired(desired) => self.offer.desire(desired, self.facts.remote_config.as_ref()),
+            Input::Restart => self.restart_due = true,
+            Input::RequestFullState => self.resync.request(true),
+        }
+        Ok(())
+    }
+
+    /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
+    pub fn deadline(&self, settings: &SessionSettings) -> Option<Mono> {
+        let after = self.stale_after(settings);
+        match self.liveness {
+            Liveness::Connected => Some(self.last_seen.mono + after),
+            Liveness::Stale if self.transport == Transport::Http => Some(self.last_seen.mono + after * 2),
+            Liveness::Stale | Liveness::Disconnected => None,
+        }
+    }
+
+    /// The identity on the wire.
+    pub fn uid(&self) -> InstanceUid {
+        self.uid
+    }
+
+    /// The identity the agent was told to take over and has not used yet.
+    pub fn assigned_uid(&self) -> Option<InstanceUid> {
+        self.facts.assigned_uid
+    }
+
+    /// What both sides announced; permits borrow from it.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// Whether the agent is there.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    /// The connection the agent has, or had last.
+    pub fn connection(&self) -> Option<&Arc<ConnectionInfo>> {
+        self.facts.connection.as_ref()
+    }
+
+    /// Who authenticated the connection the agent has, or had last.
+    pub fn principal(&self) -> Option<&Principal> {
+        let connected = self.facts.connection.as_ref().map(|connection| &connection.principal);
+        connected.or(self.facts.remembered.as_ref())
+    }
+
+    /// Last sign of life.
+    pub fn last_seen(&self) -> Now {
+        self.last_seen
+    }
+
+    /// Whether [`Session::take_change`] has anything to tell.
+    pub fn has_change(&self) -> bool {
+        self.facts.is_dirty()
+    }
+
+    /// What changed materially since the last call, if anything did.
+    pub fn take_change(&mut self) -> Option<AgentChange> {
+        let (changed, facts, previous_uid) = self.facts.take_dirty()?;
+        Some(AgentChange { snapshot: self.snapshot(), changed, facts, previous_uid })
+    }
+
+    /// Everything known of the agent.
+    pub fn snapshot(&self) -> AgentSnapshot {
+        let facts = &self.facts;
+        AgentSnapshot {
+            uid: self.uid,
+            liveness: self.liveness,
+            disconnect: facts.disconnect,
+            connection: facts.connection.as_deref().cloned(),
+            capabilities: self.negotiated.agent(),
+            sequence_num: self.sequence,
+            last_seen: self.last_seen.wall,
+            state: facts.state.clone(),
+            remote_config: facts.remote_config.clone(),
+            offered: self.offer.offered(),
+            desired_generation: self.offer.generation(),
+            sticky: facts.sticky.clone(),
+            ignored: facts.ignored,
+            offer_too_large: self.offer.is_too_large(),
+        }
+    }
+
+    /// Where the conversation stands, if it moved since the last call.
+    pub fn take_checkpoint(&mut self) -> Option<Checkpoint> {
+        if !self.checkpoint_due || !self.has_sequence {
+            return None;
+        }
+        self.checkpoint_due = false;
+        Some(Checkpoint { uid: self.uid, sequence_num: self.sequence, last_seen: self.last_seen.wall })
+    }
+
+    fn message(
+        &mut self,
+        message: &AgentMessage<'_>,
+        assign: Option<InstanceUid>,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), SessionError> {
+        let uid = message.instance_uid()?;
+        let agent = match message.capabilities() {
+            unset if unset.bits() == 0 => self.negotiated.agent(), // A-01: keep what is known
+            announced => announced,
+        };
+        let accepted = self.accepted_parts(message.parts(), agent, out)?;
+
+        self.alive(now);
+        self.checkpoint_due = true;
+        if self.facts.assigned_uid == Some(uid) {
+            self.facts.adopt_uid(self.uid);
+            self.uid = uid;
+        }
+        if self.negotiated.agent() != agent {
+            self.negotiated.set_agent(agent);
+            self.facts.mark(ChangedFacts::CAPABILITIES);
+        }
+        self.check_sequence(message.sequence_num(), accepted, agent);
+        for part in accepted.iter().filter(|part| part.is_status()) {
+            if let Some(bytes) = message.part(part) {
+                self.facts.store(part, bytes, now.wall)?;
+            }
+        }
+        if accepted.contains(Part::RemoteConfigStatus)
+            && let Some(report) = &self.facts.remote_config
+        {
+            self.offer.reported(report);
+        }
+        if message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID)
+            && self.facts.assigned_uid.is_none()
+        {
+            self.facts.assigned_uid = assign;
+        }
+        self.answer(uid, accepted.contains(Part::RemoteConfigStatus), now, out);
+        if accepted.contains(Part::AgentDisconnect) {
+            self.detach(DisconnectReason::Graceful, now);
+        }
+        Ok(())
+    }
+
+    /// The parts that may be used, before anything is changed.
+    fn accepted_parts(
+        &mut self,
+        parts: PartSet,
+        agent: AgentCapabilities,
+        out: &mut Outbox,
+    ) -> Result<PartSet, SessionError> {
+        if parts.is_empty() {
+            return Ok(parts);
+        }
+        let negotiated = Negotiated::new(agent, self.negotiated.server());
+        let (mut accepted, mut ignored) = (parts, PartSet::NONE);
+        for part in parts.iter() {
+            match negotiated.received(part) {
+                Received::Use => {}
+                // The first message is sent before the agent can know the server's bits: no fault of its own.
+                Received::NotOurs => {
+                    accepted.remove(part);
+                }
+                Received::Missing(capability) => {
+                    if out.settings.capability_mismatch == CapabilityMismatch::Reject {
+                        return Err(SessionError::Capability { part, capability });
+                    }
+                    accepted.remove(part);
+                    ignored.insert(part);
+                    out.effects.ignored_parts += 1;
+                }
+            }
+        }
+        self.facts.note_ignored(ignored);
+        Ok(accepted)
+    }
+
+    fn check_sequence(&mut self, sequence: SequenceNum, accepted: PartSet, agent: AgentCapabilities) {
+        let gap = self.has_sequence && !sequence.follows(self.sequence);
+        let unknown = !self.has_sequence && !self.facts.known.contains(Part::AgentDescription);
+        self.sequence = sequence;
+        self.has_sequence = true;
+        if gap {
+            self.facts.count(|sticky| &mut sticky.gaps);
+            self.offer.answer_may_be_lost();
+        }
+        self.resync.observe(gap || unknown, accepted, agent);
+    }
+
+    /// Answers a message that was processed: one message, or on a WebSocket a command behind it.
+    fn answer(&mut self, uid: InstanceUid, reports_config: bool, now: Now, out: &mut Outbox) {
+        let settings = out.settings;
+        let ask = self.resync.ask(now.mono, settings.repeat_after);
+        let offer = self.offer.due(&self.negotiated, reports_config, self.transport, now, &settings, &mut out.effects);
+        let assigned = self.facts.assigned_uid.filter(|assigned| *assigned != uid);
+        let restart = self.restart_due.then(|| self.negotiated.permit()).flatten();
+        self.restart_due = restart.is_some(); // withdrawn capability: the order is void
+        let alone = !ask && offer.is_none() && assigned.is_none();
+
+        let mut reply = out.begin(Some(&uid));
+        if let Some((permit, offer)) = &offer {
+            reply.remote_config(permit, offer);
+        }
+        if ask {
+            reply.flags(ServerToAgentFlags::REPORT_FULL_STATE);
+        }
+        reply.capabilities(self.negotiated.server());
+        if let Some(assigned) = &assigned {
+            reply.agent_identification(assigned);
+        }
+        let message = match restart {
+            Some(permit) if alone => {
+                self.restart_due = false;
+                let message = reply.restart(&permit);
+                out.effects.restarts += 1;
+                message
+            }
+            _ => reply.finish(),
+        };
+        out.push(message);
+        Self::note_sent(&mut self.facts, offer.is_some(), ask, out);
+        drop(offer);
+        if self.transport == Transport::WebSocket {
+            self.send_restart(out);
+        }
+    }
+
+    /// Sends what is due without being asked; WebSocket only.
+    fn wake(&mut self, now: Now, out: &mut Outbox) {
+        if self.transport == Transport::Http || self.liveness == Liveness::Disconnected {
+            return;
+        }
+        let settings = out.settings;
+        let ask = self.resync.ask_unsolicited(now.mono);
+        let offer = self.offer.due(&self.negotiated, false, self.transport, now, &settings, &mut out.effects);
+        if offer.is_some() || ask {
+            let mut message = out.begin(Some(&self.uid));
+            if let Some((permit, offer)) = &offer {
+                message.remote_config(permit, offer);
+            }
+            if ask {
+                message.flags(ServerToAgentFlags::REPORT_FULL_STATE);
+            }
+            message.capabilities(self.negotiated.server());
+            let message = message.finish();
+            out.push(message);
+        }
+        Self::note_sent(&mut self.facts, offer.is_some(), ask, out);
+        drop(offer);
+        self.send_restart(out);
+    }
+
+    /// The restart command in a message of its own (R-CMD-01); dropped if the agent withdrew the capability.
+    fn send_restart(&mut self, out: &mut Outbox) {
+        if !std::mem::take(&mut self.restart_due) {
+            return;
+        }
+        let Some(permit) = self.negotiated.permit() else { return };
+        let mut message = out.begin(Some(&self.uid));
+        message.capabilities(self.negotiated.server());
+        let message = message.restart(&permit);
+        out.push(message);
+        out.effects.restarts += 1;
+    }
+
+    fn note_sent(facts: &mut Facts, offered: bool, asked: bool, out: &mut Outbox) {
+        if offered {
+            out.effects.offers += 1;
+            facts.mark(ChangedFacts::OFFER);
+        }
+        if asked {
+            out.effects.full_state_requests += 1;
+            facts.count(|sticky| &mut sticky.full_state_requests);
+        }
+        if out.effects.discarded_oversize > 0 {
+            facts.mark(ChangedFacts::OFFER);
+        }
+    }
+
+    fn attach(&mut self, connection: Arc<ConnectionInfo>, now: Now) {
+        if self.liveness != Liveness::Disconnected {
+            // Taken over from a connection whose end nobody noticed.
+            self.facts.count(|sticky| &mut sticky.disconnects);
+        }
+        self.transport = connection.transport;
+        self.liveness = Liveness::Connected;
+        self.last_seen = now;
+        self.offer.answer_may_be_lost();
+        self.facts.attach(connection);
+    }
+
+    fn detach(&mut self, reason: DisconnectReason, now: Now) {
+        if self.liveness == Liveness::Disconnected {
+            return;
+        }
+        self.liveness = Liveness::Disconnected;
+        self.facts.detach(reason, now.wall);
+    }
+
+    fn alive(&mut self, now: Now) {
+        if self.transport == Transport::Http && self.liveness != Liveness::Disconnected {
+            // The longest recent distance counts, so that a quick extra poll does not make the agent stale early.
+            let gap = millis(now.mono - self.last_seen.mono);
+            self.poll_interval_ms = gap.max(self.poll_interval_ms - self.poll_interval_ms / 8);
+        }
+        self.last_seen = now;
+        if self.liveness == Liveness::Stale {
+            self.liveness = Liveness::Connected;
+            self.facts.mark(ChangedFacts::LIVENESS);
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &Outbox) {
+        while let Some(deadline) = self.deadline(&out.settings).filter(|deadline| *deadline <= now.mono) {
+            debug_assert!(deadline <= now.mono);
+            match self.liveness {
+                Liveness::Connected => {
+                    self.liveness = Liveness::Stale;
+                    self.facts.mark(ChangedFacts::LIVENESS);
+                }
+                Liveness::Stale | Liveness::Disconnected => self.detach(DisconnectReason::Timeout, now),
+            }
+        }
+    }
+
+    fn stale_after(&self, settings: &SessionSettings) -> Duration {
+        match self.transport {
+            Transport::WebSocket => settings.websocket_stale_after,
+            Transport::Http => {
+                (Duration::from_millis(self.poll_interval_ms.into()) * 3).max(settings.http_stale_min)
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

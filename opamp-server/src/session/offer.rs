@@ -1,0 +1,134 @@
+//! When a remote configuration is offered, and when not.
+
+use std::time::Duration;
+
+use opamp_proto::{AgentCapabilities, ConfigHash, Fingerprint, Mono, Now, Wall, pb};
+
+use crate::capability::{Negotiated, Permit, RemoteConfig};
+use crate::desired::{Desired, RemoteConfigOffer};
+use crate::session::outbox::{Effects, SessionSettings};
+use crate::snapshot::{RemoteConfigReport, Transport};
+
+/// Offers of one hash that may follow each other message by message before they are spaced in time.
+const PROMPT_OFFERS: u8 = 3;
+/// Room for `instance_uid`, header, flags, capabilities and identification beside an offer.
+const ENVELOPE_BYTES: usize = 96;
+
+/// The desired configuration against the reported one.
+#[derive(Debug, Default)]
+pub(super) struct OfferState {
+    desired: Option<Box<Desired>>,
+    last_offered: Option<(Mono, Wall)>,
+    generation: u64,
+    offers: u8,
+    /// The agent reports the desired hash.
+    current: bool,
+    /// The agent reported FAILED for the desired hash since it was desired.
+    failed: bool,
+    /// The last offer may not have reached the agent: no reason to wait with the next.
+    lost: bool,
+    too_large: bool,
+}
+
+impl OfferState {
+    /// Takes a new desired state over. The same hash in a new generation is a new try.
+    pub(super) fn desire(&mut self, desired: Desired, reported: Option<&RemoteConfigReport>) {
+        *self = Self { generation: desired.generation, lost: true, ..Self::default() };
+        if desired.remote_config.is_none() {
+            return;
+        }
+        self.desired = Some(Box::new(desired));
+        if let Some(report) = reported
+            && self.fingerprint() == Some(report.hash.fingerprint())
+        {
+            // FAILED is not current: assigning the same configuration again means trying it again.
+            self.current = report.status != pb::RemoteConfigStatuses::Failed as i32;
+        }
+    }
+
+    /// Takes a remote config status over (R-CONF-23).
+    pub(super) fn reported(&mut self, report: &RemoteConfigReport) {
+        self.current = self.fingerprint() == Some(report.hash.fingerprint());
+        if self.current {
+            self.failed = report.status == pb::RemoteConfigStatuses::Failed as i32;
+            self.offers = 0;
+        }
+    }
+
+    /// The connection changed or a message was lost: the last offer may be gone.
+    pub(super) fn answer_may_be_lost(&mut self) {
+        self.lost = true;
+        self.offers = 0;
+    }
+
+    /// The offer to send now, with leave to send it (R-CONF-24, R-CONF-25, R-CONF-04).
+    pub(super) fn due<'caps>(
+        &mut self,
+        negotiated: &'caps Negotiated,
+        reports_config: bool,
+        transport: Transport,
+        now: Now,
+        settings: &SessionSettings,
+        effects: &mut Effects,
+    ) -> Option<(Permit<'caps, RemoteConfig>, RemoteConfigOffer)> {
+        if self.current || self.failed {
+            return None;
+        }
+        let offer = self.desired.as_deref()?.remote_config.clone()?;
+        let permit = negotiated.permit()?;
+        if !self.is_time(negotiated.agent(), reports_config, transport, now.mono, settings.repeat_after) {
+            return None;
+        }
+        if offer.encoded().len() + ENVELOPE_BYTES > settings.send_bytes_max {
+            if !self.too_large {
+                self.too_large = true;
+                effects.discarded_oversize += 1;
+            }
+            return None;
+        }
+        self.last_offered = Some((now.mono, now.wall));
+        self.offers = self.offers.saturating_add(1);
+        self.lost = false;
+        Some((permit, offer))
+    }
+
+    pub(super) fn offered(&self) -> Option<(ConfigHash, Wall)> {
+        let (_, at) = self.last_offered?;
+        let offer = self.desired.as_deref()?.remote_config.as_ref()?;
+        Some((offer.hash().clone(), at))
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large
+    }
+
+    fn is_time(
+        &self,
+        agent: AgentCapabilities,
+        reports_config: bool,
+        transport: Transport,
+        now: Mono,
+        spacing: Duration,
+    ) -> bool {
+        let Some((last, _)) = self.last_offered else { return true };
+        let waited = now - last;
+        if self.lost || (reports_config && self.offers < PROMPT_OFFERS) {
+            return true;
+        }
+        if reports_config {
+            return waited >= spacing;
+        }
+        // A written WebSocket message arrives or the connection breaks; an HTTP answer can vanish unnoticed.
+        transport == Transport::Http
+            && agent.contains(AgentCapabilities::REPORTS_REMOTE_CONFIG)
+            && waited >= spacing * (1u32 << self.offers.min(6))
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.desired.as_deref()?.remote_config.as_ref()?.fingerprint())
+    }
+}

@@ -1,0 +1,132 @@
+//! Where a session puts what it wants sent.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use opamp_proto::{InstanceUid, ServerCapabilities};
+
+use crate::reply::Reply;
+
+/// What a server does with a field whose capability bit the agent did not set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CapabilityMismatch {
+    /// Leave the field out, process the rest, count `cap_mismatch`. The default: one sloppy bit does not make
+    /// an agent unmanageable, and the snapshot names the fields that were ignored.
+    #[default]
+    Ignore,
+    /// Answer BadRequest naming field and bit, and process nothing of the message.
+    Reject,
+}
+
+/// What every session of one server has in common.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionSettings {
+    /// Capabilities the server announces; AcceptsStatus is always added (R-CAP-08).
+    pub capabilities: ServerCapabilities,
+    /// What happens to fields without their capability. Default: ignore.
+    pub capability_mismatch: CapabilityMismatch,
+    /// Largest message the server sends, in bytes before compression (R-WS-16, R-HTTP-28). An offer beyond it
+    /// is never sent and shows in the snapshot. Default 64 MiB.
+    pub send_bytes_max: usize,
+    /// A WebSocket agent without any frame for this long is stale. Default 60 s: two ping intervals.
+    pub websocket_stale_after: Duration,
+    /// The polling interval assumed of an agent that has not shown its own yet. Default 30 s (R-HTTP-04).
+    pub http_interval_assumed: Duration,
+    /// A polling agent is never stale before this, however fast it polls. Default 15 s. It is stale after three
+    /// of its observed intervals, and disconnected after six.
+    pub http_stale_min: Duration,
+    /// How long a polling agent may stay silent about an offer before it is offered again, doubling each time;
+    /// also the least distance of repeated requests after the first three. Default 30 s.
+    pub repeat_after: Duration,
+}
+
+impl SessionSettings {
+    /// The announced capabilities, AcceptsStatus included.
+    pub fn announced(&self) -> ServerCapabilities {
+        self.capabilities.known() | ServerCapabilities::ACCEPTS_STATUS
+    }
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            capabilities: ServerCapabilities::ACCEPTS_STATUS
+                | ServerCapabilities::OFFERS_REMOTE_CONFIG
+                | ServerCapabilities::ACCEPTS_EFFECTIVE_CONFIG,
+            capability_mismatch: CapabilityMismatch::Ignore,
+            send_bytes_max: 64 << 20,
+            websocket_stale_after: Duration::from_secs(60),
+            http_interval_assumed: Duration::from_secs(30),
+            http_stale_min: Duration::from_secs(15),
+            repeat_after: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The messages a session wants sent, in order, and what happened beside; reused from one call to the next.
+///
+/// The caller's contract: call [`Outbox::clear`] before each `handle`, then send every message of
+/// [`Outbox::messages`]. On plain HTTP there is at most one, because a response carries one.
+#[derive(Debug)]
+pub struct Outbox {
+    pub(super) settings: SessionSettings,
+    bytes: Vec<u8>,
+    messages: Vec<Range<usize>>,
+    pub(super) effects: Effects,
+}
+
+/// Countable things one `handle` call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Remote configurations offered.
+    pub offers: u32,
+    /// Full-state requests sent.
+    pub full_state_requests: u32,
+    /// Restart commands sent.
+    pub restarts: u32,
+    /// Offers withheld because they exceed the send limit (R-WS-18, R-HTTP-30).
+    pub discarded_oversize: u32,
+    /// Received parts ignored because their capability was not announced.
+    pub ignored_parts: u32,
+}
+
+impl Outbox {
+    /// An empty outbox for sessions with these settings.
+    pub fn new(settings: SessionSettings) -> Self {
+        Self { settings, bytes: Vec::new(), messages: Vec::new(), effects: Effects::default() }
+    }
+
+    /// Forgets messages and effects, keeps the memory unless it grew beyond 64 KiB.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        if self.bytes.capacity() > 64 << 10 {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.effects = Effects::default();
+    }
+
+    /// The messages as WebSocket payloads: header 0, then `ServerToAgent`. Plain HTTP leaves the first byte out.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.messages.iter().map(|range| &self.bytes[range.clone()])
+    }
+
+    /// What happened beside.
+    pub fn effects(&self) -> Effects {
+        self.effects
+    }
+
+    /// The settings every session that uses this outbox works with.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// Begins a message to `uid`; end it with [`Outbox::push`].
+    pub(crate) fn begin(&mut self, uid: Option<&InstanceUid>) -> Reply<'_> {
+        Reply::new(&mut self.bytes, uid)
+    }
+
+    pub(crate) fn push(&mut self, message: Range<usize>) {
+        self.messages.push(message);
+    }
+}

@@ -1,0 +1,367 @@
+//! What the server knows of an agent, as values that leave it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::BitOr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opamp_proto::{AgentCapabilities, ConfigHash, InstanceUid, Part, PartSet, SequenceNum, Wall};
+
+use crate::desired::Desired;
+use crate::refusal::RefusalReason;
+
+/// Liveness of an agent the server has a session for.
+///
+/// `expired` and `never_seen` belong to the inventory, which knows agents the server has no session for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Liveness {
+    /// There is a connection, or polls arrive in time.
+    Connected,
+    /// The connection is open or polls were expected, but there was no sign of life for the stale threshold.
+    Stale,
+    /// The connection is closed, or polls have ceased.
+    Disconnected,
+}
+
+/// Why an agent is disconnected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// The transport ended without `agent_disconnect`.
+    Closed,
+    /// The server met an internal error.
+    Error,
+    /// The agent said `agent_disconnect` (R-LIFE-08).
+    Graceful,
+    /// The server refused what the peer sent.
+    Refused(RefusalReason),
+    /// Another connection took over this agent.
+    Replaced,
+    /// The application asked for it.
+    Requested,
+    /// The server shut down.
+    ServerShutdown,
+    /// Nothing was heard, or nothing could be written, within the deadline.
+    Timeout,
+}
+
+impl DisconnectReason {
+    /// The reason as API value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Error => "error",
+            Self::Graceful => "graceful",
+            Self::Refused(_) => "refused",
+            Self::Replaced => "replaced",
+            Self::Requested => "requested",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// Whether the agent itself said good-bye.
+    pub const fn is_graceful(self) -> bool {
+        matches!(self, Self::Graceful)
+    }
+}
+
+/// How an agent is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Plain HTTP polling.
+    Http,
+    /// WebSocket.
+    WebSocket,
+}
+
+impl Transport {
+    /// The transport as API value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// Who authenticated a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// By what means.
+    pub kind: PrincipalKind,
+    /// The name the authenticator gave: token name, certificate identity, …; empty if anonymous.
+    pub id: String,
+}
+
+impl Principal {
+    /// Nobody in particular: authentication is off.
+    pub const fn anonymous() -> Self {
+        Self { kind: PrincipalKind::Anonymous, id: String::new() }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            PrincipalKind::Anonymous => f.write_str("anonymous"),
+            kind => write!(f, "{}:{}", kind.as_str(), self.id),
+        }
+    }
+}
+
+/// By what means a connection was authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PrincipalKind {
+    /// Not at all.
+    Anonymous,
+    /// By a verified client certificate.
+    Certificate,
+    /// By something of the application's own.
+    Custom,
+    /// By a bearer token.
+    Token,
+}
+
+impl PrincipalKind {
+    /// The kind as API value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Certificate => "certificate",
+            Self::Custom => "custom",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// One connection, or one run of polls that the server treats as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Grows with every connection of this process.
+    pub id: u64,
+    /// How the agent is attached.
+    pub transport: Transport,
+    /// Where it comes from, if the transport told.
+    pub remote_addr: Option<SocketAddr>,
+    /// Who authenticated it.
+    pub principal: Principal,
+    /// When it began.
+    pub connected_at: Wall,
+}
+
+/// What an agent reported of its remote configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteConfigReport {
+    /// `last_remote_config_hash`, verbatim.
+    pub hash: ConfigHash,
+    /// A value of [`opamp_proto::pb::RemoteConfigStatuses`]; unknown numbers are kept.
+    pub status: i32,
+    /// Error text, bounded by `Limits::string_bytes_max`.
+    pub error: String,
+}
+
+/// A failure that a newest-wins view would hide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureFact {
+    /// The configuration that failed.
+    pub hash: ConfigHash,
+    /// The agent's words.
+    pub error: String,
+    /// When the report arrived.
+    pub at: Wall,
+}
+
+/// Facts that only grow: what a snapshot of the newest state would lose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StickyFacts {
+    /// Connections attached.
+    pub connects: u32,
+    /// Connections lost, gracefully or not.
+    pub disconnects: u32,
+    /// Gaps seen in `sequence_num`.
+    pub gaps: u32,
+    /// Times the agent's `start_time_unix_nano` moved: restarts.
+    pub start_time_changes: u32,
+    /// Times the server asked for full state.
+    pub full_state_requests: u32,
+    /// Parts ignored because their capability was not announced.
+    pub ignored_parts: u32,
+    /// The last FAILED report.
+    pub last_failure: Option<FailureFact>,
+    /// The last APPLIED report.
+    pub last_applied: Option<(ConfigHash, Wall)>,
+}
+
+/// The status sub-messages of an agent as last received: encoded, exact size, shared.
+#[derive(Clone, Debug, Default)]
+pub struct ReportedState(pub(crate) Arc<[Option<Bytes>; 8]>);
+
+impl ReportedState {
+    /// The encoded sub-message, if it was received since the process started.
+    pub fn part(&self, part: Part) -> Option<&Bytes> {
+        self.0[status_index(part)?].as_ref()
+    }
+
+    /// Bytes held, for accounting.
+    pub fn len_bytes(&self) -> usize {
+        self.0.iter().flatten().map(Bytes::len).sum()
+    }
+}
+
+/// Position of a compressible status part in tables of eight, in the order of [`Part::ALL`].
+pub(crate) const fn status_index(part: Part) -> Option<usize> {
+    Some(match part {
+        Part::AgentDescription => 0,
+        Part::Health => 1,
+        Part::EffectiveConfig => 2,
+        Part::RemoteConfigStatus => 3,
+        Part::PackageStatuses => 4,
+        Part::CustomCapabilities => 5,
+        Part::AvailableComponents => 6,
+        Part::ConnectionSettingsStatus => 7,
+        Part::AgentDisconnect | Part::ConnectionSettingsRequest | Part::CustomMessage => return None,
+    })
+}
+
+/// Everything the server knows of one agent at one moment.
+#[derive(Clone, Debug)]
+pub struct AgentSnapshot {
+    /// The agent's current identity on the wire.
+    pub uid: InstanceUid,
+    /// Whether it is there.
+    pub liveness: Liveness,
+    /// Why and since when it is not, if it is disconnected.
+    pub disconnect: Option<(DisconnectReason, Wall)>,
+    /// The connection it has, or had last.
+    pub connection: Option<ConnectionInfo>,
+    /// Capabilities it announced, unknown bits kept.
+    pub capabilities: AgentCapabilities,
+    /// The last `sequence_num`, if any message was seen.
+    pub sequence_num: SequenceNum,
+    /// Last sign of life.
+    pub last_seen: Wall,
+    /// Its status, encoded.
+    pub state: ReportedState,
+    /// Its last remote config status.
+    pub remote_config: Option<RemoteConfigReport>,
+    /// The configuration offered last on this connection, and when.
+    pub offered: Option<(ConfigHash, Wall)>,
+    /// Generation of the desired state the session works with.
+    pub desired_generation: u64,
+    /// Facts that only grow.
+    pub sticky: StickyFacts,
+    /// Parts of the last status message that were ignored for want of their capability.
+    pub ignored: PartSet,
+    /// The offer that is due but exceeds the send limit, so that it is never sent.
+    pub offer_too_large: bool,
+}
+
+/// An agent's snapshot together with what changed materially since the last one that was delivered.
+#[derive(Clone, Debug)]
+pub struct AgentChange {
+    /// The state now.
+    pub snapshot: AgentSnapshot,
+    /// Status parts that changed materially.
+    pub changed: PartSet,
+    /// Other facts that changed.
+    pub facts: ChangedFacts,
+    /// The identity before, if it was reassigned since (R-ID-11).
+    pub previous_uid: Option<InstanceUid>,
+}
+
+/// Which facts beside the status parts changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangedFacts(u16);
+
+impl ChangedFacts {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// A connection was attached or lost.
+    pub const CONNECTION: Self = Self(1);
+    /// Connected, stale or disconnected.
+    pub const LIVENESS: Self = Self(1 << 1);
+    /// The announced capabilities.
+    pub const CAPABILITIES: Self = Self(1 << 2);
+    /// The identity.
+    pub const UID: Self = Self(1 << 3);
+    /// A configuration was offered.
+    pub const OFFER: Self = Self(1 << 4);
+    /// The remote config status.
+    pub const REMOTE_CONFIG: Self = Self(1 << 5);
+    /// One of the sticky facts.
+    pub const STICKY: Self = Self(1 << 6);
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether nothing changed.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl BitOr for ChangedFacts {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What is known of an agent from an earlier process, so that it need not be asked again.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// Its identity on the wire.
+    pub uid: InstanceUid,
+    /// The checkpointed sequence number; none if it was never seen.
+    pub sequence_num: Option<SequenceNum>,
+    /// Capabilities it announced last.
+    pub capabilities: AgentCapabilities,
+    /// The checkpointed last sign of life.
+    pub last_seen: Wall,
+    /// Status parts the application holds.
+    pub known: PartSet,
+    /// Material digests ([`opamp_proto::material::digest`]) of those parts, so that an equal report is no change.
+    pub digests: Vec<(Part, u64)>,
+    /// Its last remote config status.
+    pub remote_config: Option<RemoteConfigReport>,
+    /// Facts that only grow, continued.
+    pub sticky: StickyFacts,
+    /// What it should have.
+    pub desired: Desired,
+    /// `ComponentHealth.start_time_unix_nano` of its last report, 0 if unknown.
+    pub start_time_unix_nano: u64,
+    /// Who authenticated its last connection.
+    pub principal: Option<Principal>,
+    /// Why it was disconnected, if that is known.
+    pub disconnect: Option<(DisconnectReason, Wall)>,
+}
+
+/// Where an agent's conversation stands; kept so that a restart needs no full state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The agent.
+    pub uid: InstanceUid,
+    /// Its last sequence number.
+    pub sequence_num: SequenceNum,
+    /// Its last sign of life.
+    pub last_seen: Wall,
+}
+
+/// Where a change of desired state went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// The agent polls; it gets the change with its next answer (R-HTTP-03).
+    NextPoll,
+    /// There is no session; the desired state waits for the agent.
+    NoSession,
+    /// There is a socket, and its task was woken (R-WS-23).
+    Pushed,
+}

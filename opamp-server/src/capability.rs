@@ -352,7 +352,10 @@ mod tests {
             let rules = RULES.iter().filter(|rule| rule.part == Some(part)).count();
             let ungated = matches!(
                 part,
-                Part::AgentDescription | Part::AgentDisconnect | Part::CustomCapabilities | Part::CustomMessage
+                Part::AgentDescription
+                    | Part::AgentDisconnect
+                    | Part::CustomCapabilities
+                    | Part::CustomMessage
             );
             assert_eq!(rules, usize::from(!ungated), "{}", part.name());
         }

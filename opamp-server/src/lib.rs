@@ -18,8 +18,9 @@ mod snapshot;
 pub use desired::{Desired, RemoteConfigOffer};
 pub use refusal::RefusalReason;
 pub use snapshot::{
-    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, Dispatch, DisconnectReason, FailureFact,
-    Liveness, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts, Transport,
+    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Dispatch,
+    FailureFact, Liveness, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts,
+    Transport,
 };
 
 #[cfg(feature = "net")]
@@ -27,8 +28,8 @@ mod net;
 #[cfg(feature = "net")]
 pub use net::{
     auth::{
-        AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls, StaticToken,
-        StaticTokens,
+        AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls,
+        StaticToken, StaticTokens,
     },
     builder::{Builder, DEFAULT_PATH, OpampServer},
     changes::{Event, Events, Refusal},

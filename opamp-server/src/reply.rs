@@ -37,11 +37,11 @@ impl<'o> Reply<'o> {
         retry_after_ns: Option<u64>,
     ) -> Range<usize> {
         use prost::Message as _;
-        let details = retry_after_ns
-            .filter(|_| kind == pb::ServerErrorResponseType::Unavailable)
-            .map(|retry_after_nanoseconds| {
+        let details = retry_after_ns.filter(|_| kind == pb::ServerErrorResponseType::Unavailable).map(
+            |retry_after_nanoseconds| {
                 pb::server_error_response::Details::RetryInfo(pb::RetryInfo { retry_after_nanoseconds })
-            });
+            },
+        );
         let error =
             pb::ServerErrorResponse { r#type: kind as i32, error_message: message.to_owned(), details };
         encode::bytes_field(2, &error.encode_to_vec(), self.out);
@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn hand_written_fields_are_what_prost_reads() {
-        let all = Negotiated::new(AgentCapabilities::from_bits(u64::MAX), ServerCapabilities::from_bits(u64::MAX));
+        let all =
+            Negotiated::new(AgentCapabilities::from_bits(u64::MAX), ServerCapabilities::from_bits(u64::MAX));
         let config = pb::AgentConfigMap::default();
         let offer = RemoteConfigOffer::new(ConfigHash::new(vec![1, 2, 3]), &config);
         let mut out = vec![0xee];
@@ -124,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_command_is_an_empty_message_that_is_present() {
-        let all = Negotiated::new(AgentCapabilities::from_bits(u64::MAX), ServerCapabilities::from_bits(u64::MAX));
+        let all =
+            Negotiated::new(AgentCapabilities::from_bits(u64::MAX), ServerCapabilities::from_bits(u64::MAX));
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, Some(&UID));
         reply.capabilities(all.server());
@@ -134,9 +136,10 @@ mod tests {
 
     #[test]
     fn retry_info_belongs_to_unavailable_only() {
-        for (kind, expected) in
-            [(pb::ServerErrorResponseType::BadRequest, false), (pb::ServerErrorResponseType::Unavailable, true)]
-        {
+        for (kind, expected) in [
+            (pb::ServerErrorResponseType::BadRequest, false),
+            (pb::ServerErrorResponseType::Unavailable, true),
+        ] {
             let mut out = Vec::new();
             let range = Reply::new(&mut out, None).error(kind, "why", Some(5));
             let message = decode(&out, range);

@@ -37,7 +37,8 @@ where
     B: http_body::Body<Data = Bytes>,
 {
     let coding = coding(headers)?;
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(BodyError::Oversize);
     }
@@ -58,7 +59,9 @@ where
 /// Whether `Content-Type` names the protobuf media type; parameters are fine (R-HTTP-10).
 pub(crate) fn is_protobuf(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.split(';').next()).is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF))
+    value
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF))
 }
 
 /// Whether `Accept-Encoding` allows gzip (R-HTTP-17).
@@ -181,7 +184,8 @@ mod tests {
 
     fn read_now(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
         let body = Full::new(Bytes::copy_from_slice(body));
-        futures::executor::block_on(read(headers, body, limit))
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read(headers, body, limit))
     }
 
     #[test]

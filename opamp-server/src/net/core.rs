@@ -1,7 +1,7 @@
 //! What the two transports share: finding the agent, letting its session handle the message, counting.
 
-use std::net::SocketAddr;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +19,7 @@ use crate::desired::Desired;
 use crate::refusal::{CloseCode, ErrorReply, RefusalReason, SessionError};
 use crate::session::{Input, Outbox, Session};
 use crate::snapshot::{
-    ConnectionInfo, Dispatch, DisconnectReason, Liveness, Principal, PrincipalKind, Seed, Transport,
+    ConnectionInfo, DisconnectReason, Dispatch, Liveness, Principal, PrincipalKind, Seed, Transport,
 };
 
 /// Outboxes kept for reuse.
@@ -183,7 +183,9 @@ impl Core {
 
     /// Forgets an agent altogether.
     pub(crate) fn forget(&self, uid: &InstanceUid) -> bool {
-        let Some(slot) = self.directory.find(uid) else { return false };
+        let Some(slot) = self.directory.find(uid) else {
+            return false;
+        };
         let mut inner = slot.lock();
         inner.forgotten = true;
         let assigned = inner.session.assigned_uid();
@@ -304,11 +306,12 @@ impl Core {
             return Err(SessionError::UidConflict { uid });
         }
         let (owner, info) = match sender {
-            Sender::Socket(connection) => (Owner::Socket(Arc::clone(connection)), Arc::clone(&connection.info)),
-            Sender::Polling { principal, remote_addr } => (
-                Owner::Polling,
-                self.next_connection(Transport::Http, principal.clone(), remote_addr, now),
-            ),
+            Sender::Socket(connection) => {
+                (Owner::Socket(Arc::clone(connection)), Arc::clone(&connection.info))
+            }
+            Sender::Polling { principal, remote_addr } => {
+                (Owner::Polling, self.next_connection(Transport::Http, principal.clone(), remote_addr, now))
+            }
         };
         let previous = std::mem::replace(&mut inner.owner, owner);
         if let (Owner::Socket(previous), false) = (previous, attached) {
@@ -331,6 +334,9 @@ impl Core {
         let before = inner.session.uid();
         let handled = inner.session.handle(Input::Message { message, assign }, now, out);
         let after = inner.session.uid();
+        if inner.session.liveness() == Liveness::Disconnected {
+            inner.owner = Owner::Nobody; // it said good-bye: the association ends before the stream (R-LIFE-11)
+        }
         if before != after {
             self.directory.remove(&before, slot);
         }
@@ -380,14 +386,19 @@ impl<'a> Sender<'a> {
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("path", &self.path).field("agents", &self.directory.len()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("path", &self.path)
+            .field("agents", &self.directory.len())
+            .finish_non_exhaustive()
     }
 }
 
 /// Whether these credentials may not take this agent over: its identity was proven by a certificate with another
 /// name, or it is connected with other credentials now.
 fn is_conflict(inner: &SlotInner, principal: &Principal) -> bool {
-    let Some(known) = inner.session.principal() else { return false };
+    let Some(known) = inner.session.principal() else {
+        return false;
+    };
     let bound = known.kind == PrincipalKind::Certificate;
     let live = inner.session.liveness() != Liveness::Disconnected;
     (bound || live) && known != principal

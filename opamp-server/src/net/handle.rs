@@ -14,7 +14,7 @@ use crate::capability::Restart;
 use crate::desired::Desired;
 use crate::refusal::CloseCode;
 use crate::session::Input;
-use crate::snapshot::{AgentSnapshot, Checkpoint, Dispatch, DisconnectReason, Principal, Seed};
+use crate::snapshot::{AgentSnapshot, Checkpoint, DisconnectReason, Dispatch, Principal, Seed};
 
 /// The application's side of a server: what agents should have goes in, what they report comes out. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -83,9 +83,13 @@ impl ServerHandle {
 
     /// Closes the socket an agent is on, with all agents on it; false if it is on none.
     pub fn disconnect(&self, uid: &InstanceUid) -> bool {
-        let Some(slot) = self.0.directory.find(uid) else { return false };
+        let Some(slot) = self.0.directory.find(uid) else {
+            return false;
+        };
         let inner = slot.lock();
-        let Owner::Socket(connection) = &inner.owner else { return false };
+        let Owner::Socket(connection) = &inner.owner else {
+            return false;
+        };
         connection.close(CloseCode::Policy, DisconnectReason::Requested);
         true
     }

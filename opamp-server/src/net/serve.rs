@@ -71,7 +71,9 @@ async fn https(
     handshakes: Arc<Semaphore>,
 ) {
     let core = Arc::clone(&service.0);
-    let Ok(permit) = handshakes.acquire().await else { return };
+    let Ok(permit) = handshakes.acquire().await else {
+        return;
+    };
     let handshake = tokio::time::timeout(core.settings.handshake_timeout, acceptor.accept(stream)).await;
     drop(permit);
     let stream = match handshake {

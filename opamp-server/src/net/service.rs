@@ -55,7 +55,9 @@ pub(crate) fn text(status: StatusCode, message: impl Into<String>) -> Response {
     message.push('\n');
     let mut response = Response::new(Body::new(Bytes::from(message)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -65,12 +67,16 @@ where
 {
     let (mut parts, body) = request.into_parts();
     if core.path.as_deref().is_some_and(|path| path != parts.uri.path()) {
-        return text(StatusCode::NOT_FOUND, format!("no such path; OpAMP is at {}", core.path.as_deref().unwrap_or("/")));
+        return text(
+            StatusCode::NOT_FOUND,
+            format!("no such path; OpAMP is at {}", core.path.as_deref().unwrap_or("/")),
+        );
     }
     let poll = parts.method == Method::POST && body::is_protobuf(&parts.headers);
     let transport = if poll { Transport::Http } else { Transport::WebSocket };
     let peer = parts.extensions.get::<PeerInfo>().cloned();
-    let remote_addr = peer.as_ref().map(|peer| peer.client_addr(&parts.headers, &core.settings.trusted_proxies));
+    let remote_addr =
+        peer.as_ref().map(|peer| peer.client_addr(&parts.headers, &core.settings.trusted_proxies));
     let refuse = |reason: RefusalReason, detail: &str| {
         core.refused(reason, detail.to_owned(), None, remote_addr, Some(transport));
     };

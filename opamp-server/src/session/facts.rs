@@ -8,8 +8,8 @@ use prost::Message as _;
 
 use crate::refusal::SessionError;
 use crate::snapshot::{
-    ChangedFacts, ConnectionInfo, DisconnectReason, FailureFact, Principal, RemoteConfigReport, ReportedState, Seed,
-    StickyFacts, status_index,
+    ChangedFacts, ConnectionInfo, DisconnectReason, FailureFact, Principal, RemoteConfigReport,
+    ReportedState, Seed, StickyFacts, status_index,
 };
 
 /// The cold part of a session.
@@ -50,7 +50,9 @@ impl Facts {
 
     /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
     pub(super) fn store(&mut self, part: Part, encoded: &[u8], now: Wall) -> Result<(), SessionError> {
-        let Some(index) = status_index(part) else { return Ok(()) };
+        let Some(index) = status_index(part) else {
+            return Ok(());
+        };
         match part {
             Part::Health => self.note_start_time(encoded),
             Part::RemoteConfigStatus => self.note_remote_config(encoded, now)?,

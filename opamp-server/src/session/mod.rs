@@ -42,8 +42,8 @@ use crate::capability::{Negotiated, Received};
 use crate::desired::Desired;
 use crate::refusal::SessionError;
 use crate::snapshot::{
-    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Liveness, Principal,
-    Seed, Transport,
+    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Liveness,
+    Principal, Seed, Transport,
 };
 
 use self::facts::Facts;
@@ -338,7 +338,14 @@ impl Session {
     fn answer(&mut self, uid: InstanceUid, reports_config: bool, now: Now, out: &mut Outbox) {
         let settings = out.settings;
         let ask = self.resync.ask(now.mono, settings.repeat_after);
-        let offer = self.offer.due(&self.negotiated, reports_config, self.transport, now, &settings, &mut out.effects);
+        let offer = self.offer.due(
+            &self.negotiated,
+            reports_config,
+            self.transport,
+            now,
+            &settings,
+            &mut out.effects,
+        );
         let assigned = self.facts.assigned_uid.filter(|assigned| *assigned != uid);
         let restart = self.restart_due.then(|| self.negotiated.permit()).flatten();
         self.restart_due = restart.is_some(); // withdrawn capability: the order is void
@@ -402,7 +409,9 @@ impl Session {
         if !std::mem::take(&mut self.restart_due) {
             return;
         }
-        let Some(permit) = self.negotiated.permit() else { return };
+        let Some(permit) = self.negotiated.permit() else {
+            return;
+        };
         let mut message = out.begin(Some(&self.uid));
         message.capabilities(self.negotiated.server());
         let message = message.restart(&permit);

@@ -114,7 +114,9 @@ impl OfferState {
         now: Mono,
         spacing: Duration,
     ) -> bool {
-        let Some((last, _)) = self.last_offered else { return true };
+        let Some((last, _)) = self.last_offered else {
+            return true;
+        };
         let waited = now - last;
         if self.lost || (reports_config && self.offers < PROMPT_OFFERS) {
             return true;

@@ -22,7 +22,8 @@ impl Resync {
     /// A report is complete if it has every part the capabilities promise. The answer to a request counts as
     /// complete if it has the description: what else it leaves out, the agent does not have.
     pub(super) fn observe(&mut self, incomplete: bool, parts: PartSet, agent: AgentCapabilities) {
-        let answered = self.pending && self.asked > 0 && !incomplete && parts.contains(Part::AgentDescription);
+        let answered =
+            self.pending && self.asked > 0 && !incomplete && parts.contains(Part::AgentDescription);
         if answered || is_complete(parts, agent) {
             *self = Self::default();
         } else if incomplete && !self.pending {

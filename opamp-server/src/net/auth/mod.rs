@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use opamp_proto::InstanceUid;
 
 use super::peer::PeerInfo;
@@ -51,7 +51,9 @@ impl<'a> AuthRequest<'a> {
     /// anything but one `Bearer` credential: a bare token is not one.
     pub fn bearer(&self) -> Result<&'a str, Denied> {
         let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
-        let Some(value) = values.next() else { return Err(DeniedReason::MissingCredentials.into()) };
+        let Some(value) = values.next() else {
+            return Err(DeniedReason::MissingCredentials.into());
+        };
         let (None, Ok(value)) = (values.next(), value.to_str()) else {
             return Err(DeniedReason::WrongScheme.into());
         };
@@ -70,7 +72,7 @@ pub struct Denied {
     /// Default 401 (R-AUTH-03); an authenticator may choose 403, 429 or 503.
     pub status: StatusCode,
     /// Sent with the answer, e.g. `WWW-Authenticate`.
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Who it claimed to be, if that is known and no secret: the name of a revoked token, say.
     pub claimed: Option<String>,
 }
@@ -86,12 +88,11 @@ impl Denied {
 
 impl From<DeniedReason> for Denied {
     fn from(reason: DeniedReason) -> Self {
-        let mut headers = HeaderMap::new();
-        let status = if reason == DeniedReason::Unavailable {
-            StatusCode::SERVICE_UNAVAILABLE
+        let (status, headers) = if reason == DeniedReason::Unavailable {
+            (StatusCode::SERVICE_UNAVAILABLE, Vec::new())
         } else {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"opamp\""));
-            StatusCode::UNAUTHORIZED
+            let challenge = HeaderValue::from_static("Bearer realm=\"opamp\"");
+            (StatusCode::UNAUTHORIZED, vec![(header::WWW_AUTHENTICATE, challenge)])
         };
         Self { reason, status, headers, claimed: None }
     }

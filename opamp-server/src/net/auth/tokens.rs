@@ -31,7 +31,10 @@ impl StaticToken {
 /// Shows the name, not the hash.
 impl fmt::Debug for StaticToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticToken").field("name", &self.name).field("revoked", &self.revoked).finish_non_exhaustive()
+        f.debug_struct("StaticToken")
+            .field("name", &self.name)
+            .field("revoked", &self.revoked)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,8 @@ mod tests {
     fn each_refusal_has_its_reason_and_only_bearer_counts() {
         let mut revoked = StaticToken::new("old", "s3");
         revoked.revoked = true;
-        let tokens = StaticTokens::new(vec![StaticToken::new("a", "s1"), StaticToken::new("b", "s2"), revoked]);
+        let tokens =
+            StaticTokens::new(vec![StaticToken::new("a", "s1"), StaticToken::new("b", "s2"), revoked]);
         assert_eq!(outcome(&tokens, Some("Bearer s2")), Ok("token:b".into()));
         assert_eq!(outcome(&tokens, Some("bearer  s1")), Ok("token:a".into()));
         assert_eq!(outcome(&tokens, None), Err(DeniedReason::MissingCredentials));

@@ -107,11 +107,16 @@ impl<S: MessageStream> Task<S> {
             return Err(SessionError::TooManyAgentsOnConnection { limit });
         }
         let (uid, slot) = self.core.receive(message, Sender::Socket(&self.connection), out)?;
-        let current = slot.lock().session.uid();
-        if self.agents.get(&uid).is_none_or(|known| !Arc::ptr_eq(known, &slot)) {
+        let (current, stays) = {
+            let inner = slot.lock();
+            (inner.session.uid(), inner.is_owned_by(&self.connection))
+        };
+        if !stays || self.agents.get(&uid).is_none_or(|known| !Arc::ptr_eq(known, &slot)) {
             // Under a new identity the agent is still one agent.
             self.agents.retain(|_, known| !Arc::ptr_eq(known, &slot));
-            self.agents.insert(current, Arc::clone(&slot));
+            if stays {
+                self.agents.insert(current, slot);
+            }
             self.connection.set_agents(self.agents.len());
         }
         Ok(())

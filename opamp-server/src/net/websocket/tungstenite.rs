@@ -24,7 +24,12 @@ pub(super) struct Tungstenite<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Tungstenite<S> {
     /// Takes over a socket after the upgrade, with what was already read from it.
-    pub(super) async fn new(io: S, already_read: Bytes, message_bytes_max: usize, frame_bytes: usize) -> Self {
+    pub(super) async fn new(
+        io: S,
+        already_read: Bytes,
+        message_bytes_max: usize,
+        frame_bytes: usize,
+    ) -> Self {
         let frame_bytes = frame_bytes.max(1);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -92,9 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
 /// Whether these bytes end in a masked Close frame. Seen in the middle of something else it ends the wait early,
 /// which costs nothing: the connection is over either way.
 fn ends_in_close_frame(bytes: &[u8]) -> bool {
-    let is_close = |frame: &[u8]| {
-        matches!(frame, [0x88, length, ..] if length & 0x80 != 0 && frame.len() == usize::from(length & 0x7f) + 6)
-    };
+    let is_close = |frame: &[u8]| matches!(frame, [0x88, length, ..] if length & 0x80 != 0 && frame.len() == usize::from(length & 0x7f) + 6);
     let longest = bytes.len().saturating_sub(6 + 125);
     (longest..bytes.len()).any(|start| is_close(&bytes[start..]))
 }
@@ -102,9 +105,9 @@ fn ends_in_close_frame(bytes: &[u8]) -> bool {
 fn classify(error: &Error) -> StreamError {
     match error {
         Error::Capacity(_) => StreamError::Oversize,
-        Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            StreamError::Io
-        }
+        Error::Protocol(
+            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => StreamError::Io,
         Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => StreamError::Protocol,
         _ => StreamError::Io,
     }

@@ -99,7 +99,9 @@ async fn hand_over(core: Arc<Core>, on_upgrade: OnUpgrade, connection: Arc<Conne
 }
 
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {
-    if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
         return Err((
             StatusCode::UPGRADE_REQUIRED,
             "open a WebSocket here, or POST with Content-Type: application/x-protobuf",

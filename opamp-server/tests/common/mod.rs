@@ -1,0 +1,199 @@
+//! A server on a loopback port with a clock in the test's hand, and agents made of tokio-tungstenite.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "support of tests")]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{SinkExt as _, StreamExt as _};
+use http::Request;
+use opamp_proto::{InstanceUid, Mono, Now, Wall, pb};
+use opamp_server::{
+    AgentChange, Authenticate, Clock, Event, Events, InsecureAcceptEveryone, OpampServer, ServerHandle,
+    ServerSettings,
+};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// Long enough for a loaded machine, short enough for a person.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Default)]
+pub struct HandClock(AtomicU64);
+
+impl HandClock {
+    pub fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Now {
+        let ms = self.0.load(Ordering::SeqCst);
+        Now { mono: Mono(ms), wall: Wall(1_700_000_000_000 + ms) }
+    }
+}
+
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub handle: ServerHandle,
+    pub clock: Arc<HandClock>,
+    events: Mutex<Option<Events>>,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::with(Arc::new(InsecureAcceptEveryone), ServerSettings::default()).await
+    }
+
+    pub async fn with(auth: Arc<dyn Authenticate>, settings: ServerSettings) -> Self {
+        let clock = Arc::new(HandClock::default());
+        // Sweeps look at the hand clock often; how long a deadline is, the hand clock says.
+        let settings = ServerSettings { sweep_interval: Duration::from_millis(5), ..settings };
+        let (service, handle, driver) =
+            OpampServer::builder(auth).settings(settings).clock(Arc::clone(&clock) as Arc<dyn Clock>).build();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(driver.run());
+        tokio::spawn(opamp_server::serve(listener, None, service));
+        let events = Mutex::new(handle.events());
+        Self { address, handle, clock, events }
+    }
+
+    pub async fn connect(&self, token: Option<&str>) -> Agent {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let request = Request::get(format!("ws://{}/v1/opamp", self.address))
+            .header("host", "x")
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let request = match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let (socket, response) = client_async(request.body(()).unwrap(), stream).await.unwrap();
+        assert_eq!(response.status(), 101);
+        Agent { socket, sequence: 0 }
+    }
+
+    /// Waits for an agent change that fits.
+    #[allow(clippy::await_holding_lock)] // one test task waits for events, and nobody else takes them
+    pub async fn change(&self, what: &str, fits: impl Fn(&AgentChange) -> bool) -> AgentChange {
+        let mut events = self.events.try_lock().expect("one waiter at a time").take().unwrap();
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match events.next().await.expect("the server runs") {
+                    Event::Agent(change) if fits(&change) => break *change,
+                    _ => {}
+                }
+            }
+        });
+        let found = found.await.unwrap_or_else(|_| panic!("no change came: {what}"));
+        *self.events.lock().unwrap() = Some(events);
+        found
+    }
+
+    pub async fn until(&self, what: &str, reached: impl Fn(&ServerHandle) -> bool) {
+        let poll = async {
+            while !reached(&self.handle) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, poll).await.is_ok(), "never happened: {what}");
+    }
+}
+
+pub struct Agent {
+    pub socket: WebSocketStream<TcpStream>,
+    sequence: u64,
+}
+
+impl Agent {
+    pub async fn send(&mut self, uid: InstanceUid, message: pb::AgentToServer) {
+        self.sequence += 1;
+        self.send_numbered(uid, self.sequence, message).await;
+    }
+
+    pub async fn send_numbered(&mut self, uid: InstanceUid, sequence_num: u64, message: pb::AgentToServer) {
+        let message = pb::AgentToServer {
+            instance_uid: uid.as_bytes().to_vec().into(),
+            sequence_num,
+            capabilities: 0xffff,
+            ..message
+        };
+        let mut bytes = vec![0];
+        message.encode(&mut bytes).unwrap();
+        self.socket.send(Message::Binary(bytes.into())).await.unwrap();
+    }
+
+    pub async fn say(&mut self, uid: InstanceUid, message: pb::AgentToServer) -> pb::ServerToAgent {
+        self.send(uid, message).await;
+        self.receive().await
+    }
+
+    pub async fn receive(&mut self) -> pb::ServerToAgent {
+        match self.next().await {
+            Some(Message::Binary(bytes)) => pb::ServerToAgent::decode(&bytes[1..]).unwrap(),
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+
+    /// The close code that comes next.
+    pub async fn close_code(&mut self) -> u16 {
+        loop {
+            match self.next().await {
+                Some(Message::Close(frame)) => return frame.expect("a code").code.into(),
+                Some(_) => {}
+                None => panic!("the stream ended without a Close frame"),
+            }
+        }
+    }
+
+    /// The next message that is not an answer to a ping.
+    pub async fn next(&mut self) -> Option<Message> {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came");
+            match next {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(message)) => return Some(message),
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+}
+
+pub fn uid(number: u8) -> InstanceUid {
+    InstanceUid::from_bytes([number; 16])
+}
+
+pub fn full() -> pb::AgentToServer {
+    pb::AgentToServer {
+        agent_description: Some(pb::AgentDescription::default()),
+        health: Some(pb::ComponentHealth { healthy: true, ..Default::default() }),
+        effective_config: Some(pb::EffectiveConfig::default()),
+        remote_config_status: Some(pb::RemoteConfigStatus::default()),
+        ..Default::default()
+    }
+}
+
+/// One poll.
+pub async fn post(address: std::net::SocketAddr, body: Vec<u8>) -> pb::ServerToAgent {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/opamp HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
+    let body = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    prost::Message::decode(&response[body..]).unwrap()
+}

@@ -1,0 +1,280 @@
+//! Connections over loopback: who owns an agent, who is told, and what a bad peer costs the others.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use opamp_proto::{ConfigHash, pb};
+use opamp_server::{
+    Desired, DisconnectReason, Dispatch, InsecureAcceptEveryone, Liveness, RefusalReason, RemoteConfigOffer,
+    ServerSettings, StaticToken, StaticTokens,
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::tungstenite::Message;
+
+use common::{TestServer, full, post, uid};
+
+fn desired(generation: u64, body: &[u8]) -> Desired {
+    let object = pb::AgentConfigObject { body: Bytes::copy_from_slice(body), ..Default::default() };
+    let config = pb::AgentConfigMap { config_map: [(String::new(), object)].into() };
+    let hash = ConfigHash::new(generation.to_be_bytes().to_vec());
+    Desired { generation, remote_config: Some(RemoteConfigOffer::new(hash, &config)) }
+}
+
+#[tokio::test]
+async fn a_change_reaches_an_idle_socket_at_once() {
+    let server = TestServer::start().await;
+    assert_eq!(
+        server.handle.set_desired(&uid(1), desired(1, b"x")),
+        Dispatch::NoSession,
+        "it waits for the agent"
+    );
+    let mut agent = server.connect(None).await;
+    assert!(agent.say(uid(1), full()).await.remote_config.is_some());
+    assert_eq!(server.handle.set_desired(&uid(1), desired(2, b"y")), Dispatch::Pushed);
+    let pushed = agent.receive().await.remote_config.unwrap();
+    assert_eq!(&pushed.config.unwrap().config_map[""].body[..], b"y");
+    let offered = server.change("the offer", |change| change.snapshot.offered.is_some()).await;
+    assert_eq!(offered.snapshot.desired_generation, 2);
+}
+
+#[tokio::test]
+async fn a_hundred_agents_on_one_socket_do_not_disturb_each_other() {
+    let server = TestServer::start().await;
+    let mut socket = server.connect(None).await;
+    for agent in 1..=100 {
+        socket.send_numbered(uid(agent), 1, full()).await;
+        assert_eq!(&socket.receive().await.instance_uid[..], uid(agent).as_bytes());
+    }
+    socket.send_numbered(uid(40), 7, pb::AgentToServer::default()).await;
+    assert_eq!(socket.receive().await.flags, 1, "a gap of one");
+    let goodbye = pb::AgentToServer { agent_disconnect: Some(pb::AgentDisconnect {}), ..Default::default() };
+    socket.send_numbered(uid(50), 2, goodbye).await;
+    socket.receive().await;
+    for agent in (1..=100).filter(|agent| ![40, 50].contains(agent)) {
+        socket.send_numbered(uid(agent), 2, pb::AgentToServer::default()).await;
+        let answer = socket.receive().await;
+        assert_eq!((&answer.instance_uid[..], answer.flags), (&uid(agent).as_bytes()[..], 0));
+        server.handle.set_desired(&uid(agent), desired(1, b"x"));
+        assert_eq!(&socket.receive().await.instance_uid[..], uid(agent).as_bytes(), "an offer for this one");
+    }
+    assert_eq!(server.handle.set_desired(&uid(50), desired(1, b"x")), Dispatch::NoSession);
+    let connected =
+        server.handle.agents().into_iter().filter(|agent| agent.liveness == Liveness::Connected).count();
+    assert_eq!(connected, 99);
+    drop(socket);
+    server
+        .until("all are disconnected when the stream ends", |handle| {
+            handle.agents().iter().all(|agent| agent.liveness == Liveness::Disconnected)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_late_close_of_the_old_socket_does_not_evict_the_new_one() {
+    let server = TestServer::start().await;
+    let mut old = server.connect(None).await;
+    old.say(uid(1), full()).await;
+    let mut new = server.connect(None).await;
+    new.send_numbered(uid(1), 2, pb::AgentToServer::default()).await;
+    let answer = new.receive().await;
+    assert_eq!(answer.flags, 0, "the conversation goes on where it was, without a full report");
+    assert_eq!(old.close_code().await, 1000);
+    server.until("the old socket is gone", |handle| handle.stats().websocket_active == 1).await;
+    assert_eq!(server.handle.agent(&uid(1)).unwrap().liveness, Liveness::Connected);
+    assert_eq!(server.handle.set_desired(&uid(1), desired(1, b"x")), Dispatch::Pushed);
+    assert!(new.receive().await.remote_config.is_some());
+}
+
+#[tokio::test]
+async fn an_agent_may_change_transport_and_loses_nothing() {
+    let server = TestServer::start().await;
+    let mut socket = server.connect(None).await;
+    socket.say(uid(1), full()).await;
+    let poll = |sequence_num| {
+        let message = pb::AgentToServer {
+            instance_uid: uid(1).as_bytes().to_vec().into(),
+            sequence_num,
+            capabilities: 0xffff,
+            ..Default::default()
+        };
+        post(server.address, prost::Message::encode_to_vec(&message))
+    };
+    assert_eq!(poll(2).await.flags, 0);
+    assert_eq!(socket.close_code().await, 1000);
+    assert_eq!(server.handle.set_desired(&uid(1), desired(1, b"x")), Dispatch::NextPoll);
+    assert!(poll(3).await.remote_config.is_some());
+    let mut socket = server.connect(None).await;
+    socket.send_numbered(uid(1), 4, pb::AgentToServer::default()).await;
+    assert_eq!(socket.receive().await.flags, 0);
+}
+
+#[tokio::test]
+async fn nobody_takes_over_a_connected_agent_with_other_credentials() {
+    let tokens = StaticTokens::new(vec![StaticToken::new("a", "one"), StaticToken::new("b", "two")]);
+    let server = TestServer::with(Arc::new(tokens), ServerSettings::default()).await;
+    let mut owner = server.connect(Some("one")).await;
+    owner.say(uid(1), full()).await;
+    server.handle.set_desired(&uid(1), desired(1, b"secret"));
+    owner.receive().await;
+    let mut thief = server.connect(Some("two")).await;
+    let answer = thief.say(uid(1), full()).await;
+    assert_eq!(answer.error_response.unwrap().r#type, pb::ServerErrorResponseType::BadRequest as i32);
+    assert!(answer.remote_config.is_none());
+    assert_eq!(server.handle.stats().frames_rejected[RefusalReason::UidConflict.index()], 1);
+    assert_eq!(owner.say(uid(1), pb::AgentToServer::default()).await.flags, 0, "the owner notices nothing");
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_stale_first_and_then_closed() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    agent.say(uid(1), full()).await;
+    server.clock.advance(60);
+    server.change("stale", |change| change.snapshot.liveness == Liveness::Stale).await;
+    server.clock.advance(30);
+    let gone = server.change("closed", |change| change.snapshot.liveness == Liveness::Disconnected).await;
+    assert_eq!(gone.snapshot.disconnect.unwrap().0, DisconnectReason::Timeout);
+    assert_eq!(server.handle.stats().frames_rejected[RefusalReason::Timeout.index()], 1);
+}
+
+#[tokio::test]
+async fn pongs_keep_a_quiet_agent_connected() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    agent.say(uid(1), full()).await;
+    let reader = tokio::spawn(async move {
+        // Reading is what makes the client answer pings.
+        agent.next().await
+    });
+    for _ in 0..20 {
+        let before = server.handle.agent(&uid(1)).unwrap().last_seen;
+        server.clock.advance(30);
+        server.until("a pong", |handle| handle.agent(&uid(1)).unwrap().last_seen > before).await;
+        assert_eq!(server.handle.agent(&uid(1)).unwrap().liveness, Liveness::Connected);
+    }
+    reader.abort();
+}
+
+#[tokio::test]
+async fn a_socket_that_never_says_anything_is_closed() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    server.clock.advance(30);
+    assert_eq!(agent.close_code().await, 1008);
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_cut_off_and_stalls_nobody() {
+    let server = TestServer::start().await;
+    let mut slow = server.connect(None).await;
+    slow.say(uid(1), full()).await;
+    let mut other = server.connect(None).await;
+    other.say(uid(2), full()).await;
+    // More than the kernel buffers of both ends take.
+    server.handle.set_desired(&uid(1), desired(1, &vec![7; 32 << 20]));
+    for _ in 0..10 {
+        other.say(uid(2), pb::AgentToServer::default()).await;
+    }
+    assert_eq!(server.handle.agent(&uid(1)).unwrap().liveness, Liveness::Connected);
+    server.until("the write began", |handle| handle.agent(&uid(1)).unwrap().offered.is_some()).await;
+    server.clock.advance(20);
+    let gone = server.change("cut off", |change| change.snapshot.liveness == Liveness::Disconnected).await;
+    assert_eq!(gone.snapshot.disconnect.unwrap().0, DisconnectReason::Timeout);
+    other.say(uid(2), pb::AgentToServer::default()).await;
+}
+
+#[tokio::test]
+async fn a_drain_closes_with_1001_and_turns_newcomers_away() {
+    let server = TestServer::start().await;
+    let mut agents = Vec::new();
+    for number in 1..=20 {
+        let mut agent = server.connect(None).await;
+        agent.say(uid(number), full()).await;
+        agents.push(agent);
+    }
+    let mut newcomer = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    newcomer.write_all(b"GET /v1/opamp HTTP/1.1\r\nhost: x\r\nx-wait: ").await.unwrap();
+    let handle = server.handle.clone();
+    let drain = tokio::spawn(async move { handle.drain(Duration::from_secs(10)).await });
+    for agent in &mut agents {
+        assert_eq!(agent.close_code().await, 1001);
+    }
+    assert!(drain.await.unwrap(), "all sockets were closed in time");
+    let gone = server.handle.agents();
+    assert!(gone.iter().all(|agent| agent.disconnect.unwrap().0 == DisconnectReason::ServerShutdown));
+}
+
+#[tokio::test]
+async fn fragmented_messages_are_put_together_and_large_ones_are_fragmented() {
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    let message =
+        pb::AgentToServer { instance_uid: uid(1).as_bytes().to_vec().into(), capabilities: 0xffff, ..full() };
+    let mut bytes = vec![0];
+    prost::Message::encode(&message, &mut bytes).unwrap();
+    let frames = bytes.len();
+    for (index, byte) in bytes.into_iter().enumerate() {
+        let kind = if index == 0 { Data::Binary } else { Data::Continue };
+        let frame = Frame::message(vec![byte], OpCode::Data(kind), index + 1 == frames);
+        agent.socket.send(Message::Frame(frame)).await.unwrap();
+    }
+    assert!(agent.receive().await.error_response.is_none());
+    let body = vec![5; 1 << 20];
+    server.handle.set_desired(&uid(1), desired(1, &body));
+    let offer = agent.receive().await.remote_config.unwrap();
+    assert_eq!(&offer.config.unwrap().config_map[""].body[..], &body[..]);
+}
+
+#[tokio::test]
+async fn faulty_messages_are_answered_until_there_are_too_many() {
+    let settings = ServerSettings { faults_max: 3, ..ServerSettings::default() };
+    let server = TestServer::with(Arc::new(InsecureAcceptEveryone), settings).await;
+    let mut agent = server.connect(None).await;
+    for _ in 0..2 {
+        agent.socket.send(Message::Binary(vec![0, 0xff, 0xff].into())).await.unwrap();
+        assert!(agent.receive().await.error_response.is_some());
+        // A good one between them starts the count again.
+        agent.say(uid(1), full()).await;
+    }
+    for _ in 0..3 {
+        agent.socket.send(Message::Binary(vec![1].into())).await.unwrap();
+        assert!(agent.receive().await.error_response.is_some());
+    }
+    assert_eq!(agent.close_code().await, 1008);
+}
+
+#[tokio::test]
+async fn a_forgotten_agent_that_comes_back_is_new() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    agent.say(uid(1), full()).await;
+    server.handle.set_desired(&uid(1), desired(1, b"x"));
+    agent.receive().await;
+    assert!(server.handle.forget(&uid(1)));
+    assert!(server.handle.agent(&uid(1)).is_none());
+    assert_eq!(agent.close_code().await, 1000);
+    let mut agent = server.connect(None).await;
+    let answer = agent.say(uid(1), pb::AgentToServer::default()).await;
+    assert_eq!(answer.flags, 1);
+    assert!(answer.remote_config.is_none());
+}
+
+#[tokio::test]
+async fn sockets_of_a_revoked_principal_are_closed() {
+    let tokens = StaticTokens::new(vec![StaticToken::new("a", "one"), StaticToken::new("b", "two")]);
+    let server = TestServer::with(Arc::new(tokens), ServerSettings::default()).await;
+    let mut revoked = server.connect(Some("one")).await;
+    revoked.say(uid(1), full()).await;
+    let mut other = server.connect(Some("two")).await;
+    other.say(uid(2), full()).await;
+    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal;
+    assert_eq!(server.handle.disconnect_principal(&principal), 1);
+    assert_eq!(revoked.close_code().await, 1008);
+    other.say(uid(2), pb::AgentToServer::default()).await;
+}

@@ -200,7 +200,7 @@ async fn a_drain_closes_with_1001_and_turns_newcomers_away() {
     newcomer.write_all(b"GET /v1/opamp HTTP/1.1\r\nhost: x\r\nx-wait: ").await.unwrap();
     let handle = server.handle.clone();
     let drain = tokio::spawn(async move { handle.drain(Duration::from_secs(10)).await });
-    for agent in &mut agents {
+    for mut agent in agents {
         assert_eq!(agent.close_code().await, 1001);
     }
     assert!(drain.await.unwrap(), "all sockets were closed in time");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use opamp_proto::{AgentMessage, AgentToServerFlags, InstanceUid, Limits, Mono, Now, pb};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::auth::Authenticate;
 use super::changes::{ChangeQueue, Refusal};
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Cancelled when the driver has nothing left to do.
     pub(crate) drained: CancellationToken,
+    /// The tasks of WebSockets, which a drain waits for.
+    pub(crate) sockets: TaskTracker,
     pub(crate) events_taken: AtomicBool,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
     connection_ids: AtomicU64,
@@ -69,6 +72,7 @@ impl Core {
             counters: Counters::default(),
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),
+            sockets: TaskTracker::new(),
             events_taken: AtomicBool::new(false),
             connections: Mutex::default(),
             connection_ids: AtomicU64::new(1),

@@ -145,12 +145,8 @@ impl ServerHandle {
         for connection in core.lock_connections().values() {
             connection.close(CloseCode::GoingAway, DisconnectReason::ServerShutdown);
         }
-        let drained = async {
-            while core.counters.websocket_active() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let in_time = tokio::time::timeout(deadline, drained).await.is_ok();
+        core.sockets.close();
+        let in_time = tokio::time::timeout(deadline, core.sockets.wait()).await.is_ok();
         core.drained.cancel();
         core.changes.close();
         in_time

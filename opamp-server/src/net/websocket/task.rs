@@ -242,3 +242,20 @@ async fn bounded(
     connection.writing(None);
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::websocket::tungstenite::Tungstenite;
+
+    /// The size of what a function returns, without calling it.
+    fn size_of_returned<A, B, C, R>(_function: fn(A, B, C) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn the_task_of_a_plain_socket_fits_its_budget() {
+        let bytes = size_of_returned(run::<Tungstenite<tokio::net::TcpStream>>);
+        assert!(bytes <= 2048, "{bytes} bytes");
+    }
+}

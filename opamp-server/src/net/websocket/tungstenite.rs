@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
         // The peer may be in the middle of a message that was refused. Reading on, unlooked at, lets it get to the
         // Close frame instead of a reset; its own Close, or its end of the stream, ends this.
         let io = self.stream.get_mut();
-        let mut discarded = [0; 4096];
+        let mut discarded = vec![0; 4096]; // on the heap: the idle task must not carry it
         while let Ok(read @ 1..) = io.read(&mut discarded).await {
             if ends_in_close_frame(&discarded[..read]) {
                 break;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::frames::MessageStream;
 use super::task;
 use super::tungstenite::Tungstenite;
 use crate::net::connection::Connection;
@@ -60,7 +61,7 @@ pub(crate) fn upgrade(
     let connection = Arc::new(Connection::new(info, now.mono));
     core.register(&connection);
     // A task of its own, so that nothing of the handshake stays alive with the connection.
-    tokio::spawn(hand_over(Arc::clone(core), on_upgrade, connection));
+    core.sockets.spawn(hand_over(Arc::clone(core), on_upgrade, connection));
     let mut response = Response::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -82,20 +83,25 @@ async fn hand_over(core: Arc<Core>, on_upgrade: OnUpgrade, connection: Arc<Conne
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
             let stream = Tungstenite::new(parts.io.into_inner(), parts.read_buf, limit, frame).await;
-            tokio::spawn(task::run(core, stream, connection));
+            spawn(core, stream, connection);
         }
         Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
             Ok(parts) => {
                 let stream = Tungstenite::new(parts.io.into_inner(), parts.read_buf, limit, frame).await;
-                tokio::spawn(task::run(core, stream, connection));
+                spawn(core, stream, connection);
             }
             Err(upgraded) => {
                 let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
                 let stream = Tungstenite::new(io, bytes::Bytes::new(), limit, frame).await;
-                tokio::spawn(task::run(core, stream, connection));
+                spawn(core, stream, connection);
             }
         },
     }
+}
+
+fn spawn<S: MessageStream + 'static>(core: Arc<Core>, stream: S, connection: Arc<Connection>) {
+    let sockets = core.sockets.clone();
+    sockets.spawn(task::run(core, stream, connection));
 }
 
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {

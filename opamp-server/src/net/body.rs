@@ -74,7 +74,7 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
         let refused = parts.any(|parameter| {
             parameter.strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
         });
-        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+        if is_gzip(name) {
             return !refused;
         }
         if name == "*" {
@@ -94,13 +94,18 @@ pub(crate) fn gzip(data: &[u8]) -> Bytes {
     }
 }
 
+/// The coding's name, and its old one (RFC 9110 §8.4.1.3).
+fn is_gzip(name: &str) -> bool {
+    name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip")
+}
+
 fn coding(headers: &HeaderMap) -> Result<Coding, BodyError> {
     let mut coding = Coding::Identity;
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = value.to_str().map_err(|_| BodyError::UnknownCoding("?".to_owned()))?.trim();
         coding = match (value, coding) {
             (value, coding) if value.is_empty() || value.eq_ignore_ascii_case("identity") => coding,
-            (value, Coding::Identity) if value.eq_ignore_ascii_case("gzip") => Coding::Gzip,
+            (value, Coding::Identity) if is_gzip(value) => Coding::Gzip,
             (value, _) => return Err(BodyError::UnknownCoding(value.chars().take(40).collect())),
         };
     }

@@ -51,6 +51,9 @@ use self::offer::OfferState;
 pub use self::outbox::{CapabilityMismatch, Effects, Outbox, SessionSettings};
 use self::resync::Resync;
 
+/// The slowest pace that is learned from an agent that polls.
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What happens to a session.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -438,6 +441,11 @@ impl Session {
             // Taken over from a connection whose end nobody noticed.
             self.facts.count(|sticky| &mut sticky.disconnects);
         }
+        let gave_up = matches!(self.facts.disconnect, Some((DisconnectReason::Timeout, _)));
+        if gave_up && self.transport == Transport::Http && connection.transport == Transport::Http {
+            // It polls more slowly than was thought.
+            self.observe_gap(now.mono - self.last_seen.mono);
+        }
         self.transport = connection.transport;
         self.liveness = Liveness::Connected;
         self.last_seen = now;
@@ -455,15 +463,22 @@ impl Session {
 
     fn alive(&mut self, now: Now) {
         if self.transport == Transport::Http && self.liveness != Liveness::Disconnected {
-            // The longest recent distance counts, so that a quick extra poll does not make the agent stale early.
-            let gap = millis(now.mono - self.last_seen.mono);
-            self.poll_interval_ms = gap.max(self.poll_interval_ms - self.poll_interval_ms / 8);
+            self.observe_gap(now.mono - self.last_seen.mono);
         }
         self.last_seen = now;
         if self.liveness == Liveness::Stale {
             self.liveness = Liveness::Connected;
             self.facts.mark(ChangedFacts::LIVENESS);
         }
+    }
+
+    /// Learns the polling interval. A longer gap counts at once; shorter ones count by the time they cover, so that
+    /// a burst of reports is not taken for a pace.
+    fn observe_gap(&mut self, gap: Duration) {
+        let (gap, known) =
+            (u64::from(millis(gap.min(POLL_INTERVAL_MAX))), u64::from(self.poll_interval_ms).max(1));
+        let learned = if gap >= known { gap } else { known - (known - gap) * gap / (4 * known) };
+        self.poll_interval_ms = u32::try_from(learned).unwrap_or(u32::MAX);
     }
 
     fn tick(&mut self, now: Now, out: &Outbox) {

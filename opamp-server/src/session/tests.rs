@@ -568,10 +568,15 @@ fn a_polling_agent_is_judged_by_its_own_pace() {
     for (interval, stale_after) in [(30, 90), (300, 900), (1, 15)] {
         let mut table = Table::on(Transport::Http);
         table.full();
-        for _ in 0..60 {
+        for _ in 0..300 {
             table.pass(interval);
+            table.input(Input::Tick);
+            if table.session.liveness() == Liveness::Disconnected {
+                table.attach(Transport::Http); // slower than assumed: given up on once, then known
+            }
             table.heartbeat();
         }
+        assert!(table.session.snapshot().sticky.disconnects <= 1);
         table.pass(stale_after - 1);
         table.input(Input::Tick);
         assert_eq!(table.session.liveness(), Liveness::Connected, "{interval} s");
@@ -582,6 +587,20 @@ fn a_polling_agent_is_judged_by_its_own_pace() {
         table.input(Input::Tick);
         assert_eq!(table.session.snapshot().disconnect.unwrap().0, DisconnectReason::Timeout, "{interval} s");
     }
+}
+
+#[test]
+fn a_burst_of_reports_is_not_taken_for_a_pace() {
+    let mut table = Table::on(Transport::Http);
+    for _ in 0..50 {
+        table.full();
+    }
+    table.pass(89);
+    table.input(Input::Tick);
+    assert_eq!(table.session.liveness(), Liveness::Connected);
+    table.pass(1);
+    table.input(Input::Tick);
+    assert_eq!(table.session.liveness(), Liveness::Stale);
 }
 
 #[test]

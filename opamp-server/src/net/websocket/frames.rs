@@ -19,6 +19,9 @@ pub(super) trait MessageStream: Send {
 
     /// Sends a Close frame and waits for the peer's, discarding what else arrives. The caller bounds the time.
     fn close(&mut self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
+
+    /// Ends the transport in an orderly way, with `close_notify` where it is TLS. The caller bounds the time.
+    fn shutdown(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// What a peer sent.

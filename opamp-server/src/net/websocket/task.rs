@@ -213,10 +213,14 @@ impl<S: MessageStream> Task<S> {
             self.core.detach(slot, &self.connection, end.reason);
         }
         self.core.unregister(&self.connection, self.core.now().mono);
-        if let Some(code) = end.close {
-            let close = self.stream.close(code, end.text);
-            let _ = tokio::time::timeout(self.core.settings.close_timeout, close).await;
-        }
+        let last = async {
+            match end.close {
+                Some(code) => self.stream.close(code, end.text).await,
+                None => self.stream.shutdown().await,
+            }
+        };
+        // A peer that does not play along is dropped.
+        let _ = tokio::time::timeout(self.core.settings.close_timeout, last).await;
     }
 }
 

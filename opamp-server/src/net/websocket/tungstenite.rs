@@ -90,7 +90,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
                 break;
             }
         }
-        let _ = io.shutdown().await;
+        self.shutdown().await;
+    }
+
+    async fn shutdown(&mut self) {
+        // It may be broken already; then there is nothing to end.
+        let _ = self.stream.get_mut().shutdown().await;
     }
 }
 

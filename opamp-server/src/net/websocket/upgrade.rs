@@ -119,8 +119,18 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static 
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing"));
     };
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is no key"))
+    let no_key = (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
+    if !is_key(key.as_bytes()) {
+        return Err(no_key);
+    }
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| no_key)
+}
+
+/// Whether this is the base64 of 16 bytes (RFC 6455 §4.2.1).
+fn is_key(key: &[u8]) -> bool {
+    let Some(digits) = key.strip_suffix(b"==") else { return false };
+    digits.len() == 22
+        && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/'))
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {

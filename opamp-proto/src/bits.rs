@@ -244,7 +244,9 @@ mod tests {
     fn bits_are_inserted_removed_and_combined() {
         let mut set = ServerCapabilities::ACCEPTS_STATUS | ServerCapabilities::OFFERS_PACKAGES;
         assert!(set.contains(ServerCapabilities::OFFERS_PACKAGES));
-        assert!(!set.contains(ServerCapabilities::OFFERS_PACKAGES | ServerCapabilities::OFFERS_REMOTE_CONFIG));
+        assert!(
+            !set.contains(ServerCapabilities::OFFERS_PACKAGES | ServerCapabilities::OFFERS_REMOTE_CONFIG)
+        );
         set.remove(ServerCapabilities::OFFERS_PACKAGES);
         assert_eq!(set, ServerCapabilities::ACCEPTS_STATUS);
         set |= ServerCapabilities::OFFERS_REMOTE_CONFIG;

@@ -57,13 +57,13 @@ macro_rules! uuid_like {
             /// Time and randomness are arguments so that nothing here reads a clock or draws a number.
             #[must_use]
             pub const fn v7(unix_ms: u64, random: [u8; 10]) -> Self {
-                let ms = unix_ms.to_be_bytes();
-                let r = random;
-                Self([
-                    ms[2], ms[3], ms[4], ms[5], ms[6], ms[7],
-                    0x70 | (r[0] & 0x0f), r[1],
-                    0x80 | (r[2] & 0x3f), r[3], r[4], r[5], r[6], r[7], r[8], r[9],
-                ])
+                let mut bytes = [0; 16];
+                let (time, rest) = bytes.split_at_mut(6);
+                time.copy_from_slice(unix_ms.to_be_bytes().split_at(2).1);
+                rest.copy_from_slice(&random);
+                bytes[6] = 0x70 | bytes[6] & 0x0f;
+                bytes[8] = 0x80 | bytes[8] & 0x3f;
+                Self(bytes)
             }
 
             /// The 16 bytes.

@@ -15,6 +15,31 @@
 //! | equality of attribute values | [`any_value`] |
 //! | time, as numbers that the caller hands in | [`Now`], [`Mono`], [`Wall`] |
 //!
+//! What a server does with one WebSocket message:
+//!
+//! ```
+//! use opamp_proto::encode::{self, server_to_agent as field};
+//! use opamp_proto::{AgentMessage, Limits, Part, ServerCapabilities, frame, material};
+//!
+//! # fn answer(received: &[u8], out: &mut Vec<u8>) -> Result<(), Box<dyn std::error::Error>> {
+//! let message = AgentMessage::decode(frame::decode(received)?, &Limits::default())?;
+//! let uid = message.instance_uid()?;
+//! if let Some(health) = message.part(Part::Health) {
+//!     println!("{uid} is {:?}", material::health_summary(health));
+//! }
+//! out.push(frame::HEADER);
+//! encode::uid_field(field::INSTANCE_UID, &uid, out);
+//! encode::varint_field(field::CAPABILITIES, ServerCapabilities::ACCEPTS_STATUS.bits(), out);
+//! # Ok(())
+//! # }
+//! # let mut received = vec![frame::HEADER];
+//! # encode::bytes_field(1, &[7; 16], &mut received);
+//! # encode::bytes_field(5, &[8, 1], &mut received);
+//! # let mut out = Vec::new();
+//! # answer(&received, &mut out).unwrap();
+//! # assert_eq!(out.len(), 21);
+//! ```
+//!
 //! The feature `serde` adds serialised forms of identities, hashes, times, parts and bit sets.
 
 pub mod any_value;

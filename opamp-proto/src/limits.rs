@@ -2,7 +2,7 @@
 
 /// Bounds on one received message, after decompression.
 ///
-/// A message beyond one of them is malformed (spec section "Message size limits"; R-WS-08, R-WS-10). What passes all of
+/// A message beyond one of them is malformed (spec section "Message size limits"; R-WS-08, R-HTTP-19). What passes all of
 /// them decodes with prost as well, so that nothing fails later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

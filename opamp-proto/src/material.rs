@@ -15,7 +15,8 @@ use crate::schema::{AGENT_TO_SERVER, COMPONENT_HEALTH, Field, Kind, Message, Sha
 use crate::wire::{self, Value};
 
 /// Odd constants with about half of their bits set: the fractions of the square roots of 2, 3, 5 and 7.
-const KEYS: [u64; 4] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
+const KEYS: [u64; 4] =
+    [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
 /// Accepted messages never nest deeper. Below, bytes count as they are.
 const DEPTH_MAX: u32 = 100;
 
@@ -111,6 +112,7 @@ fn entry_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
 }
 
 /// `None` for a default that is the same as absent, and for a value that the field cannot have.
+#[inline]
 fn value_digest(kind: Kind, value: Value<'_>, keeps_default: bool, depth: u32) -> Option<u64> {
     match (kind, value) {
         (Kind::Varint, Value::Varint(number)) | (Kind::Fixed64, Value::Fixed64(number)) => {
@@ -121,13 +123,17 @@ fn value_digest(kind: Kind, value: Value<'_>, keeps_default: bool, depth: u32) -
         }
         (Kind::TextList, Value::Bytes(bytes)) => Some(bytes_digest(bytes)),
         (
-            Kind::Message(schema) | Kind::MessageList(schema) | Kind::MessageSequence(schema) | Kind::Map(schema),
+            Kind::Message(schema)
+            | Kind::MessageList(schema)
+            | Kind::MessageSequence(schema)
+            | Kind::Map(schema),
             Value::Bytes(bytes),
         ) => Some(message_digest(schema, bytes, depth)),
         _ => None,
     }
 }
 
+#[inline]
 fn bytes_digest(bytes: &[u8]) -> u64 {
     let mut digest = KEYS[0] ^ (bytes.len() as u64).wrapping_mul(KEYS[1]);
     let (pairs, tail) = bytes.as_chunks::<16>();

@@ -260,7 +260,10 @@ mod tests {
     fn the_eight_statuses_are_told_from_the_three_events() {
         let events: Vec<_> = Part::ALL.into_iter().filter(|part| !part.is_status()).collect();
         assert_eq!(events, [Part::AgentDisconnect, Part::ConnectionSettingsRequest, Part::CustomMessage]);
-        assert_eq!(Part::ALL.into_iter().filter(|part| part.is_status()).collect::<PartSet>(), PartSet::STATUS);
+        assert_eq!(
+            Part::ALL.into_iter().filter(|part| part.is_status()).collect::<PartSet>(),
+            PartSet::STATUS
+        );
         assert_eq!(PartSet::STATUS.len(), 8);
     }
 

@@ -115,11 +115,8 @@ static AGENT_CONFIG_MAP: Message = message(&[field("config_map", Kind::Map(&AGEN
 static AGENT_CONFIG_ENTRY: Message =
     entry(&[field("key", Kind::Text), field("value", Kind::Message(&AGENT_CONFIG_OBJECT))]);
 
-static AGENT_CONFIG_OBJECT: Message = message(&[
-    field("body", Kind::Bytes),
-    field("content_type", Kind::Text),
-    field("role", Kind::Text),
-]);
+static AGENT_CONFIG_OBJECT: Message =
+    message(&[field("body", Kind::Bytes), field("content_type", Kind::Text), field("role", Kind::Text)]);
 
 static REMOTE_CONFIG_STATUS: Message = message(&[
     field("last_remote_config_hash", Kind::Bytes),
@@ -153,10 +150,8 @@ static PACKAGE_STATUS: Message = message(&[
     immaterial("download_details", Kind::Message(&PACKAGE_DOWNLOAD_DETAILS)),
 ]);
 
-static PACKAGE_DOWNLOAD_DETAILS: Message = message(&[
-    field("download_percent", Kind::Fixed64),
-    field("download_bytes_per_second", Kind::Fixed64),
-]);
+static PACKAGE_DOWNLOAD_DETAILS: Message =
+    message(&[field("download_percent", Kind::Fixed64), field("download_bytes_per_second", Kind::Fixed64)]);
 
 static AGENT_DISCONNECT: Message = message(&[]);
 
@@ -170,16 +165,11 @@ static CERTIFICATE_REQUEST: Message = message(&[field("csr", Kind::Bytes)]);
 
 static CUSTOM_CAPABILITIES: Message = message(&[field("capabilities", Kind::TextList)]);
 
-static CUSTOM_MESSAGE: Message = message(&[
-    field("capability", Kind::Text),
-    field("type", Kind::Text),
-    field("data", Kind::Bytes),
-]);
+static CUSTOM_MESSAGE: Message =
+    message(&[field("capability", Kind::Text), field("type", Kind::Text), field("data", Kind::Bytes)]);
 
-static AVAILABLE_COMPONENTS: Message = message(&[
-    field("components", Kind::Map(&COMPONENT_DETAILS_ENTRY)),
-    field("hash", Kind::Bytes),
-]);
+static AVAILABLE_COMPONENTS: Message =
+    message(&[field("components", Kind::Map(&COMPONENT_DETAILS_ENTRY)), field("hash", Kind::Bytes)]);
 
 static COMPONENT_DETAILS: Message = message(&[
     field("metadata", Kind::MessageList(&KEY_VALUE)),
@@ -268,7 +258,9 @@ mod tests {
     fn declared_kind_name(field: &reflect::FieldDescriptor) -> &'static str {
         match field.kind() {
             reflect::Kind::Message(_) if field.is_map() => "map",
-            reflect::Kind::Message(_) if field.full_name() == "opamp.proto.v1.ArrayValue.values" => "messages in order",
+            reflect::Kind::Message(_) if field.full_name() == "opamp.proto.v1.ArrayValue.values" => {
+                "messages in order"
+            }
             reflect::Kind::Message(_) if field.is_list() => "messages",
             reflect::Kind::Message(_) => "message",
             reflect::Kind::String if field.is_list() => "texts",
@@ -276,7 +268,9 @@ mod tests {
             reflect::Kind::String => "text",
             reflect::Kind::Bytes => "bytes",
             reflect::Kind::Double | reflect::Kind::Fixed64 => "fixed64",
-            reflect::Kind::Bool | reflect::Kind::Int64 | reflect::Kind::Uint64 | reflect::Kind::Enum(_) => "varint",
+            reflect::Kind::Bool | reflect::Kind::Int64 | reflect::Kind::Uint64 | reflect::Kind::Enum(_) => {
+                "varint"
+            }
             _ => "a type that the tables cannot express",
         }
     }

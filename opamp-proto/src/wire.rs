@@ -22,7 +22,7 @@ pub(crate) enum VarintError {
 
 impl WireType {
     /// The wire type in the low three bits of a key; two of the eight numbers have no meaning.
-    pub(crate) const fn from_key(key: u64) -> Option<Self> {
+    pub(crate) const fn from_key(key: u32) -> Option<Self> {
         match key & 0x07 {
             0 => Some(Self::Varint),
             1 => Some(Self::Fixed64),
@@ -33,6 +33,37 @@ impl WireType {
             _ => None,
         }
     }
+}
+
+/// Why there is no key at the start of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyError {
+    Varint(VarintError),
+    /// Field number 0, or one beyond 29 bits, or a wire type without meaning.
+    Meaningless,
+}
+
+/// Field number and wire type of the next field.
+#[inline]
+pub(crate) fn key(rest: &mut &[u8]) -> Result<(u32, WireType), KeyError> {
+    // Field numbers below 16 take one byte, and the schema has no others.
+    let key = match *rest {
+        [byte, tail @ ..] if *byte < 0x80 => {
+            *rest = tail;
+            u32::from(*byte)
+        }
+        _ => long_key(rest)?,
+    };
+    match WireType::from_key(key) {
+        Some(wire_type) if key >= 8 => Ok((key >> 3, wire_type)),
+        _ => Err(KeyError::Meaningless),
+    }
+}
+
+#[cold]
+fn long_key(rest: &mut &[u8]) -> Result<u32, KeyError> {
+    let key = varint(rest).map_err(KeyError::Varint)?;
+    u32::try_from(key).map_err(|_| KeyError::Meaningless)
 }
 
 /// Takes a varint of 1 to 10 bytes off the start of `rest`; long forms of small numbers are fine.
@@ -112,8 +143,9 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+#[inline]
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
-    let (number, wire_type) = key(rest)?;
+    let (number, wire_type) = key(rest).ok()?;
     let value = match wire_type {
         WireType::GroupStart => {
             skip_group(rest)?;
@@ -129,7 +161,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
 fn skip_group(rest: &mut &[u8]) -> Option<()> {
     let mut open = 1_u32;
     while open > 0 {
-        match key(rest)?.1 {
+        match key(rest).ok()?.1 {
             WireType::GroupStart => open += 1,
             WireType::GroupEnd => open -= 1,
             other => {
@@ -140,6 +172,7 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
+#[inline]
 fn plain_value<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<Value<'a>> {
     Some(match wire_type {
         WireType::Varint => Value::Varint(varint(rest).ok()?),
@@ -154,11 +187,4 @@ fn plain_value<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<Value<'a>
         }
         WireType::GroupStart | WireType::GroupEnd => return None,
     })
-}
-
-/// Field number and wire type of the next field; `None` if there is no valid key.
-#[inline]
-pub(crate) fn key(rest: &mut &[u8]) -> Option<(u32, WireType)> {
-    let key = u32::try_from(varint(rest).ok()?).ok().filter(|&key| key >= 8)?;
-    Some((key >> 3, WireType::from_key(u64::from(key))?))
 }

@@ -112,10 +112,10 @@ fn shuffled(original: &AnyValue) -> AnyValue {
 fn shuffled_attributes(attributes: &[KeyValue]) -> Vec<KeyValue> {
     let canonical = canonical_attributes(attributes);
     let overridden = canonical.iter().map(|pair| KeyValue { key: pair.key.clone(), value: Some(int(77)) });
-    let meant = canonical.iter().rev().map(|pair| KeyValue {
-        key: pair.key.clone(),
-        value: pair.value.as_ref().map(shuffled),
-    });
+    let meant = canonical
+        .iter()
+        .rev()
+        .map(|pair| KeyValue { key: pair.key.clone(), value: pair.value.as_ref().map(shuffled) });
     overridden.chain(meant).collect()
 }
 

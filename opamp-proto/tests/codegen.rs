@@ -6,6 +6,8 @@
 //! OPAMP_REGENERATE=1 cargo test -p opamp-proto --test codegen
 //! ```
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 use std::path::{Path, PathBuf};
 
 /// Messages whose `Debug` is written by hand in `src/pb/redact.rs`, because it would show secrets or contents.
@@ -35,7 +37,10 @@ fn generated_code_is_what_the_schema_files_generate() {
         panic!(
             "src/pb/generated.rs differs from what the schema files generate, first in line {}; \
              write it anew with `OPAMP_REGENERATE=1 cargo test -p opamp-proto --test codegen`",
-            line.map_or_else(|| committed.lines().count().min(generated.lines().count()) + 1, |line| line + 1),
+            line.map_or_else(
+                || committed.lines().count().min(generated.lines().count()) + 1,
+                |line| line + 1
+            ),
         );
     }
 }

@@ -1,5 +1,7 @@
 //! What the lazy decoder reads, what it refuses, and what it says about it.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 mod common;
 
 use bytes::Bytes;
@@ -74,7 +76,10 @@ fn every_field_of_a_message_is_read() {
         agent_disconnect: Some(pb::AgentDisconnect {}),
         connection_settings_request: Some(pb::ConnectionSettingsRequest::default()),
         custom_capabilities: Some(pb::CustomCapabilities { capabilities: vec![String::new()] }),
-        custom_message: Some(pb::CustomMessage { data: Bytes::from_static(&[0xff, 0]), ..Default::default() }),
+        custom_message: Some(pb::CustomMessage {
+            data: Bytes::from_static(&[0xff, 0]),
+            ..Default::default()
+        }),
         available_components: Some(pb::AvailableComponents::default()),
         connection_settings_status: Some(pb::ConnectionSettingsStatus { status: -1, ..Default::default() }),
     };
@@ -97,9 +102,12 @@ fn every_field_of_a_message_is_read() {
 #[test]
 fn an_identity_of_another_length_is_readable_and_not_an_identity() {
     for length in [0, 1, 15, 17, 26, 200] {
-        let bytes =
-            pb::AgentToServer { instance_uid: vec![b'x'; length].into(), sequence_num: 1, ..Default::default() }
-                .encode_to_vec();
+        let bytes = pb::AgentToServer {
+            instance_uid: vec![b'x'; length].into(),
+            sequence_num: 1,
+            ..Default::default()
+        }
+        .encode_to_vec();
         let message = decode(&bytes).expect("well-formed");
         assert_eq!(message.instance_uid(), Err(UidError::Length { found: length }));
         assert_eq!(message.instance_uid_bytes().len(), length);
@@ -221,9 +229,18 @@ fn unknown_enum_numbers_are_kept_in_every_status() {
 fn a_field_with_another_wire_type_than_its_own_is_refused_by_its_path() {
     let wrong = DecodeErrorKind::WireType;
     assert_eq!(refusal(&hex("08 01")), ("instance_uid".to_owned(), wrong.clone()));
-    assert_eq!(refusal(&hex("12 00")), ("sequence_num".to_owned(), wrong.clone()));
+    for other in ["11 0102030405060708", "12 00", "15 01020304"] {
+        assert_eq!(refusal(&hex(other)), ("sequence_num".to_owned(), wrong.clone()));
+    }
+    for other in ["09 0102030405060708", "18 01", "30 01", "0d 01020304"] {
+        let (path, kind) = refusal_of_part(Part::Health, &hex(other));
+        assert!(path.starts_with("health.") && kind == wrong, "{other}: {path}: {kind}");
+    }
     assert_eq!(refusal(&hex("18 01")), ("agent_description".to_owned(), wrong.clone()));
-    assert_eq!(refusal_of_part(Part::Health, &hex("1001")), ("health.start_time_unix_nano".to_owned(), wrong.clone()));
+    assert_eq!(
+        refusal_of_part(Part::Health, &hex("1001")),
+        ("health.start_time_unix_nano".to_owned(), wrong.clone())
+    );
     assert_eq!(refusal_of_part(Part::Health, &hex("1801")), ("health.last_error".to_owned(), wrong.clone()));
     let health = [hex("3206"), hex("0a00 12022001")].concat();
     assert_eq!(
@@ -238,7 +255,10 @@ fn a_map_entry_with_another_wire_type_is_refused_where_prost_misreads_it() {
     let mut bytes = Vec::new();
     encode::bytes_field(Part::Health.field_number(), &hex("30 00"), &mut bytes);
     let error = decode(&bytes).expect_err("to be refused");
-    assert_eq!((error.path().as_str(), error.kind()), ("health.component_health_map", &DecodeErrorKind::WireType));
+    assert_eq!(
+        (error.path().as_str(), error.kind()),
+        ("health.component_health_map", &DecodeErrorKind::WireType)
+    );
     assert!(pb::AgentToServer::decode(&*bytes).is_ok());
 }
 
@@ -266,15 +286,14 @@ fn a_message_that_ends_too_early_is_refused() {
     assert_eq!(refusal(&hex("10 80")), ("sequence_num".to_owned(), DecodeErrorKind::Truncated));
     assert_eq!(refusal(&hex("80")), (String::new(), DecodeErrorKind::Truncated));
     // The part ends within its last field, although the message goes on.
-    assert_eq!(
-        refusal(&hex("2a02 2202 1001")),
-        ("health.status".to_owned(), DecodeErrorKind::Truncated)
-    );
+    assert_eq!(refusal(&hex("2a02 2202 1001")), ("health.status".to_owned(), DecodeErrorKind::Truncated));
     assert_eq!(
         refusal_of_part(Part::Health, &hex("11 01020304050607")),
         ("health.start_time_unix_nano".to_owned(), DecodeErrorKind::Truncated)
     );
-    for (field, unknown) in [("field 1000", "c13e 01020304050607"), ("field 1000", "c53e 010203"), ("field 1000", "c23e 01")] {
+    for (field, unknown) in
+        [("field 1000", "c13e 01020304050607"), ("field 1000", "c53e 010203"), ("field 1000", "c23e 01")]
+    {
         assert_eq!(refusal(&hex(unknown)), (field.to_owned(), DecodeErrorKind::Truncated));
     }
 }
@@ -373,7 +392,8 @@ fn entries_of_all_maps_of_a_message_count_together() {
 
 #[test]
 fn elements_of_all_lists_of_a_message_count_together() {
-    let list = pb::any_value::Value::ArrayValue(pb::ArrayValue { values: vec![text_value("x"), text_value("y")] });
+    let list =
+        pb::any_value::Value::ArrayValue(pb::ArrayValue { values: vec![text_value("x"), text_value("y")] });
     let message = pb::AgentToServer {
         agent_description: Some(pb::AgentDescription {
             identifying_attributes: vec![pb::KeyValue {
@@ -386,7 +406,8 @@ fn elements_of_all_lists_of_a_message_count_together() {
         ..Default::default()
     }
     .encode_to_vec();
-    let limited = |max| AgentMessage::decode(&message, &Limits { list_entries_max: max, ..Limits::default() });
+    let limited =
+        |max| AgentMessage::decode(&message, &Limits { list_entries_max: max, ..Limits::default() });
     assert!(limited(4).is_ok());
     let error = limited(3).expect_err("too many");
     assert_eq!(error.path(), "custom_capabilities.capabilities");
@@ -398,7 +419,8 @@ fn elements_of_all_lists_of_a_message_count_together() {
 #[test]
 fn nesting_is_limited_in_levels_of_messages_and_map_entries() {
     let limited = |levels, max| {
-        AgentMessage::decode(&health_message(levels), &Limits { nesting_max: max, ..Limits::default() }).map(|_| ())
+        AgentMessage::decode(&health_message(levels), &Limits { nesting_max: max, ..Limits::default() })
+            .map(|_| ())
     };
     // The part itself is one level, each level of health below it two.
     assert!(limited(0, 1).is_ok());
@@ -430,13 +452,17 @@ fn ten_thousand_nested_levels_are_refused_and_the_path_stays_readable() {
     let error = decode(&health_message(10_000)).map(|_| ()).expect_err("too deep");
     assert_eq!(error.kind(), &DecodeErrorKind::Nesting { max: 64 });
     let path = error.path();
-    assert!(path.len() < 200 && path.starts_with("health.component_health_map.value.") && path.contains('…'), "{path}");
+    assert!(
+        path.len() < 200 && path.starts_with("health.component_health_map.value.") && path.contains('…'),
+        "{path}"
+    );
 }
 
 #[test]
 fn nesting_beyond_what_prost_decodes_is_refused_whatever_the_limit() {
     let unlimited = Limits { nesting_max: u32::MAX, ..Limits::default() };
-    let deepest = (0..200).filter(|&levels| AgentMessage::decode(&health_message(levels), &unlimited).is_ok()).max();
+    let deepest =
+        (0..200).filter(|&levels| AgentMessage::decode(&health_message(levels), &unlimited).is_ok()).max();
     assert_eq!(deepest, Some(49), "99 levels");
     assert!(pb::AgentToServer::decode(&*health_message(49)).is_ok());
     // An unknown field at the bottom is decoded by prost as well.
@@ -471,7 +497,7 @@ fn nested_groups_are_limited_like_messages() {
 #[test]
 fn default_limits_are_those_of_the_documentation() {
     let limits = Limits::default();
-    assert_eq!(limits.message_bytes_max, 67_108_864, "R-WS-08, R-HTTP");
+    assert_eq!(limits.message_bytes_max, 67_108_864, "R-WS-08, R-HTTP-19");
     assert_eq!(limits.nesting_max, 64);
     assert_eq!(limits.map_entries_max, 100_000);
     assert_eq!(limits.list_entries_max, 100_000);

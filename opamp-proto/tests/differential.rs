@@ -3,6 +3,8 @@
 //! Two exceptions, both on the strict side: an entry of a map with a wrong wire type, which prost reads whatever the type
 //! says; and the last level before prost's own limit of nesting, which depends on what is there.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 mod common;
 
 use bytes::Bytes;
@@ -31,11 +33,15 @@ fn compare(bytes: &[u8]) -> Result<(), TestCaseError> {
         (Err(error), Ok(_)) => {
             let path = error.path();
             let excepted = match error.kind() {
-                DecodeErrorKind::WireType => {
-                    ["config_map.config_map", "component_health_map", "packages", "components", "sub_component_map"]
-                        .iter()
-                        .any(|map| path.ends_with(map))
-                }
+                DecodeErrorKind::WireType => [
+                    "config_map.config_map",
+                    "component_health_map",
+                    "packages",
+                    "components",
+                    "sub_component_map",
+                ]
+                .iter()
+                .any(|map| path.ends_with(map)),
                 DecodeErrorKind::Nesting { max } => *max == Limits::NESTING_CEILING,
                 _ => false,
             };

@@ -4,6 +4,8 @@
 //! Only the encoding of an empty map key differs between encoders (some write it, some leave it out), so there the bytes
 //! decode to the value, and the value's own encoding decodes to it again.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 mod common;
 
 use bytes::Bytes;
@@ -151,10 +153,7 @@ fn agent_message_with_package_download() {
         name: "x".to_owned(),
         server_offered_hash: Bytes::from_static(&[0xaa]),
         status: pb::PackageStatusEnum::Downloading.into(),
-        download_details: Some(pb::PackageDownloadDetails {
-            download_percent: 50.0,
-            ..Default::default()
-        }),
+        download_details: Some(pb::PackageDownloadDetails { download_percent: 50.0, ..Default::default() }),
         ..Default::default()
     };
     let message = pb::AgentToServer {

@@ -1,10 +1,14 @@
 //! The schema is frozen: names, numbers, types and places of declaration are those of OpAMP v0.20.0 (R-INTEROP-06).
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 mod common;
 
 use std::fmt::Write as _;
 
-use protox::prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, Syntax};
+use protox::prost_reflect::{
+    EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, Syntax,
+};
 
 #[test]
 fn the_schema_files_declare_what_the_specification_lists() {
@@ -16,7 +20,7 @@ fn the_schema_files_declare_what_the_specification_lists() {
     let declared: Vec<_> = ["opamp/v1/anyvalue.proto", "opamp/v1/opamp.proto"]
         .into_iter()
         .flat_map(|name| {
-            let file = common::schema().get_file_by_name(name).expect("the file is compiled");
+            let file = common::SCHEMA.get_file_by_name(name).expect("the file is compiled");
             listing(&file).lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect();
@@ -28,9 +32,8 @@ fn the_schema_files_declare_what_the_specification_lists() {
 
 #[test]
 fn package_imports_options_and_counts_are_those_of_the_specification() {
-    let schema = common::schema();
-    let main = schema.get_file_by_name("opamp/v1/opamp.proto").expect("main file");
-    let values = schema.get_file_by_name("opamp/v1/anyvalue.proto").expect("file of values");
+    let main = common::SCHEMA.get_file_by_name("opamp/v1/opamp.proto").expect("main file");
+    let values = common::SCHEMA.get_file_by_name("opamp/v1/anyvalue.proto").expect("file of values");
     assert_eq!((main.messages().count(), main.enums().count()), (37, 10));
     assert_eq!((values.messages().count(), values.enums().count()), (4, 0));
     assert_eq!(main.dependencies().map(|file| file.name().to_owned()).collect::<Vec<_>>(), [values.name()]);
@@ -47,7 +50,7 @@ fn package_imports_options_and_counts_are_those_of_the_specification() {
 
 #[test]
 fn nothing_is_reserved_optional_or_left_out() {
-    for message in common::schema().all_messages() {
+    for message in common::SCHEMA.all_messages() {
         let name = message.name();
         assert_eq!(message.reserved_ranges().count() + message.reserved_names().count(), 0, "{name}");
         let fields: Vec<_> = message.fields().collect();
@@ -73,7 +76,7 @@ fn field_numbers_for_splicing_are_those_of_the_schema() {
         ("custom_capabilities", number::CUSTOM_CAPABILITIES),
         ("custom_message", number::CUSTOM_MESSAGE),
     ];
-    let message = common::schema().get_message_by_name("opamp.proto.v1.ServerToAgent").expect("message");
+    let message = common::message("ServerToAgent");
     let declared: Vec<_> = message.fields().map(|field| (field.name().to_owned(), field.number())).collect();
     assert_eq!(declared, constants.map(|(name, number)| (name.to_owned(), number)));
 }
@@ -81,7 +84,7 @@ fn field_numbers_for_splicing_are_those_of_the_schema() {
 #[test]
 fn parts_have_the_names_and_numbers_of_the_schema() {
     use opamp_proto::Part;
-    let message = common::schema().get_message_by_name("opamp.proto.v1.AgentToServer").expect("message");
+    let message = common::message("AgentToServer");
     let declared: Vec<_> = message
         .fields()
         .filter(|field| matches!(field.kind(), Kind::Message(_)))

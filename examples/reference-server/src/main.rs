@@ -1,2 +1,103 @@
-//! examples/reference-server
-fn main() {}
+//! The reference server as a program: command line, signals, exit codes.
+
+use std::process::ExitCode;
+
+use reference_server::{
+    Config, Server,
+    cli::{self, Action},
+    config::docs,
+    logging, offline, openapi_document, welcome,
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reference-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn run() -> Result<ExitCode, AnyError> {
+    let (action, inputs) = cli::parse();
+    match action {
+        Action::ConfigDocs => print!("{}", docs::markdown()),
+        Action::OpenApi => println!("{}", openapi_document()),
+        Action::PrintConfig => print!("{}", Config::load(&inputs)?.to_toml()),
+        Action::Serve => return serve(Config::load(&inputs)?),
+        Action::Token(action) => {
+            print!("{}", Runtime::new()?.block_on(offline::tokens(&Config::load(&inputs)?, action))?);
+        }
+        Action::Version => println!("reference-server {}", env!("CARGO_PKG_VERSION")),
+        _ => return Err("this command is not implemented".into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(config: Config) -> Result<ExitCode, AnyError> {
+    logging::init(&config.log)?;
+    Runtime::new()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut server = Server::start(config).await?;
+        print!("{}", welcome::text(&server));
+        loop {
+            tokio::select! {
+                order = signals.next() => match order {
+                    Order::Reload => drop(server.reload().await),
+                    Order::Stop => break,
+                },
+                part = server.failed() => {
+                    server.shutdown().await;
+                    return Err(format!("{part} ended unexpectedly").into());
+                }
+            }
+        }
+        tokio::select! {
+            _ = server.shutdown() => Ok(ExitCode::SUCCESS),
+            () = signals.stop() => {
+                eprintln!("reference-server: second signal, leaving at once");
+                std::process::exit(1);
+            }
+        }
+    })
+}
+
+enum Order {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.hangup.recv() => Order::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while matches!(self.next().await, Order::Reload) {}
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::wire::{VarintError, WireType};
+use crate::wire::{KeyError, VarintError, WireType};
 
 /// How many steps of a path are shown from its start, and from its end.
 const SHOWN: usize = 4;
@@ -133,6 +133,16 @@ impl From<VarintError> for DecodeError {
         match error {
             VarintError::Truncated => DecodeErrorKind::Truncated.into(),
             VarintError::Overlong => DecodeErrorKind::Varint.into(),
+        }
+    }
+}
+
+impl From<KeyError> for DecodeError {
+    #[cold]
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Varint(error) => error.into(),
+            KeyError::Meaningless => DecodeErrorKind::Key.into(),
         }
     }
 }

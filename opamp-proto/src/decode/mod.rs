@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use prost::Message as _;
 
-pub use self::error::{DecodeError, DecodeErrorKind};
 use self::error::expect;
+pub use self::error::{DecodeError, DecodeErrorKind};
 use self::validate::{Validator, delimited, key};
 use crate::bits::{AgentCapabilities, AgentToServerFlags};
 use crate::id::{InstanceUid, UidError};
@@ -56,7 +56,7 @@ struct Span {
 impl<'a> AgentMessage<'a> {
     /// Decodes the bytes of one protobuf message, without the WebSocket frame header.
     ///
-    /// Unknown fields are skipped, unknown enum numbers and capability bits kept (R-INTEROP). No bytes at all are a
+    /// Unknown fields are skipped, unknown enum numbers and capability bits kept (R-INTEROP-01, -02, -07). No bytes at all are a
     /// message with nothing set.
     ///
     /// # Errors
@@ -68,8 +68,9 @@ impl<'a> AgentMessage<'a> {
         if bytes.len() > max {
             return Err(DecodeErrorKind::MessageTooLong { len: bytes.len(), max }.into());
         }
-        let fields = Fields::scan(bytes, limits)?;
-        if fields.repeated { Self::merged(bytes, limits) } else { Ok(Self { bytes: Cow::Borrowed(bytes), fields }) }
+        let mut message = Self { bytes: Cow::Borrowed(bytes), fields: Fields::default() };
+        message.fields.scan(bytes, limits)?;
+        if message.fields.repeated { Self::merged(bytes, limits) } else { Ok(message) }
     }
 
     /// The identity of the agent.
@@ -131,26 +132,26 @@ impl<'a> AgentMessage<'a> {
     fn merged(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
         // The scan has held the whole message against the limits already; merging adds nothing.
         let bytes = pb::AgentToServer::decode(bytes)?.encode_to_vec();
-        let fields = Fields::scan(&bytes, limits)?;
+        let mut fields = Fields::default();
+        fields.scan(&bytes, limits)?;
         Ok(Self { bytes: Cow::Owned(bytes), fields })
     }
 }
 
 impl Fields {
-    fn scan(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
+    fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<(), DecodeError> {
         let mut validator = Validator::new(limits);
-        let mut fields = Self::default();
         let mut rest = bytes;
         while !rest.is_empty() {
             let (number, wire_type) = key(&mut rest)?;
-            fields.field(number, wire_type, bytes.len(), &mut rest, &mut validator).map_err(|error| {
+            self.field(number, wire_type, bytes.len(), &mut rest, &mut validator).map_err(|error| {
                 match AGENT_TO_SERVER.field(number) {
                     Some(field) => error.within(field.name),
                     None => error.within_unknown(number),
                 }
             })?;
         }
-        Ok(fields)
+        Ok(())
     }
 
     /// Takes one field off the start of `rest`, which is the end of a message of `total` bytes.

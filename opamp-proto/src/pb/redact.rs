@@ -1,7 +1,7 @@
 //! `Debug` of messages that hold secrets or whole files: lengths instead of contents.
 //!
 //! Messages end up in logs. Bodies of configurations, header values, keys and certificates, custom data, signatures and free
-//! settings never do; of addresses, what can hold a credential (user information and query) does not (R-SEC).
+//! settings never do; of addresses, what can hold a credential (user information and query) does not.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
@@ -134,20 +134,20 @@ struct Address<'a>(&'a str);
 
 impl Debug for Address<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let is_scheme =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         let (scheme, rest) = match self.0.split_once("://") {
-            Some((scheme, rest)) => (scheme, rest),
-            None => ("", self.0),
+            Some((scheme, rest)) if is_scheme(scheme) => (&self.0[..scheme.len() + 3], rest),
+            _ => ("", self.0),
         };
         // Passwords hold any character, so everything up to the last `@` is taken for user information, even where a
-        // careful reading would find the `@` in a path or query. A scheme never holds one, unless it is none.
+        // careful reading would find the `@` in a path or query.
         let (hidden, rest) = match rest.rsplit_once('@') {
             Some((_, rest)) => ("…@", rest),
             None => ("", rest),
         };
         let shown = rest.split(['?', '#']).next().unwrap_or_default();
         let cut = if shown.len() < rest.len() { "?…" } else { "" };
-        let separator = if scheme.is_empty() { "" } else { "://" };
-        let scheme = if scheme.contains('@') || scheme.contains('?') { "…" } else { scheme };
-        write!(f, "\"{}{separator}{hidden}{}{cut}\"", scheme.escape_debug(), shown.escape_debug())
+        write!(f, "\"{scheme}{hidden}{}{cut}\"", shown.escape_debug())
     }
 }

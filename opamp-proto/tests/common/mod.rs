@@ -3,18 +3,25 @@
 #![allow(dead_code, reason = "every test file uses its own share")]
 #![expect(clippy::expect_used, reason = "a test that cannot be set up should fail")]
 
+pub(crate) mod shuffle;
 pub(crate) mod soup;
 pub(crate) mod strategies;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use protox::prost_reflect::DescriptorPool;
+use protox::prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The schema files, compiled.
-pub(crate) fn schema() -> DescriptorPool {
+pub(crate) static SCHEMA: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     let files = protox::compile(["opamp/v1/opamp.proto"], [root]).expect("the schema files compile");
     DescriptorPool::from_file_descriptor_set(files).expect("the schema files are consistent")
+});
+
+/// A message of the schema, by its name without the package.
+pub(crate) fn message(name: &str) -> MessageDescriptor {
+    SCHEMA.get_message_by_name(&format!("opamp.proto.v1.{name}")).expect("a message of the schema")
 }
 
 /// The bytes that hexadecimal digits spell; blanks are left out.

@@ -4,16 +4,13 @@
 //! long forms, unknown fields of every wire type at every level. A shorter tape makes a smaller message, so that failing
 //! cases shrink. On demand some of it is malformed.
 
-use std::sync::LazyLock;
-
 use bytes::BufMut;
 use opamp_proto::encode;
 use proptest::prelude::*;
-use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use protox::prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-static SCHEMA: LazyLock<DescriptorPool> = LazyLock::new(super::schema);
-
-const TEXTS: [&str; 8] = ["", "a", "b", "status", "service.name", "é☃𝄞", "\u{0}", "0123456789abcdef0123456789abcdef"];
+const TEXTS: [&str; 8] =
+    ["", "a", "b", "status", "service.name", "é☃𝄞", "\u{0}", "0123456789abcdef0123456789abcdef"];
 const NUMBERS: [u64; 8] = [0, 1, 2, 127, 300, u32::MAX as u64, 1 << 63, u64::MAX];
 const DEPTH_MAX: u32 = 8;
 
@@ -49,10 +46,8 @@ pub(crate) fn mutated(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
 
 fn soup(message: &'static str, faults: bool) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..300).prop_map(move |tape| {
-        let name = format!("opamp.proto.v1.{message}");
-        let descriptor = SCHEMA.get_message_by_name(&name).expect("a message of the schema");
         let mut out = Vec::new();
-        Soup { tape: &tape, faults }.message(&descriptor, DEPTH_MAX, &mut out);
+        Soup { tape: &tape, faults }.message(&super::message(message), DEPTH_MAX, &mut out);
         out
     })
 }

@@ -1,0 +1,3 @@
+//! The admin port below HTTP.
+
+pub(crate) mod listener;

@@ -1,0 +1,130 @@
+//! How agents prove who they are, built from the configuration and kept up to date with its files.
+
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
+
+use futures::future::BoxFuture;
+use http::StatusCode;
+use opamp_proto::InstanceUid;
+use opamp_server::{
+    AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls, Principal,
+    PrincipalKind, ServerHandle, StaticToken, StaticTokens,
+};
+
+use crate::{
+    config::{
+        AgentAuth, ConfigError, OpampConfig,
+        value::{TokenEntry, TokenSource},
+    },
+    exposure, token,
+};
+
+/// The authenticator of the OpAMP port and what its token files hold now.
+pub(crate) struct AgentAccess {
+    config: OpampConfig,
+    tokens: StaticTokens,
+    current: Vec<StaticToken>,
+}
+
+impl AgentAccess {
+    /// Reads the token files.
+    ///
+    /// # Errors
+    /// A token file that cannot be read or is empty.
+    pub(crate) fn new(config: &OpampConfig) -> Result<Self, ConfigError> {
+        let current = read_tokens(config)?;
+        Ok(AgentAccess { config: config.clone(), tokens: StaticTokens::new(current.clone()), current })
+    }
+
+    /// The authenticator. It follows every [`AgentAccess::reload`].
+    pub(crate) fn authenticator(&self) -> Arc<dyn Authenticate> {
+        let tokens = || Arc::new(self.tokens.clone()) as Arc<dyn Authenticate>;
+        let inner = match self.config.auth {
+            AgentAuth::Insecure => Arc::new(InsecureAcceptEveryone) as Arc<dyn Authenticate>,
+            AgentAuth::Mtls => Arc::new(MutualTls),
+            AgentAuth::Token => tokens(),
+            AgentAuth::TokenOrMtls => Arc::new(AnyOf::new(vec![Arc::new(MutualTls), tokens()])),
+        };
+        if exposure::is_loopback(&self.config.listen) || self.config.tls_cert.is_some() {
+            return inner;
+        }
+        Arc::new(ThroughProxies { inner, proxies: self.config.trusted_proxies.clone() })
+    }
+
+    /// Files to watch.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let entries = self.config.tokens.iter().chain(&self.config.revoked_tokens);
+        entries.filter_map(|entry| match &entry.secret {
+            TokenSource::File(path) => Some(path.as_path()),
+            TokenSource::Plain(_) | TokenSource::Sha256(_) => None,
+        })
+    }
+
+    /// Reads the token files again. Connections that were authenticated by a token that is gone or has changed are
+    /// closed. On an error everything stays as it was.
+    ///
+    /// # Errors
+    /// As [`AgentAccess::new`].
+    pub(crate) fn reload(&mut self, server: &ServerHandle) -> Result<(), ConfigError> {
+        let fresh = read_tokens(&self.config)?;
+        if fresh == self.current {
+            return Ok(());
+        }
+        self.tokens.replace(fresh.clone());
+        let still_good = |old: &StaticToken| fresh.iter().any(|new| new == old);
+        for gone in self.current.iter().filter(|old| !old.revoked && !still_good(old)) {
+            let principal = Principal { kind: PrincipalKind::Token, id: gone.name.clone() };
+            let closed = server.disconnect_principal(&principal);
+            tracing::info!(token = gone.name, closed, "agent token replaced or removed");
+        }
+        self.current = fresh;
+        Ok(())
+    }
+}
+
+/// Revoked ones come last: of two entries for one token the stricter wins, because the last match counts.
+fn read_tokens(config: &OpampConfig) -> Result<Vec<StaticToken>, ConfigError> {
+    let good = config.tokens.iter().map(|entry| (entry, false));
+    let revoked = config.revoked_tokens.iter().map(|entry| (entry, true));
+    good.chain(revoked).map(|(entry, revoked)| read_token(entry, revoked)).collect()
+}
+
+fn read_token(entry: &TokenEntry, revoked: bool) -> Result<StaticToken, ConfigError> {
+    let sha256 = match &entry.secret {
+        TokenSource::Plain(text) => token::sha256(text),
+        TokenSource::Sha256(hash) => *hash,
+        TokenSource::File(path) => {
+            let problem =
+                |what: String| ConfigError::new(format!("token {:?}: {} {what}", entry.name, path.display()));
+            let text =
+                fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+            match text.lines().next().map(str::trim) {
+                Some(line) if !line.is_empty() => token::sha256(line),
+                _ => return Err(problem("has an empty first line".into())),
+            }
+        }
+    };
+    Ok(StaticToken { name: entry.name.clone(), sha256, revoked })
+}
+
+/// Beyond loopback without TLS: only what comes through a proxy that terminates TLS, or from this machine.
+struct ThroughProxies {
+    inner: Arc<dyn Authenticate>,
+    proxies: Vec<IpAddr>,
+}
+
+impl Authenticate for ThroughProxies {
+    fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
+        let peer = request.peer.map(|peer| peer.remote_addr.ip().to_canonical());
+        if peer.is_some_and(|peer| peer.is_loopback() || self.proxies.contains(&peer)) {
+            return self.inner.authenticate(request);
+        }
+        tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
+        let mut denied = Denied::from(DeniedReason::Unknown);
+        denied.status = StatusCode::FORBIDDEN;
+        Box::pin(std::future::ready(Err(denied)))
+    }
+
+    fn owns(&self, principal: &Principal, uid: &InstanceUid) -> bool {
+        self.inner.owns(principal, uid)
+    }
+}

@@ -1,0 +1,92 @@
+//! The admin port's HTTP interface: REST under `/api/v1`, health, metrics.
+
+pub(crate) mod access;
+mod agents;
+mod audit;
+mod configs;
+mod error;
+mod extract;
+pub(crate) mod openapi;
+mod routes;
+mod schema;
+pub(crate) mod state;
+mod stats;
+mod system;
+mod tokens;
+mod values;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use opamp_store::Role;
+
+use self::{error::ApiError, routes::ROUTES, state::App};
+use crate::{config::MetricsAccess, exposure};
+
+/// Most items of one page.
+const PAGE_MAX: usize = 1_000;
+
+/// Everything that the admin port answers.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let mut handler = (route.handler)();
+        if let Some(role) = route.role {
+            handler = handler.route_layer(from_fn_with_state((Arc::clone(app), role), access::authorize));
+        }
+        router = router.route(&format!("/api/v1{}", route.path), handler);
+    }
+    let admin = &app.config.admin;
+    let metrics_open = match admin.metrics {
+        MetricsAccess::Auto => exposure::is_loopback(&admin.listen),
+        MetricsAccess::Open => true,
+        MetricsAccess::Token => false,
+    };
+    let mut metrics = get(system::metrics);
+    if !metrics_open {
+        metrics = metrics.route_layer(from_fn_with_state((Arc::clone(app), Role::Viewer), access::authorize));
+    }
+    router
+        .route("/health/live", get(system::live))
+        .route("/health/ready", get(system::ready))
+        .route("/metrics", metrics)
+        .fallback(|| async { ApiError::not_found("no such path").hint("see /api/v1/openapi.json") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("this path has other methods") })
+        .layer(DefaultBodyLimit::max(admin.body_bytes_max.0))
+        .layer(from_fn_with_state(Arc::clone(app), access::admit))
+        .layer(from_fn_with_state(admin.request_timeout, within))
+        .layer(from_fn_with_state(Arc::clone(app), count))
+        .with_state(Arc::clone(app))
+}
+
+/// Ends a request that takes too long.
+async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::timeout("the request took longer than `admin.request_timeout`").into_response(),
+    }
+}
+
+/// Counts a request under its route.
+async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    app.requests.count(&route, &method, response.status().as_u16());
+    response
+}
+
+/// Reads the `limit` of a page.
+fn limit(value: &str) -> Result<usize, ApiError> {
+    let limit: usize = extract::parse("limit", value)?;
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::bad_request(format!("query parameter `limit` is 1 to {PAGE_MAX}")))
+}

@@ -1,0 +1,52 @@
+//! What every request handler can reach.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use opamp_fleet::manager::{Actor, FleetManager};
+use opamp_proto::Wall;
+use opamp_server::{Clock, ServerHandle};
+use opamp_store::Store;
+use serde_json::Value;
+
+use super::access::RefusalGate;
+use crate::{config::Config, metrics::RequestCounts};
+
+/// The parts of a running server, as far as the admin port needs them.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) fleet: FleetManager,
+    pub(crate) opamp: ServerHandle,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) started_at: Wall,
+    pub(crate) requests: RequestCounts,
+    pub(crate) refused: AtomicU64,
+    pub(crate) refusal_gate: RefusalGate,
+    pub(crate) draining: AtomicBool,
+}
+
+impl App {
+    pub(crate) fn now(&self) -> Wall {
+        self.clock.now().wall
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a refused caller, and records the refusal unless there were too many lately.
+    pub(crate) async fn audit_refusal(&self, action: &str, actor: &Actor, place: &str, mut after: Value) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let now = self.now();
+        let Some(folded) = self.refusal_gate.admit(now) else { return };
+        if folded > 0 {
+            after["refusals_left_out_before"] = folded.into();
+        }
+        if let Err(error) = self.fleet.append_audit(actor, action, place, None, Some(after)).await {
+            tracing::error!(action, %error, "refusal not recorded in the audit log");
+        }
+    }
+}

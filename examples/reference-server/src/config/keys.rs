@@ -1,0 +1,267 @@
+//! The table of configuration keys: the only place that knows names, types, defaults and help texts.
+//!
+//! The sections' types, file keys, environment variables, command-line flags, `config-docs`, `--print-config` and the
+//! "nearest known key" suggestions are all made from it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    load::{ConfigError, Values},
+    setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Setting as _, Size, StoreKind},
+    value::{Network, TokenEntry},
+};
+
+/// One configuration key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Key {
+    /// Dotted name as written in the TOML file, for example `opamp.listen`.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub kind: Kind,
+    /// The default, in the notation of [`Key::kind`]; empty for "not set" and for an empty list.
+    pub default: &'static str,
+    /// Whether values are secrets and shown as `<redacted>`.
+    pub secret: bool,
+    /// One or two sentences for the documentation.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// Name of the environment variable: `OPAMP_` and the key in upper case, without a leading `opamp.` or `server.`.
+    pub fn env(&self) -> String {
+        let mut name = String::from("OPAMP_");
+        name.extend(self.short().chars().map(|c| if c == '.' { '_' } else { c.to_ascii_uppercase() }));
+        name
+    }
+
+    /// Name of the command-line flag without the two dashes.
+    pub fn flag(&self) -> String {
+        self.short().chars().map(|c| if matches!(c, '.' | '_') { '-' } else { c }).collect()
+    }
+
+    /// The key with this dotted name.
+    pub fn by_name(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    fn short(&self) -> &'static str {
+        let bare = self.name.strip_prefix("opamp.").or_else(|| self.name.strip_prefix("server."));
+        bare.unwrap_or(self.name)
+    }
+}
+
+/// The notation of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// IP address and port, for example `127.0.0.1:4320` or `[::]:4320`.
+    Address,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number.
+    Count,
+    /// A duration: `500ms`, `30s`, `5m`, `24h`, `7d`.
+    Duration,
+    /// A list of texts. In the environment separated by commas; as a flag repeated or separated by commas.
+    List,
+    /// A path of a file or directory; relative ones start at the working directory.
+    Path,
+    /// A size in bytes: `512`, `64KiB`, `64MiB`, `1GiB`.
+    Size,
+    /// Any text.
+    Text,
+}
+
+impl Kind {
+    /// Short description for the documentation.
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Address => "address and port".into(),
+            Kind::Choice(words) => words.join(" \\| "),
+            Kind::Count => "number".into(),
+            Kind::Duration => "duration".into(),
+            Kind::List => "list".into(),
+            Kind::Path => "path".into(),
+            Kind::Size => "size".into(),
+            Kind::Text => "text".into(),
+        }
+    }
+}
+
+macro_rules! config {
+    ($($(#[$doc:meta])* $struct:ident $section:literal {
+        $($field:ident: $type:ty, $kind:expr, $default:literal, $help:literal $(, $secret:ident)?;)*
+    })*) => {
+        /// Every configuration key, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$($(Key {
+            name: concat!($section, ".", stringify!($field)),
+            kind: $kind,
+            default: $default,
+            secret: config!(@secret $($secret)?),
+            help: $help,
+        }),*),*];
+
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $struct { $(#[doc = $help] pub $field: $type,)* }
+
+            impl $struct {
+                pub(super) fn read(values: &Values) -> Result<Self, ConfigError> {
+                    Ok($struct { $($field: values.read(concat!($section, ".", stringify!($field)))?,)* })
+                }
+
+                pub(super) fn show(&self) -> Vec<(&'static str, String)> {
+                    vec![$((stringify!($field), self.$field.show()),)*]
+                }
+            }
+        )*
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+config! {
+    /// Section `[server]`: the process.
+    ServerConfig "server" {
+        data_dir: PathBuf, Kind::Path, "opamp-data",
+            "Directory of the database and the lock file; created with mode 0700. One server per directory.";
+        store: StoreKind, Kind::Choice(StoreKind::WORDS), "sqlite",
+            "Where the fleet is kept. `memory` forgets everything at exit, admin tokens included.";
+        reload_interval: Duration, Kind::Duration, "30s",
+            "How often certificate and token files are checked for changes; `0s` leaves only SIGHUP.";
+        shutdown_timeout: Duration, Kind::Duration, "10s",
+            "Time a graceful shutdown may take before open connections are dropped.";
+    }
+
+    /// Section `[opamp]`: the port where agents connect.
+    OpampConfig "opamp" {
+        listen: SocketAddr, Kind::Address, "127.0.0.1:4320",
+            "Where agents connect, WebSocket and plain HTTP. Beyond loopback `opamp.auth` and either TLS or `opamp.trusted_proxies` are required.";
+        path: String, Kind::Text, "/v1/opamp",
+            "Path of the OpAMP endpoint; anything else on this port is 404.";
+        auth: AgentAuth, Kind::Choice(AgentAuth::WORDS), "insecure",
+            "How agents prove who they are. `insecure` accepts everyone and works on loopback only.";
+        tokens: Vec<TokenEntry>, Kind::List, "",
+            "Bearer tokens of agents: `NAME=TOKEN`, `NAME=@FILE` (first line of the file, re-read when it changes) or `NAME=sha256:HEX`.", secret;
+        revoked_tokens: Vec<TokenEntry>, Kind::List, "",
+            "Tokens that used to be valid, in the notation of `opamp.tokens`: refused, named in the audit log, stronger than `opamp.tokens`.", secret;
+        tls_cert: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the certificate chain of the OpAMP port; needs `opamp.tls_key`.";
+        tls_key: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the private key of the OpAMP port.";
+        client_ca: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the authorities that issue client certificates; needed by `mtls` and `token-or-mtls`.";
+        trusted_proxies: Vec<IpAddr>, Kind::List, "",
+            "Addresses of proxies in front of the OpAMP port that terminate TLS. Their `X-Forwarded-For` names the agent's address; beyond loopback without TLS everyone else is refused.";
+        message_bytes_max: Size, Kind::Size, "64MiB",
+            "Largest message of an agent after decompression, and largest one sent. Larger ones are 413 or close code 1009.";
+        connections_max: Count, Kind::Count, "100000",
+            "Open WebSocket connections at once; further ones are answered 503.";
+        agents_max: Count, Kind::Count, "1000000",
+            "Agents known at once; a new one beyond that is answered UNAVAILABLE.";
+        agents_per_connection_max: Count, Kind::Count, "1000",
+            "Agents that may share one WebSocket.";
+        handshakes_max: Count, Kind::Count, "256",
+            "TLS handshakes at once; further ones wait.";
+        faults_max: Count, Kind::Count, "10",
+            "Faulty messages in a row after which a WebSocket is closed with code 1008.";
+        retry_after: Duration, Kind::Duration, "15s",
+            "`Retry-After` of refusals for want of capacity, at least; up to twice as long at random.";
+        ping_interval: Duration, Kind::Duration, "30s",
+            "Interval of WebSocket pings.";
+        read_timeout: Duration, Kind::Duration, "90s",
+            "A WebSocket on which nothing arrives for this long, pongs included, is closed.";
+        first_message_timeout: Duration, Kind::Duration, "30s",
+            "A WebSocket must carry its first message within this time.";
+        write_timeout: Duration, Kind::Duration, "20s",
+            "A WebSocket whose peer takes nothing for this long is closed.";
+        handshake_timeout: Duration, Kind::Duration, "10s",
+            "Time for TLS and for the WebSocket upgrade.";
+        header_read_timeout: Duration, Kind::Duration, "10s",
+            "Time for a request's headers.";
+        body_timeout: Duration, Kind::Duration, "30s",
+            "Time for a request's body.";
+        websocket_stale_after: Duration, Kind::Duration, "60s",
+            "A WebSocket agent without any sign of life for this long, pongs included, is `stale`. Two ping intervals or more.";
+        http_poll_interval: Duration, Kind::Duration, "30s",
+            "Polling interval assumed for HTTP agents until theirs is known; three of them without a poll make the agent stale.";
+        http_stale_min: Duration, Kind::Duration, "15s",
+            "A polling agent is never `stale` before this, however fast it polls.";
+        repeat_after: Duration, Kind::Duration, "30s",
+            "A polling agent that stays silent about an offer is offered it again after this time, then after twice as long, and so on.";
+        outgoing_frame_bytes: Size, Kind::Size, "4KiB",
+            "Size of the WebSocket fragments sent.";
+        compress_min_bytes: Size, Kind::Size, "1KiB",
+            "HTTP answers from this size on are compressed for agents that accept gzip.";
+        capability_mismatch: Mismatch, Kind::Choice(Mismatch::WORDS), "ignore",
+            "What happens to a field whose capability the agent does not announce: the field is ignored and noted, or the message is refused.";
+    }
+
+    /// Section `[admin]`: the port of the REST API, health and metrics.
+    AdminConfig "admin" {
+        listen: SocketAddr, Kind::Address, "127.0.0.1:4321",
+            "Where the REST API, health and metrics are served. Beyond loopback TLS or `admin.trusted_proxies` is required.";
+        tls_cert: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the certificate chain of the admin port; needs `admin.tls_key`.";
+        tls_key: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the private key of the admin port.";
+        trusted_proxies: Vec<Network>, Kind::List, "",
+            "Addresses or networks (`10.0.0.7`, `10.0.0.0/8`) of proxies in front of the admin port that terminate TLS. Their `X-Forwarded-For` names the client in the audit log; beyond loopback without TLS everyone else is refused.";
+        body_bytes_max: Size, Kind::Size, "16MiB",
+            "Largest request body of the REST API.";
+        request_timeout: Duration, Kind::Duration, "30s",
+            "Time for a REST request, its body included, and for a request's headers.";
+        metrics: MetricsAccess, Kind::Choice(MetricsAccess::WORDS), "auto",
+            "Who may read `/metrics`: everyone, holders of an API token, or `auto`: everyone while `admin.listen` is loopback.";
+    }
+
+    /// Section `[fleet]`: how long things are remembered and when they are written.
+    FleetConfig "fleet" {
+        expire_after: Duration, Kind::Duration, "24h",
+            "A disconnected agent that does not come back within this time is `expired`.";
+        write_delay: Duration, Kind::Duration, "500ms",
+            "Reported facts are written in groups, at most this much later. Answers of the REST API never wait for it: they are committed at once.";
+        checkpoint_interval: Duration, Kind::Duration, "60s",
+            "Interval of the packed checkpoints of sequence numbers and last-seen times. After a crash, agents that sent anything since are asked once for their full state.";
+    }
+
+    /// Section `[log]`: the log.
+    LogConfig "log" {
+        format: LogFormat, Kind::Choice(LogFormat::WORDS), "text",
+            "Log lines for people or for machines, on standard error.";
+        level: String, Kind::Text, "info",
+            "Level, or levels per module: `info`, `warn,opamp_server=debug`.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_env_variables_and_flags_are_unique() {
+        let names: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        let envs: BTreeSet<_> = KEYS.iter().map(Key::env).collect();
+        let flags: BTreeSet<_> = KEYS.iter().map(Key::flag).collect();
+        assert_eq!((names.len(), envs.len(), flags.len()), (KEYS.len(), KEYS.len(), KEYS.len()));
+        assert!(!envs.contains("OPAMP_CONFIG"), "that one names the file");
+    }
+
+    #[test]
+    fn the_main_sections_have_the_short_names() {
+        let key = Key::by_name("opamp.tls_cert").unwrap();
+        assert_eq!((key.env().as_str(), key.flag().as_str()), ("OPAMP_TLS_CERT", "tls-cert"));
+        let key = Key::by_name("server.data_dir").unwrap();
+        assert_eq!((key.env().as_str(), key.flag().as_str()), ("OPAMP_DATA_DIR", "data-dir"));
+        let key = Key::by_name("admin.tls_cert").unwrap();
+        assert_eq!((key.env().as_str(), key.flag().as_str()), ("OPAMP_ADMIN_TLS_CERT", "admin-tls-cert"));
+    }
+}

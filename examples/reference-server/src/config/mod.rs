@@ -1,0 +1,164 @@
+//! Configuration of the server: one table of keys, three sources, typed values.
+//!
+//! [`Config::load`] reads file, environment and flags; [`Config::default`] is what a server without any of them uses.
+//! Both go through the table in [`keys`], so a default is written down once.
+
+pub mod docs;
+pub mod keys;
+mod load;
+mod setting;
+pub mod value;
+
+use std::fmt;
+
+pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, ServerConfig};
+use load::Values;
+pub(crate) use load::nearest;
+pub use load::{ConfigError, DEFAULT_FILE, Inputs, Origin};
+pub use setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Size, StoreKind};
+
+/// Configuration of a server. Sections and field names are those of the file; see [`keys::KEYS`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Section `[server]`.
+    pub server: ServerConfig,
+    /// Section `[opamp]`.
+    pub opamp: OpampConfig,
+    /// Section `[admin]`.
+    pub admin: AdminConfig,
+    /// Section `[fleet]`.
+    pub fleet: FleetConfig,
+    /// Section `[log]`.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Reads file, environment and flags.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed, an unknown key or variable, a value in the wrong notation, or values that
+    /// contradict each other. The error names the place and what to write instead.
+    pub fn load(inputs: &Inputs) -> Result<Config, ConfigError> {
+        let config = Config::from_values(&inputs.values()?)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the values fit together. [`Config::load`] has asked that; [`Server::start`](crate::Server::start) asks again
+    /// for a configuration made by hand.
+    ///
+    /// # Errors
+    /// Names the key that is missing or superfluous.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_tls()?;
+        self.check_auth()?;
+        self.check_positive()?;
+        let opamp = &self.opamp;
+        if !opamp.path.starts_with('/') || opamp.path.contains(['?', '#', ' ']) {
+            return refuse(format!("`opamp.path` {:?} is not a path: it starts with `/`", opamp.path));
+        }
+        if opamp.read_timeout <= opamp.ping_interval {
+            return refuse(
+                "`opamp.read_timeout` must be longer than `opamp.ping_interval`: two to three times",
+            );
+        }
+        if opamp.websocket_stale_after <= opamp.ping_interval {
+            return refuse(
+                "`opamp.websocket_stale_after` must be longer than `opamp.ping_interval`: two times or more",
+            );
+        }
+        Ok(())
+    }
+
+    /// The configuration as a TOML file, with secrets as `<redacted>`.
+    pub fn to_toml(&self) -> String {
+        docs::effective(self)
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        for (section, cert, key) in [
+            ("opamp", &self.opamp.tls_cert, &self.opamp.tls_key),
+            ("admin", &self.admin.tls_cert, &self.admin.tls_key),
+        ] {
+            if cert.is_some() != key.is_some() {
+                return refuse(format!("`{section}.tls_cert` and `{section}.tls_key` must be set together"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Credentials that are configured but not asked for would be a server that is more open than it looks.
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let opamp = &self.opamp;
+        let auth = opamp.auth;
+        let by_token = matches!(auth, AgentAuth::Token | AgentAuth::TokenOrMtls);
+        let by_certificate = matches!(auth, AgentAuth::Mtls | AgentAuth::TokenOrMtls);
+        if by_token && opamp.tokens.is_empty() {
+            return refuse(format!("`opamp.auth = \"{auth}\"` needs at least one entry in `opamp.tokens`"));
+        }
+        for (name, tokens) in [("tokens", &opamp.tokens), ("revoked_tokens", &opamp.revoked_tokens)] {
+            if !by_token && !tokens.is_empty() {
+                return refuse(format!(
+                    "`opamp.{name}` is set but `opamp.auth` is \"{auth}\": set it to \"token\""
+                ));
+            }
+        }
+        if by_certificate && opamp.client_ca.is_none() {
+            return refuse(format!("`opamp.auth = \"{auth}\"` needs `opamp.client_ca`"));
+        }
+        if by_certificate && opamp.tls_cert.is_none() {
+            return refuse(format!("`opamp.auth = \"{auth}\"` needs `opamp.tls_cert` and `opamp.tls_key`"));
+        }
+        if !by_certificate && opamp.client_ca.is_some() {
+            return refuse(format!(
+                "`opamp.client_ca` is set but `opamp.auth` is \"{auth}\": set it to \"mtls\""
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_positive(&self) -> Result<(), ConfigError> {
+        const MAY_BE_ZERO: [&str; 3] =
+            ["server.reload_interval", "opamp.compress_min_bytes", "fleet.write_delay"];
+        for (section, values) in self.sections() {
+            for (name, value) in values {
+                let key = format!("{section}.{name}");
+                if matches!(value.as_str(), "0" | "\"0s\"") && !MAY_BE_ZERO.contains(&key.as_str()) {
+                    return refuse(format!("`{key}` must be more than zero"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 5] {
+        [
+            ("server", self.server.show()),
+            ("opamp", self.opamp.show()),
+            ("admin", self.admin.show()),
+            ("fleet", self.fleet.show()),
+            ("log", self.log.show()),
+        ]
+    }
+
+    fn from_values(values: &Values) -> Result<Config, ConfigError> {
+        Ok(Config {
+            server: ServerConfig::read(values)?,
+            opamp: OpampConfig::read(values)?,
+            admin: AdminConfig::read(values)?,
+            fleet: FleetConfig::read(values)?,
+            log: LogConfig::read(values)?,
+        })
+    }
+}
+
+impl Default for Config {
+    #[expect(clippy::expect_used, reason = "the defaults of the table are constants; a test reads them")]
+    fn default() -> Self {
+        Config::from_values(&Values::defaults()).expect("defaults are valid")
+    }
+}
+
+fn refuse(message: impl fmt::Display) -> Result<(), ConfigError> {
+    Err(ConfigError::new(message.to_string()))
+}

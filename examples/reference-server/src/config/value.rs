@@ -1,0 +1,234 @@
+//! Notations of single values: durations, sizes, networks, token entries.
+
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+/// Reads a duration such as `500ms`, `30s`, `5m`, `24h` or `7d`. A unit is required, except for `0`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let (number, unit) = split_unit(text);
+    let problem =
+        || format!("{text:?} is not a duration; write for example `500ms`, `30s`, `5m`, `24h` or `7d`");
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    if unit.is_empty() && number == 0 {
+        return Ok(Duration::ZERO);
+    }
+    let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(problem)?;
+    number.checked_mul(*scale).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
+}
+
+/// Writes a duration so that [`parse_duration`] reads it back.
+pub fn format_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    match ms {
+        0 => "0s".into(),
+        _ if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
+        _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        _ if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        _ if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+/// Reads a size in bytes such as `512`, `64KiB`, `64MiB` or `1GiB`.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let (number, unit) = split_unit(text);
+    let scale: usize = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => {
+            return Err(format!(
+                "{text:?} is not a size; write for example `512`, `64KiB`, `64MiB` or `1GiB`"
+            ));
+        }
+    };
+    let number: usize = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a size; write for example `512`, `64KiB` or `64MiB`"))?;
+    number.checked_mul(scale).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..at], text[at..].trim_start())
+}
+
+/// An address or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether the address lies in this network. IPv4-mapped IPv6 addresses count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || format!("{text:?} is not an address or network; write `10.0.0.7` or `10.0.0.0/8`");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse::<IpAddr>().map_err(|_| problem())?.to_canonical();
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(problem)?,
+            None => bits,
+        };
+        Ok(Network { address, prefix })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// One entry of `opamp.tokens`: a name and where its token is. `Debug` and `Display` never show the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenEntry {
+    /// The principal that the token stands for.
+    pub name: String,
+    /// The token, or where to find it.
+    pub secret: TokenSource,
+}
+
+/// Where the token of a [`TokenEntry`] comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// The first line of a file.
+    File(PathBuf),
+    /// Written down in the configuration.
+    Plain(String),
+    /// SHA-256 of the token.
+    Sha256([u8; 32]),
+}
+
+impl FromStr for TokenEntry {
+    type Err = String;
+
+    // The text is never repeated in an error: it may be a secret.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const NOTATION: &str = "an entry is `NAME=TOKEN`, `NAME=@FILE` or `NAME=sha256:HEX`";
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(format!("entry without `=`; {NOTATION}"));
+        };
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(format!("a token's name is letters, digits, `-`, `_` and `.`; {NOTATION}"));
+        }
+        let secret = if let Some(path) = value.strip_prefix('@') {
+            TokenSource::File(path.into())
+        } else if let Some(hex) = value.strip_prefix("sha256:") {
+            let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok();
+            let hash = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            TokenSource::Sha256(
+                hash.ok_or_else(|| format!("token {name:?}: `sha256:` needs 64 hexadecimal digits"))?,
+            )
+        } else if value.is_empty() {
+            return Err(format!("token {name:?} is empty; {NOTATION}"));
+        } else {
+            TokenSource::Plain(value.to_owned())
+        };
+        Ok(TokenEntry { name: name.to_owned(), secret })
+    }
+}
+
+impl fmt::Display for TokenEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.secret {
+            TokenSource::File(path) => write!(f, "{}=@{}", self.name, path.display()),
+            TokenSource::Plain(_) => write!(f, "{}=<redacted>", self.name),
+            TokenSource::Sha256(_) => write!(f, "{}=sha256:<redacted>", self.name),
+        }
+    }
+}
+
+impl fmt::Debug for TokenEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for wrong in
+            ["", "30", "s", "-1s", "1.5s", "30 sec", "99999999999999999999d", "18446744073709551615d"]
+        {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_written_duration_reads_back() {
+        for ms in [0, 1, 500, 1_000, 90_000, 60_000, 3_600_000, 86_400_000, 90_061_000] {
+            let duration = Duration::from_millis(ms);
+            assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_units() {
+        assert_eq!(parse_size("512"), Ok(512));
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("64 MiB"), Ok(67_108_864));
+        for wrong in ["", "64MB", "x", "-1", "18446744073709551615GiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_compare_prefixes_and_mapped_addresses() {
+        let network: Network = "10.1.0.0/16".parse().unwrap();
+        assert!(network.contains("10.1.255.3".parse().unwrap()));
+        assert!(network.contains("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!network.contains("10.2.0.1".parse().unwrap()));
+        assert!(!network.contains("fe80::1".parse().unwrap()));
+        assert!("0.0.0.0/0".parse::<Network>().unwrap().contains("8.8.8.8".parse().unwrap()));
+        assert!("::/0".parse::<Network>().unwrap().contains("fe80::1".parse().unwrap()));
+        assert!("fd00::1".parse::<Network>().unwrap().contains("fd00::1".parse().unwrap()));
+        for wrong in ["10.0.0.0/33", "::/129", "ten", "10.0.0.0/"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn token_entries_never_show_the_token() {
+        let entry: TokenEntry = "edge=s3cret-value=with=equals".parse().unwrap();
+        assert!(entry.secret == TokenSource::Plain("s3cret-value=with=equals".into()));
+        assert_eq!(format!("{entry} {entry:?}"), "edge=<redacted> edge=<redacted>");
+        for wrong in ["s3cret", "=s3cret", "a b=s3cret", "edge=", "edge=sha256:s3cret"] {
+            let error = wrong.parse::<TokenEntry>().unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the server refuses to expose: ports beyond loopback without the protection they need there.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::{AgentAuth, Config, ConfigError, value::Network};
+
+/// Whether an address can be reached from this machine only.
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Checks both ports.
+///
+/// # Errors
+/// The reason, and what to set.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    let opamp = &config.opamp;
+    if !is_loopback(&opamp.listen) {
+        if opamp.auth == AgentAuth::Insecure {
+            return Err(refused(
+                "opamp.listen",
+                &opamp.listen,
+                "anybody there could join the fleet, because agents are not authenticated",
+                "set `opamp.auth` to \"token\" (with `opamp.tokens`) or \"mtls\" (with `opamp.client_ca`)",
+            ));
+        }
+        if opamp.tls_cert.is_none() && opamp.trusted_proxies.is_empty() {
+            return Err(refused(
+                "opamp.listen",
+                &opamp.listen,
+                "credentials and configurations would cross the network in clear text",
+                "set `opamp.tls_cert` and `opamp.tls_key`, or `opamp.trusted_proxies` if a proxy terminates TLS",
+            ));
+        }
+    }
+    let admin = &config.admin;
+    if !is_loopback(&admin.listen) && admin.tls_cert.is_none() && admin.trusted_proxies.is_empty() {
+        return Err(refused(
+            "admin.listen",
+            &admin.listen,
+            "API tokens would cross the network in clear text",
+            "set `admin.tls_cert` and `admin.tls_key`, or `admin.trusted_proxies` if a proxy terminates TLS",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a plain connection from this address may be served on a port beyond loopback: it comes through a proxy that
+/// is trusted to have terminated TLS, or from this machine.
+pub(crate) fn plain_peer_allowed(peer: IpAddr, proxies: &[Network]) -> bool {
+    peer.to_canonical().is_loopback() || proxies.iter().any(|network| network.contains(peer))
+}
+
+fn refused(key: &str, address: &SocketAddr, reason: &str, remedy: &str) -> ConfigError {
+    ConfigError::new(format!("`{key}` = {address} is reachable from other machines, and {reason}: {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn loopback_needs_nothing() {
+        for listen in ["127.0.0.1:4320", "127.9.9.9:1", "[::1]:4320", "[::ffff:127.0.0.1]:4320"] {
+            let listen = listen.parse().unwrap();
+            assert_eq!(check(&config(|c| (c.opamp.listen, c.admin.listen) = (listen, listen))), Ok(()));
+        }
+    }
+
+    #[test]
+    fn beyond_loopback_the_agent_port_needs_authentication_and_then_encryption() {
+        for listen in ["0.0.0.0:4320", "[::]:4320", "192.0.2.1:4320"] {
+            let mut config = config(|c| c.opamp.listen = listen.parse().unwrap());
+            let text = check(&config).unwrap_err().to_string();
+            assert!(text.contains("not authenticated") && text.contains("opamp.auth"), "{text}");
+            config.opamp.auth = AgentAuth::Token;
+            let text = check(&config).unwrap_err().to_string();
+            assert!(text.contains("clear text") && text.contains("opamp.trusted_proxies"), "{text}");
+            config.opamp.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
+            assert_eq!(check(&config), Ok(()));
+        }
+    }
+
+    #[test]
+    fn beyond_loopback_the_admin_port_needs_encryption() {
+        let mut config = config(|c| c.admin.listen = "0.0.0.0:4321".parse().unwrap());
+        let text = check(&config).unwrap_err().to_string();
+        assert!(text.contains("admin.listen") && text.contains("admin.tls_cert"), "{text}");
+        config.admin.tls_cert = Some("cert.pem".into());
+        assert_eq!(check(&config), Ok(()));
+    }
+}

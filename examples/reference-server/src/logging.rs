@@ -1,0 +1,34 @@
+//! Log lines on standard error, as text or JSON.
+
+use std::io::{IsTerminal as _, stderr};
+
+use tracing_subscriber::{
+    Layer as _,
+    filter::Targets,
+    fmt,
+    layer::SubscriberExt as _,
+    registry,
+    util::{SubscriberInitExt as _, TryInitError},
+};
+
+use crate::config::{ConfigError, LogConfig, LogFormat};
+
+/// Installs the log for this process, once, by the binary and not by the library.
+///
+/// # Errors
+/// `log.level` is not a level or a list of levels per module.
+pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
+    let targets: Targets = config.level.parse().map_err(|_| {
+        ConfigError::new(format!(
+            "`log.level` {:?} is not a level (error, warn, info, debug, trace, off) or a list such as `warn,opamp_server=debug`",
+            config.level
+        ))
+    })?;
+    let layer = match config.format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
+        LogFormat::Text => fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed(),
+    };
+    // A second initialisation in one process (a test, an embedder with a log of its own) keeps the first.
+    let _: Result<(), TryInitError> = registry().with(layer.with_filter(targets)).try_init();
+    Ok(())
+}

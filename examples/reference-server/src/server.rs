@@ -1,0 +1,239 @@
+//! Putting the parts together: start, run, reload, stop.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opamp_fleet::manager::FleetManager;
+use opamp_server::{Clock, OpampServer, ServerHandle, SystemClock, TlsSource};
+use opamp_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::listener::AdminPort,
+    agent_auth::AgentAccess,
+    api::{self, access::RefusalGate, state::App},
+    config::{Config, StoreKind},
+    data_dir::DataDir,
+    error::StartError,
+    exposure,
+    metrics::RequestCounts,
+    reload::{AdminTls, Reloader},
+    settings,
+    tls::TlsFiles,
+    token::NewToken,
+    tokens,
+};
+
+/// Entry point: [`Server::start`].
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that runs until [`RunningServer::shutdown`].
+pub struct RunningServer {
+    opamp_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    first_admin_token: Option<NewToken>,
+    app: Arc<App>,
+    reloader: Arc<Mutex<Reloader>>,
+    stop: CancellationToken,
+    tasks: JoinSet<&'static str>,
+    data_dir: Option<DataDir>,
+}
+
+impl Server {
+    /// Starts everything and returns once both ports are open.
+    ///
+    /// Must be called within a tokio runtime. Logging is the caller's; see [`logging`](crate::logging).
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<RunningServer, StartError> {
+        config.check()?;
+        exposure::check(&config)?;
+        let opamp_tls = load_tls(TlsFiles::of_opamp(&config.opamp))?.map(|(f, tls)| (f, TlsSource::new(tls)));
+        let admin_tls = load_tls(TlsFiles::of_admin(&config.admin))?.map(|(f, tls)| (f, AdminTls::new(tls)));
+        let agents = AgentAccess::new(&config.opamp)?;
+        let opamp_listener = listen("opamp.listen", config.opamp.listen).await?;
+        let admin_listener = listen("admin.listen", config.admin.listen).await?;
+        let local = |listener: &TcpListener, key, address| {
+            listener.local_addr().map_err(|source| StartError::Listen { key, address, source })
+        };
+        let opamp_addr = local(&opamp_listener, "opamp.listen", config.opamp.listen)?;
+        let admin_addr = local(&admin_listener, "admin.listen", config.admin.listen)?;
+
+        let (data_dir, store) = open_store(&config).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (service, opamp, driver) = OpampServer::builder(agents.authenticator())
+            .path(config.opamp.path.clone())
+            .limits(settings::limits(&config.opamp))
+            .settings(settings::server(&config.opamp))
+            .clock(Arc::clone(&clock))
+            .build();
+        let manager_settings = settings::manager(&config.fleet);
+        let (fleet, fleet_driver) =
+            FleetManager::start(Arc::clone(&store), opamp.clone(), manager_settings, Arc::clone(&clock))
+                .await?;
+        let started_at = clock.now().wall;
+        let first_admin_token = tokens::create_first(&*store, started_at).await?;
+
+        let stop = CancellationToken::new();
+        let reloader = Reloader::new(opamp_tls.clone(), admin_tls.clone(), agents, opamp.clone());
+        let reloader = Arc::new(Mutex::new(reloader));
+        let reload_interval = config.server.reload_interval;
+        let request_timeout = config.admin.request_timeout;
+        let app = Arc::new(App {
+            config,
+            store,
+            fleet,
+            opamp,
+            clock,
+            started_at,
+            requests: RequestCounts::default(),
+            refused: AtomicU64::new(0),
+            refusal_gate: RefusalGate::default(),
+            draining: AtomicBool::new(false),
+        });
+        let admin = AdminPort {
+            listener: admin_listener,
+            tls: admin_tls.map(|(_, tls)| tls),
+            router: api::router(&app),
+            request_timeout,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(named("session driver", driver.run()));
+        tasks.spawn(named("fleet manager", fleet_driver.run()));
+        tasks.spawn(named(
+            "OpAMP port",
+            opamp_server::serve(opamp_listener, opamp_tls.map(|(_, tls)| tls), service),
+        ));
+        tasks.spawn(named("admin port", admin.serve(stop.clone())));
+        tasks.spawn(named("reloader", watch(Arc::clone(&reloader), reload_interval, stop.clone())));
+        tracing::info!(%opamp_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "server started");
+        Ok(RunningServer { opamp_addr, admin_addr, first_admin_token, app, reloader, stop, tasks, data_dir })
+    }
+}
+
+impl RunningServer {
+    /// Where agents connect.
+    pub fn opamp_addr(&self) -> SocketAddr {
+        self.opamp_addr
+    }
+
+    /// Where the REST API, health and metrics are.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// The admin token, if this start made the first one. It is nowhere else in clear text.
+    pub fn first_admin_token(&self) -> Option<&str> {
+        self.first_admin_token.as_ref().map(NewToken::reveal)
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Config {
+        &self.app.config
+    }
+
+    /// The protocol server: agents as they are this moment, and commands to them.
+    pub fn opamp(&self) -> &ServerHandle {
+        &self.app.opamp
+    }
+
+    /// The fleet: inventory, configs, assignments.
+    pub fn fleet(&self) -> &FleetManager {
+        &self.app.fleet
+    }
+
+    /// Reads certificates and token files again; SIGHUP does the same. The answer lists what could not be used, for
+    /// which the old content stays in force.
+    pub async fn reload(&self) -> Vec<String> {
+        self.reloader.lock().await.reload()
+    }
+
+    /// Waits until a part of the server ends although nobody asked it to, which is a defect; answers which.
+    pub async fn failed(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(error)) => {
+                tracing::error!(%error, "a part of the server panicked");
+                "a panicking task"
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops gracefully: accepts nothing new, closes WebSockets with 1001, lets requests finish, writes what waits and
+    /// closes the store. Takes at most about `server.shutdown_timeout`; answers whether all of it was done by then.
+    pub async fn shutdown(mut self) -> bool {
+        let limit = self.app.config.server.shutdown_timeout;
+        tracing::info!("shutting down");
+        self.app.draining.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+        let app = Arc::clone(&self.app);
+        let stopping = async {
+            let drained = app.opamp.drain(limit / 2).await;
+            let written = app.fleet.shutdown().await;
+            if let Err(error) = &written {
+                tracing::error!(%error, "not everything was written");
+            }
+            while self.tasks.join_next().await.is_some() {}
+            drained && written.is_ok()
+        };
+        let in_time = timeout(limit, stopping).await;
+        self.tasks.abort_all();
+        // The store finishes what it accepted; its lock goes after it.
+        let closed = timeout(limit, app.store.close()).await.is_ok();
+        drop(self.data_dir.take());
+        let complete = in_time == Ok(true) && closed;
+        tracing::info!(complete, "stopped");
+        complete
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+async fn watch(reloader: Arc<Mutex<Reloader>>, interval: Duration, stop: CancellationToken) {
+    loop {
+        let pause = async {
+            match interval.is_zero() {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(interval).await,
+            }
+        };
+        tokio::select! {
+            () = pause => reloader.lock().await.reload_if_changed(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+}
+
+fn load_tls(files: Option<TlsFiles>) -> Result<Option<(TlsFiles, rustls::ServerConfig)>, StartError> {
+    let Some(files) = files else { return Ok(None) };
+    let config = files.load()?;
+    Ok(Some((files, config)))
+}
+
+async fn open_store(config: &Config) -> Result<(Option<DataDir>, Arc<dyn Store>), StartError> {
+    match config.server.store {
+        StoreKind::Memory => Ok((None, Arc::new(MemoryStore::new()))),
+        StoreKind::Sqlite => {
+            let data_dir = DataDir::open(&config.server.data_dir)?;
+            let store = SqliteStore::open(data_dir.database(), SqliteOptions::default()).await?;
+            Ok((Some(data_dir), Arc::new(store)))
+        }
+    }
+}

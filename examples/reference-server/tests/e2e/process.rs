@@ -1,0 +1,115 @@
+//! The server as a process of its own: the program that users start, with signals.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use opamp_testkit::raw::Endpoint;
+
+use super::{PATIENCE, rest::Rest, until, when};
+
+/// A server process on a data directory. Killed when it is dropped.
+pub struct Process {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    pub opamp: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    /// Starts the program with `arguments` beside those that make it private, and waits until it listens.
+    pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
+        command.arg("--data-dir").arg(data_dir).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ]);
+        // Nothing of the machine's: neither a configuration file of the working directory nor variables.
+        command.args(arguments).current_dir(data_dir.parent().unwrap()).env_clear();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let collected = Arc::clone(&output);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut collected = collected.lock().unwrap();
+                collected.push_str(&line);
+                collected.push('\n');
+            }
+        });
+        let unset = ([0, 0, 0, 0], 0).into();
+        let mut process = Process { child, output, opamp: unset, admin: unset };
+        (process.opamp, process.admin) = until("the server says where it listens", || async {
+            let text = process.output();
+            let address = |before: &str, after: &str| {
+                let found = text.split_once(before)?.1.split_once(after)?.0;
+                found.parse::<SocketAddr>().ok()
+            };
+            // The last line of the text, so that all of it is there.
+            let complete = text.contains("/api/v1/agents");
+            let found = address("ws://", "/v1/opamp").zip(address("REST API           http://", "/api/v1"));
+            found.filter(|_| complete).ok_or(text)
+        })
+        .await;
+        process
+    }
+
+    /// Everything it has printed on standard output.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// The admin token it printed, if it did.
+    pub fn printed_token(&self) -> Option<String> {
+        let text = self.output();
+        let token = text.split_whitespace().find(|word| word.starts_with("opamp-pat."));
+        token.map(str::to_owned)
+    }
+
+    pub fn rest(&self, token: &str) -> Rest {
+        Rest::new(self.admin, token)
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::plain(self.opamp).with_wait(PATIENCE)
+    }
+
+    /// Asks it to end in order.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Ends it at once, as a crash would: it gets no chance to do anything.
+    pub async fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.ended().await;
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let mut wait = move || child.try_wait().unwrap();
+        until("the server ends", || {
+            let status = wait();
+            async move { when(status.is_some(), status, "it runs") }
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,16 @@
+//! What the tests of this package share.
+
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
+
+mod agent;
+mod document;
+mod http;
+mod process;
+mod server;
+mod temp_dir;
+
+pub use agent::Agent;
+pub use http::{Answer, Client};
+pub use process::Process;
+pub use server::{TestServer, config};
+pub use temp_dir::TempDir;

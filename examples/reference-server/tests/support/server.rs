@@ -1,0 +1,76 @@
+//! A server of its own for each test, in this process, on ports of its own.
+
+use std::path::Path;
+
+use reference_server::{
+    Config, RunningServer, Server,
+    config::{Inputs, StoreKind},
+};
+use serde_json::{Value, json};
+
+use super::{Client, TempDir};
+
+/// A running server with its admin token.
+pub struct TestServer {
+    pub running: RunningServer,
+    pub admin: Client,
+    pub token: String,
+}
+
+impl TestServer {
+    /// In memory, on free ports, with nothing else configured.
+    pub async fn start() -> Self {
+        Self::start_with(config(&[])).await
+    }
+
+    pub async fn start_with(config: Config) -> Self {
+        let running = Server::start(config).await.unwrap();
+        let token = running.first_admin_token().unwrap().to_owned();
+        let admin = Client::new(running.admin_addr(), Some(&token));
+        TestServer { running, admin, token }
+    }
+
+    /// Where agents connect, as a URL.
+    pub fn endpoint(&self, scheme: &str) -> String {
+        format!("{scheme}://{}{}", self.running.opamp_addr(), self.running.config().opamp.path)
+    }
+
+    /// A client with a fresh token of this role.
+    pub async fn with_role(&self, role: &str) -> Client {
+        let name = format!("test-{role}");
+        let made = self.admin.post("/api/v1/tokens", json!({"name": name, "role": role})).await.expect(201);
+        self.admin.as_token(made["token"].as_str().unwrap())
+    }
+
+    /// Waits until a condition on an answer holds.
+    pub async fn eventually(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..400 {
+            last = self.admin.get(path).await.expect(200);
+            if holds(&last) {
+                return last;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{path} did not come to it: {last:#}");
+    }
+
+    /// The newest audit entries with this action, newest first.
+    pub async fn audit(&self, action: &str) -> Vec<Value> {
+        let page = self.admin.get(&format!("/api/v1/audit?action={action}")).await.expect(200);
+        page["entries"].as_array().unwrap().clone()
+    }
+}
+
+/// The defaults on free ports and in memory, with these keys set.
+pub fn config(settings: &[(&'static str, &str)]) -> Config {
+    let mut inputs = Inputs::default();
+    inputs.flags = vec![
+        ("opamp.listen", vec!["127.0.0.1:0".into()]),
+        ("admin.listen", vec!["127.0.0.1:0".into()]),
+        ("server.store", vec!["memory".into()]),
+        ("fleet.write_delay", vec!["0s".into()]),
+    ];
+    inputs.flags.extend(settings.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])));
+    Config::load(&inputs).unwrap()
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/open-telemetry/opamp-go/client"
+	"github.com/open-telemetry/opamp-go/client/types"
+	"github.com/open-telemetry/opamp-go/protobufs"
+)
+
+const capabilities = protobufs.AgentCapabilities_AgentCapabilities_ReportsStatus |
+	protobufs.AgentCapabilities_AgentCapabilities_AcceptsRemoteConfig |
+	protobufs.AgentCapabilities_AgentCapabilities_ReportsEffectiveConfig |
+	protobufs.AgentCapabilities_AgentCapabilities_ReportsRemoteConfig |
+	protobufs.AgentCapabilities_AgentCapabilities_ReportsHealth |
+	protobufs.AgentCapabilities_AgentCapabilities_ReportsHeartbeat |
+	protobufs.AgentCapabilities_AgentCapabilities_AcceptsRestartCommand
+
+// ownUpdate marks the context of our own UpdateEffectiveConfig calls. The client
+// asks for the effective config in three cases (the first message, our updates,
+// a server that set ReportFullState) and says in none of them which one it is.
+type ownUpdate struct{}
+
+// agent is one agent over any number of client lives: a restart command ends
+// one life and begins the next.
+type agent struct {
+	options    options
+	connection connection
+	events     *events
+	restart    chan struct{}
+
+	mutex       sync.Mutex // guards what follows; callbacks come from the client's goroutines
+	state       *state
+	attributes  map[string]string
+	healthy     bool
+	lastError   string
+	startTime   time.Time
+	client      client.OpAMPClient
+	firstReport atomic.Bool
+}
+
+func newAgent(o options, out *events) (*agent, error) {
+	connection, err := newConnection(o)
+	if err != nil {
+		return nil, err
+	}
+	state, err := loadState(o.stateFile)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case o.uid != "":
+		uid, err := uuid.Parse(o.uid)
+		if err != nil {
+			return nil, fmt.Errorf("-uid: %w", err)
+		}
+		state.UID = uid.String()
+	case state.UID == "":
+		uid, err := uuid.NewV7()
+		if err != nil {
+			return nil, err
+		}
+		state.UID = uid.String()
+	}
+	if err := state.save(); err != nil {
+		return nil, err
+	}
+	return &agent{
+		options:    o,
+		connection: connection,
+		events:     out,
+		restart:    make(chan struct{}, 1),
+		state:      state,
+		attributes: map[string]string{"os.type": "linux"},
+		healthy:    true,
+	}, nil
+}
+
+// run serves until the context ends or `quit` arrives, then leaves gracefully.
+func (a *agent) run(ctx context.Context, commands <-chan []string) error {
+	if err := a.begin(); err != nil {
+		return err
+	}
+	a.events.emit(eventStarted, fields{"uid": a.state.UID, "url": a.options.url})
+
+	var healthTick <-chan time.Time
+	if a.options.healthInterval > 0 {
+		ticker := time.NewTicker(a.options.healthInterval)
+		defer ticker.Stop()
+		healthTick = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return a.leave()
+		case <-healthTick:
+			if err := a.reportHealth(); err != nil {
+				return err
+			}
+		case <-a.restart:
+			if err := a.end(); err != nil {
+				return err
+			}
+			if err := a.begin(); err != nil {
+				return err
+			}
+			a.events.emit(eventRestarted, fields{"start_time_unix_nano": a.startTime.UnixNano()})
+		case words := <-commands:
+			if words[0] == "quit" {
+				return a.leave()
+			}
+			if err := a.command(words); err != nil {
+				a.events.emit(eventCommandRefused, fields{"command": words, "error": err.Error()})
+			} else {
+				a.events.emit(eventCommandDone, fields{"command": words})
+			}
+		}
+	}
+}
+
+// begin starts a life: a new client with the kept identity, config and status.
+func (a *agent) begin() error {
+	current, settings, err := a.prepare()
+	if err != nil {
+		return err
+	}
+	// Not under the mutex: the HTTP client asks for the effective config inside Start.
+	return current.Start(context.Background(), settings)
+}
+
+func (a *agent) prepare() (client.OpAMPClient, types.StartSettings, error) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.startTime = time.Now()
+	a.firstReport.Store(true)
+	current := a.connection.newClient()
+	a.client = current
+
+	uid, err := uuid.Parse(a.state.UID)
+	if err != nil {
+		return nil, types.StartSettings{}, err
+	}
+	wanted := capabilities
+	if err := errors.Join(
+		current.SetAgentDescription(a.description()),
+		current.SetHealth(a.health()),
+		current.SetCapabilities(&wanted),
+	); err != nil {
+		return nil, types.StartSettings{}, err
+	}
+	return current, types.StartSettings{
+		OpAMPServerURL:     a.connection.url,
+		Header:             a.connection.header,
+		TLSConfig:          a.connection.tls,
+		InstanceUid:        types.InstanceUid(uid),
+		RemoteConfigStatus: a.state.RemoteStatus.toWire(),
+		HeartbeatInterval:  &a.options.heartbeat,
+		Callbacks: types.Callbacks{
+			OnConnect: func(context.Context) { a.events.emit(eventConnected, nil) },
+			OnConnectFailed: func(_ context.Context, err error) {
+				a.events.emit(eventConnectFailed, fields{"error": err.Error()})
+			},
+			OnError: func(_ context.Context, response *protobufs.ServerErrorResponse) {
+				a.events.emit(eventErrorResponse, fields{
+					"type": response.GetType().String(), "error": response.GetErrorMessage(),
+				})
+			},
+			OnMessage:          func(ctx context.Context, message *types.MessageData) { a.onMessage(ctx, current, message) },
+			OnCommand:          a.onCommand,
+			GetEffectiveConfig: a.effectiveConfig,
+		},
+	}, nil
+}
+
+// end stops the current client. Over WebSocket it sends agent_disconnect; the
+// HTTP client of opamp-go leaves without a word.
+func (a *agent) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return a.client.Stop(ctx)
+}
+
+func (a *agent) leave() error {
+	if err := a.end(); err != nil {
+		return err
+	}
+	a.events.emit(eventStopped, nil)
+	return nil
+}
+
+// onMessage runs on the client's receiving goroutine, never on two at a time.
+func (a *agent) onMessage(ctx context.Context, current client.OpAMPClient, message *types.MessageData) {
+	if identification := message.AgentIdentification; identification != nil {
+		a.adoptUID(identification.GetNewInstanceUid())
+	}
+	if offer := message.RemoteConfig; offer != nil {
+		a.applyOffer(ctx, current, offer)
+	}
+}
+
+func (a *agent) applyOffer(ctx context.Context, current client.OpAMPClient, offer *protobufs.AgentRemoteConfig) {
+	files := configFromWire(offer.GetConfig())
+	hash := hex.EncodeToString(offer.GetConfigHash())
+	a.events.emit(eventRemoteConfig, fields{"hash": hash, "files": files.names()})
+
+	status := &remoteStatus{Hash: offer.GetConfigHash()}
+	status.set(files.check(a.options.rejectMarker))
+
+	// Kept before it is reported: what the server has heard must survive a kill.
+	a.mutex.Lock()
+	previous := a.state.Config
+	a.state.RemoteStatus = status
+	if status.Error == "" {
+		a.state.Config = files
+	}
+	if err := a.state.save(); err != nil {
+		a.state.Config = previous
+		status.set(err)
+	}
+	a.mutex.Unlock()
+
+	if status.Error == "" {
+		a.report(current.UpdateEffectiveConfig(context.WithValue(ctx, ownUpdate{}, true)))
+	}
+	a.report(current.SetRemoteConfigStatus(status.toWire()))
+	a.events.emit(eventRemoteConfigStatus, fields{"hash": hash, "status": status.word(), "error": status.Error})
+}
+
+// report shows a call that the client refused; that is a mistake of this program.
+func (a *agent) report(err error) {
+	if err != nil {
+		a.events.emit(eventRefusedByClient, fields{"error": err.Error()})
+	}
+}
+
+func (a *agent) adoptUID(bytes []byte) {
+	uid, err := uuid.FromBytes(bytes)
+	if err != nil {
+		return // the client has already refused it
+	}
+	a.mutex.Lock()
+	a.state.UID = uid.String()
+	err = a.state.save()
+	a.mutex.Unlock()
+	more := fields{"uid": uid.String()}
+	if err != nil {
+		more["error"] = err.Error()
+	}
+	a.events.emit(eventAgentIdentification, more)
+}
+
+// onCommand only asks for the restart: stopping a client inside its own callback
+// would wait for itself.
+func (a *agent) onCommand(_ context.Context, command *protobufs.ServerToAgentCommand) error {
+	if command.GetType() != protobufs.CommandType_CommandType_Restart {
+		return fmt.Errorf("unknown command %v", command.GetType())
+	}
+	a.events.emit(eventRestartCommand, nil)
+	select {
+	case a.restart <- struct{}{}:
+	default: // one restart is already due
+	}
+	return nil
+}
+
+func (a *agent) effectiveConfig(ctx context.Context) (*protobufs.EffectiveConfig, error) {
+	first := a.firstReport.CompareAndSwap(true, false)
+	if !first && ctx.Value(ownUpdate{}) == nil {
+		a.events.emit(eventFullStateRequested, nil)
+	}
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return &protobufs.EffectiveConfig{ConfigMap: a.state.Config.toWire()}, nil
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"sync"
+)
+
+// Names of events, the value of the key "event" in each line of output.
+const (
+	eventStarted             = "started"              // uid, url: the client runs; it is not connected yet
+	eventConnected           = "connected"            // a WebSocket was opened, or an HTTP request answered 200
+	eventConnectFailed       = "connect_failed"       // error
+	eventFullStateRequested  = "full_state_requested" // the server set ReportFullState
+	eventRemoteConfig        = "remote_config"        // hash, files: an offer arrived
+	eventRemoteConfigStatus  = "remote_config_status" // hash, status (APPLIED or FAILED), error
+	eventRestartCommand      = "restart_command"      // the server asked for a restart
+	eventRestarted           = "restarted"            // start_time_unix_nano of the new life
+	eventErrorResponse       = "error_response"       // type, error: the server could not use a message
+	eventRefusedByClient     = "refused_by_client"    // error: the opamp-go client refused a call of ours
+	eventAgentIdentification = "agent_identification" // uid assigned by the server
+	eventCommandDone         = "command_done"         // command: a line of stdin took effect
+	eventCommandRefused      = "command_refused"      // command, error
+	eventStopped             = "stopped"              // the client left in order
+)
+
+// fields are the keys of an event beside "event".
+type fields map[string]any
+
+// events writes one JSON object a line. Safe for concurrent use: the opamp-go
+// client calls back from several goroutines.
+type events struct {
+	mutex sync.Mutex
+	out   *json.Encoder
+}
+
+func newEvents(out io.Writer) *events {
+	return &events{out: json.NewEncoder(out)}
+}
+
+func (e *events) emit(name string, more fields) {
+	line := fields{"event": name}
+	for key, value := range more {
+		line[key] = value
+	}
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	// Nobody listens any more when this fails; the agent goes on serving its server.
+	_ = e.out.Encode(line)
+}

@@ -1,0 +1,145 @@
+//! Child processes: signals, directories that go away, programs that are built once.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::failure::{Failure, Outcome};
+
+/// A signal that tests send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Go on after `Stop`.
+    Continue,
+    /// End at once.
+    Kill,
+    /// Freeze.
+    Stop,
+    /// End in order.
+    Terminate,
+}
+
+/// Sends a signal to a child.
+///
+/// # Errors
+///
+/// The process is gone.
+pub fn send(signal: Signal, child: &Child) -> Outcome {
+    let name = match signal {
+        Signal::Continue => "-CONT",
+        Signal::Kill => "-KILL",
+        Signal::Stop => "-STOP",
+        Signal::Terminate => "-TERM",
+    };
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args([name, &pid]).stderr(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("kill {name} {pid}: no such process"))) }
+}
+
+/// A directory of one test, removed at its end.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A new one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created.
+    pub fn new(name: &str) -> Outcome<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("opamp-interop-{}-{number}-{name}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left behind in the temporary directory harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The reference server's program: the one in `REFERENCE_SERVER`, or built now.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn reference_server() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || {
+        if let Some(path) = env::var_os("REFERENCE_SERVER") {
+            return Ok(path.into());
+        }
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args([
+            "build",
+            "--package",
+            "reference-server",
+            "--bin",
+            "reference-server",
+            "--message-format",
+            "json",
+        ]);
+        let messages = output_of(build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()))?;
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "reference-server")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .ok_or_else(|| Failure::new("cargo built no reference-server"))
+    })
+}
+
+/// The agent on the opamp-go client, built now; Go keeps what has not changed.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn go_agent() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || {
+        let own = env::current_exe()?;
+        let directory = own.parent().ok_or_else(|| Failure::new("this program is nowhere"))?;
+        let path = directory.join("opamp-go-agent");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&path).arg("./agent").env("GOWORK", "off");
+        output_of(
+            build
+                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("opamp-go"))
+                .stderr(Stdio::inherit()),
+        )?;
+        Ok(path)
+    })
+}
+
+fn once(
+    cell: &'static OnceLock<Result<PathBuf, String>>,
+    build: impl FnOnce() -> Outcome<PathBuf>,
+) -> Outcome<&'static Path> {
+    match cell.get_or_init(|| build().map_err(|failure| format!("{failure:?}"))) {
+        Ok(path) => Ok(path),
+        Err(text) => Err(Failure::new(text)),
+    }
+}
+
+fn output_of(command: &mut Command) -> Outcome<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(Failure::new(format!("{command:?}: {}", output.status)))
+    }
+}

@@ -1,0 +1,212 @@
+//! The manager's loop: events in, batches out, and what time brings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opamp_proto::{Mono, Now};
+use opamp_server::{Event, Events};
+use opamp_store::{Checkpoint, sweep_unreferenced_blobs};
+use tokio::sync::watch;
+
+use super::Inner;
+
+/// Events taken in before others who change records get their turn.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// Agents that expire in one step.
+const EXPIRED_AT_ONCE: usize = 4_096;
+
+/// Keeps records, inventory and store in line with what agents report. Spawn [`ManagerDriver::run`].
+#[derive(Debug)]
+#[must_use = "without its driver a manager takes no note of any agent"]
+pub struct ManagerDriver {
+    pub(super) inner: Arc<Inner>,
+    pub(super) events: Events,
+    pub(super) stop: watch::Receiver<bool>,
+    /// Dropped when the driver has ended.
+    pub(super) running: watch::Sender<bool>,
+}
+
+/// When the regular duties are due next.
+#[derive(Debug)]
+struct Duties {
+    checkpoint: Mono,
+    sweep: Mono,
+    blob_sweep: Mono,
+}
+
+impl ManagerDriver {
+    /// Runs until [`shutdown`](super::FleetManager::shutdown). Then, and also when the server's events end and
+    /// shutdown follows, everything that waits is written.
+    pub async fn run(mut self) {
+        self.running.send_replace(true);
+        let mut duties = Duties::after(self.inner.now(), &self.inner);
+        let mut events_end = false;
+        while !*self.stop.borrow() {
+            let wait = self.inner.wait(&duties);
+            tokio::select! {
+                biased;
+                _ = self.stop.changed() => {}
+                event = self.events.next(), if !events_end => match event {
+                    Some(event) => {
+                        self.take_in(event).await;
+                    }
+                    None => events_end = true,
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.attend(&mut duties).await;
+        }
+        self.finish().await;
+    }
+
+    /// Takes in an event, and those that are there already. Tells how many were of agents.
+    async fn take_in(&mut self, first: Event) -> u64 {
+        let _writer = self.inner.writer.lock().await;
+        let mut agents = 0;
+        let mut next = Some(first);
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = next.take() else { break };
+            agents += u64::from(matches!(event, Event::Agent(_)));
+            self.inner.observe(event).await;
+            next = self.events.try_next();
+        }
+        if let Some(event) = next {
+            agents += u64::from(matches!(event, Event::Agent(_)));
+            self.inner.observe(event).await;
+        }
+        agents
+    }
+
+    /// Takes in everything that is there already. Agents that go on talking do not keep it from ending: each was in
+    /// the queue at most once.
+    async fn take_in_all(&mut self) {
+        let mut queued = self.inner.server.stats().agents + 1;
+        while queued > 0
+            && let Some(event) = self.events.try_next()
+        {
+            queued = queued.saturating_sub(self.take_in(event).await);
+        }
+    }
+
+    /// Does what is due.
+    async fn attend(&mut self, duties: &mut Duties) {
+        let inner = Arc::clone(&self.inner);
+        let now = inner.now();
+        if inner.missed_due(now.mono) {
+            let _writer = inner.writer.lock().await;
+            inner.catch_up().await;
+        }
+        if now.mono >= duties.sweep {
+            duties.sweep = now.mono + inner.settings.sweep_interval;
+            inner.sweep(now);
+        }
+        if inner.records_due(now.mono) {
+            let _writer = inner.writer.lock().await;
+            // A failure is logged, remembered for `ready`, and made up for at the next deadline.
+            let _ = inner.write_records(false).await;
+        }
+        if inner.audit_due(now.mono) {
+            let _writer = inner.writer.lock().await;
+            let _ = inner.write_audit().await;
+        }
+        if now.mono >= duties.checkpoint {
+            duties.checkpoint = now.mono + inner.settings.checkpoint_interval;
+            self.checkpoint().await;
+        }
+        if now.mono >= duties.blob_sweep {
+            duties.blob_sweep = now.mono + inner.settings.blob_sweep_interval;
+            if let Err(error) = sweep_unreferenced_blobs(inner.store.as_ref(), None).await {
+                tracing::warn!(%error, "unreferenced blobs were not deleted");
+            }
+        }
+    }
+
+    /// Stores where the conversations stand. First the positions are read, then everything said up to there is
+    /// merged and written, then the positions: a position must never be ahead of what it stands for.
+    async fn checkpoint(&mut self) {
+        let positions = self.inner.server.checkpoints();
+        self.take_in_all().await;
+        let _writer = self.inner.writer.lock().await;
+        self.inner.note_positions(&positions);
+        if let Err(error) = self.inner.write_checkpoints().await {
+            tracing::warn!(%error, "checkpoints wait");
+        }
+    }
+
+    async fn finish(&mut self) {
+        self.take_in_all().await;
+        {
+            let _writer = self.inner.writer.lock().await;
+            self.inner.catch_up().await;
+        }
+        self.checkpoint().await;
+        let _writer = self.inner.writer.lock().await;
+        if let Err(error) = self.inner.write_audit().await {
+            tracing::error!(%error, "audit entries are lost");
+        }
+    }
+}
+
+impl Duties {
+    fn after(now: Now, inner: &Inner) -> Self {
+        Self {
+            checkpoint: now.mono + inner.settings.checkpoint_interval,
+            sweep: now.mono + inner.settings.sweep_interval,
+            blob_sweep: now.mono + inner.settings.blob_sweep_interval,
+        }
+    }
+
+    fn next(&self) -> Mono {
+        self.checkpoint.min(self.sweep).min(self.blob_sweep)
+    }
+}
+
+impl Inner {
+    /// How long the driver may sleep.
+    fn wait(&self, duties: &Duties) -> Duration {
+        let state = self.state();
+        let missed = (!state.missed.is_empty()).then_some(state.missed_retry);
+        let deadlines = [Some(duties.next()), state.unwritten.deadline(), state.audit.deadline(), missed];
+        let next = deadlines.into_iter().flatten().min();
+        drop(state);
+        next.map_or(Duration::MAX, |next| next - self.now().mono)
+    }
+
+    fn missed_due(&self, now: Mono) -> bool {
+        let state = self.state();
+        !state.missed.is_empty() && state.missed_retry <= now
+    }
+
+    fn records_due(&self, now: Mono) -> bool {
+        self.state().unwritten.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    fn audit_due(&self, now: Mono) -> bool {
+        self.state().audit.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Expires agents, and tells of refusals that were left out.
+    fn sweep(&self, now: Now) {
+        let mut state = self.state();
+        let expired = state.index.sweep(now, EXPIRED_AT_ONCE).len();
+        if expired > 0 {
+            tracing::info!(expired, "agents did not return in time");
+        }
+        if let Some(folded) = state.throttle.drain(now.mono) {
+            let entry = self.folded_entry(now.wall, folded);
+            state.audit.push(entry, now.mono);
+        }
+    }
+
+    /// Keeps positions until they are stored; all agents they are of have a record by now.
+    fn note_positions(&self, positions: &[opamp_server::Checkpoint]) {
+        let mut state = self.state();
+        for position in positions {
+            // One that changed its identity meanwhile has moved on, and is told of by that the next time.
+            let Some(id) = state.index.by_uid(&position.uid) else { continue };
+            let checkpoint = Checkpoint { id, sequence_num: position.sequence_num.0, last_seen: position.last_seen };
+            state.checkpoints.insert(id, checkpoint);
+        }
+    }
+}

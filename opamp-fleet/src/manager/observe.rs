@@ -1,0 +1,246 @@
+//! From what the server reports to records and inventory.
+
+use opamp_proto::{AgentId, InstanceUid, Now, Part, PartSet, Wall};
+use opamp_server::{AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason};
+use opamp_store::{AgentRecord, NewAuditEntry};
+use serde_json::json;
+
+use super::audit::Deed;
+use super::state::{Missed, Newest, State};
+use super::types::Actor;
+use super::{Inner, record};
+use crate::{AgentFacts, Liveness, LivenessEvent};
+
+impl Inner {
+    /// Takes one event in. The writer lock is held by the caller.
+    pub(super) async fn observe(&self, event: Event) {
+        match event {
+            Event::Agent(change) => self.observe_agent(*change).await,
+            Event::Refused(refusal) => {
+                // Every failure to prove who one is belongs into the log; the rest is counted by the server.
+                if matches!(refusal.reason, RefusalReason::AuthFailed | RefusalReason::UidConflict) {
+                    let now = self.now();
+                    let mut state = self.state();
+                    if let Some(folded) = state.throttle.admit(refusal.folded, now.mono) {
+                        state.audit.push(self.refusal_entry(&refusal, folded), now.mono);
+                    }
+                }
+            }
+            _ => tracing::debug!("an event of an unknown kind is ignored"),
+        }
+    }
+
+    async fn observe_agent(&self, change: AgentChange) {
+        let uid = change.snapshot.uid;
+        let Some(id) = self.locate(uid, change.previous_uid) else {
+            self.admit(uid);
+            return;
+        };
+        match self.record(&id).await {
+            Ok(Some(newest)) => self.merge(newest, &change),
+            Ok(None) => {
+                // Deleted by another process.
+                self.state().forget(&id);
+                self.admit(uid);
+            }
+            Err(error) => {
+                tracing::warn!(agent = %id, %error, "a change waits until the store can be read");
+                self.postpone(&id, &change);
+            }
+        }
+    }
+
+    /// Merges what had to wait, with the values of now. The writer lock is held by the caller.
+    pub(super) async fn catch_up(&self) {
+        let missed = std::mem::take(&mut self.state().missed);
+        for (uid, missed) in missed {
+            // An agent the server forgot meanwhile was deleted, or has changed its identity and comes by that.
+            let Some(snapshot) = self.server.agent(&uid) else { continue };
+            let Missed { changed, facts, previous_uid } = missed;
+            self.observe_agent(AgentChange { snapshot, changed, facts, previous_uid }).await;
+        }
+    }
+
+    /// The record of an agent that reports, by the identity it has or had before.
+    fn locate(&self, uid: InstanceUid, previous_uid: Option<InstanceUid>) -> Option<AgentId> {
+        let state = self.state();
+        let previous = previous_uid.and_then(|previous| state.index.by_uid(&previous));
+        match (previous, state.index.by_uid(&uid)) {
+            (Some(previous), Some(present)) if previous != present => {
+                // The server hands out fresh identities only, so this is somebody else's doing.
+                tracing::error!(%uid, from = %previous, to = %present, "an identity moved onto another agent's");
+                Some(present)
+            }
+            (previous, present) => previous.or(present),
+        }
+    }
+
+    /// Makes a record for an agent nobody knows.
+    fn admit(&self, uid: InstanceUid) {
+        // As it is now: the change may tell of a session that was forgotten since.
+        let Some(snapshot) = self.server.agent(&uid) else { return };
+        let Some(first_seen) = snapshot.connection.as_ref().map(|connection| connection.connected_at) else { return };
+        let Some(id) = new_agent_id(self.now().wall) else {
+            tracing::error!(%uid, "no random numbers: the agent gets no record until its next change");
+            return;
+        };
+        let record = AgentRecord::new(id, uid, first_seen);
+        self.state().index.insert(&AgentFacts::expected(id, uid, first_seen));
+        let change = AgentChange { changed: reported(&snapshot), snapshot, facts: everything(), previous_uid: None };
+        self.merge(Newest { record, blob: None }, &change);
+    }
+
+    /// Merges a change into a record and the inventory.
+    fn merge(&self, newest: Newest, change: &AgentChange) {
+        let now = self.now();
+        let snapshot = &change.snapshot;
+        let before = newest.record;
+        let mut record = before.clone();
+        let moved = record.uid != snapshot.uid;
+        if moved {
+            record.previous_uids.push((record.uid, now.wall));
+            let excess = record.previous_uids.len().saturating_sub(self.settings.previous_uids_max);
+            record.previous_uids.drain(..excess);
+            record.uid = snapshot.uid;
+        }
+        let absorbed = record::absorb(&mut record, change);
+        let arrived = before.connection.is_none() && record.connection.is_some();
+
+        let mut state = self.state();
+        for entry in self.notable(&before, &record, arrived, absorbed.former_identity.as_deref(), snapshot, now) {
+            state.audit.push(entry, now.mono);
+        }
+        if moved {
+            state.index.set_uid(&record.id, record.uid);
+            // The new identity must not be lost with what waits: a crash would make the agent a stranger.
+            state.unwritten.hurry();
+        }
+        if absorbed.relabelled || record.labels != before.labels {
+            state.index.set_labels(&record.id, &record::labels(&record));
+        }
+        update_index(&mut state, &record, snapshot, before.connection.as_ref().map(|c| c.connected_at), now);
+        if let Some(took) = absorbed.applied_in {
+            let facts = state.index.facts(&record.id);
+            let agent_type = facts.as_ref().map_or(crate::AGENT_TYPE_UNKNOWN, AgentFacts::agent_type);
+            state.durations.observe(agent_type, took);
+        }
+        if record != before {
+            let blob = absorbed.blob.or(newest.blob);
+            state.unwritten.push(record, blob, now.mono);
+        }
+    }
+
+    /// What the audit log keeps of a change.
+    fn notable(
+        &self,
+        before: &AgentRecord,
+        after: &AgentRecord,
+        arrived: bool,
+        former_identity: Option<&str>,
+        snapshot: &AgentSnapshot,
+        now: Now,
+    ) -> Vec<NewAuditEntry> {
+        let connection = snapshot.connection.as_ref();
+        let actor = Actor {
+            name: after.identity.clone().unwrap_or_else(|| "anonymous".to_owned()),
+            role: "agent".to_owned(),
+            source: connection.and_then(|connection| connection.remote_addr).map(|addr| addr.to_string()),
+            trace_id: None,
+        };
+        let mut deeds = Vec::new();
+        if arrived {
+            let seen = json!({ "instance_uid": after.uid, "identity": after.identity });
+            deeds.push(Deed::of_agent("agent.first_seen", &after.id, None, Some(seen)));
+        }
+        if before.uid != after.uid {
+            let uid = |uid| Some(json!({ "instance_uid": uid }));
+            deeds.push(Deed::of_agent("agent.change_uid", &after.id, uid(before.uid), uid(after.uid)));
+        }
+        if let Some(former) = former_identity {
+            let identity = |identity| Some(json!({ "identity": identity }));
+            let (former, present) = (identity(Some(former)), identity(after.identity.as_deref()));
+            deeds.push(Deed::of_agent("agent.change_identity", &after.id, former, present));
+        }
+        deeds.into_iter().map(|deed| self.audit_entry(&actor, now.wall, deed)).collect()
+    }
+
+    /// Shows in the inventory what needs no record, and remembers that the rest is to be merged.
+    fn postpone(&self, id: &AgentId, change: &AgentChange) {
+        let now = self.now();
+        let snapshot = &change.snapshot;
+        let mut state = self.state();
+        state.index.set_capabilities(id, snapshot.capabilities);
+        state.index.set_uid(id, snapshot.uid);
+        if let Some(health) = snapshot.state.part(Part::Health) {
+            let healthy = opamp_proto::material::health_summary(health).healthy;
+            state.index.set_health(id, crate::Health::from_report(Some(healthy)));
+        }
+        let reconnected = change.facts.contains(ChangedFacts::CONNECTION);
+        update_liveness(&mut state, id, snapshot, reconnected, now);
+        let missed = Missed::of(change);
+        state.missed.entry(snapshot.uid).and_modify(|earlier| earlier.merge(missed)).or_insert(missed);
+        state.missed_retry = now.mono + self.settings.write_behind.retry_delay;
+    }
+}
+
+/// Brings health, drift, capabilities and liveness of the inventory in line.
+fn update_index(
+    state: &mut State,
+    record: &AgentRecord,
+    snapshot: &AgentSnapshot,
+    connected_before: Option<Wall>,
+    now: Now,
+) {
+    state.index.set_capabilities(&record.id, snapshot.capabilities);
+    state.index.set_health(&record.id, record::health(record));
+    state.index.set_drift(&record.id, record::drift(record));
+    let reconnected = record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
+    update_liveness(state, &record.id, snapshot, reconnected, now);
+}
+
+/// Walks the inventory's liveness to the session's. Changes of one agent are merged before they get here, so that
+/// an agent may have been there in between.
+fn update_liveness(state: &mut State, id: &AgentId, snapshot: &AgentSnapshot, reconnected: bool, now: Now) {
+    use LivenessEvent::{Closed, Seen, Silent};
+    let Some(before) = state.index.liveness(id) else { return };
+    let was_there = before != Liveness::Connected && reconnected;
+    let events: &[LivenessEvent] = match snapshot.liveness {
+        SessionLiveness::Connected if before == Liveness::Connected && reconnected => &[Closed, Seen],
+        SessionLiveness::Connected => &[Seen],
+        SessionLiveness::Stale if before == Liveness::Connected || before == Liveness::Stale => &[Silent],
+        SessionLiveness::Stale => &[Seen, Silent],
+        SessionLiveness::Disconnected if was_there => &[Seen, Closed],
+        SessionLiveness::Disconnected => &[Closed],
+    };
+    for event in events {
+        let wall = match (event, snapshot.disconnect) {
+            (Closed, Some((_, at))) => at,
+            _ => now.wall,
+        };
+        state.index.observe(id, *event, Now { mono: now.mono, wall });
+    }
+}
+
+/// The status parts the server holds of an agent.
+fn reported(snapshot: &AgentSnapshot) -> PartSet {
+    let mut parts = PartSet::NONE;
+    for part in Part::ALL.into_iter().filter(|part| snapshot.state.part(*part).is_some()) {
+        parts.insert(part);
+    }
+    parts
+}
+
+fn everything() -> ChangedFacts {
+    ChangedFacts::CONNECTION
+        | ChangedFacts::LIVENESS
+        | ChangedFacts::CAPABILITIES
+        | ChangedFacts::REMOTE_CONFIG
+        | ChangedFacts::STICKY
+}
+
+/// A fresh key for a record; none if the system has no random numbers.
+pub(super) fn new_agent_id(now: Wall) -> Option<AgentId> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).ok()?;
+    Some(AgentId::v7(now.0, random))
+}

@@ -1,0 +1,280 @@
+//! Between what the server reports, what the store keeps and what the inventory counts: pure conversions.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use opamp_proto::{AgentCapabilities, ConfigHash, Part, PartSet, Wall, hash, material, pb};
+use opamp_server::{
+    AgentChange, AgentSnapshot, DisconnectReason, FailureFact, Principal, PrincipalKind, RemoteConfigReport, Seed,
+    StickyFacts,
+};
+use opamp_store::{AgentRecord, BlobId, Checkpoint, ConnectionFacts, FailureRecord, StickyRecord, StoredParts};
+use prost::Message;
+
+use crate::{AgentFacts, Drift, DriftFacts, Health, Labels, Liveness};
+
+/// What [`absorb`] found while it merged a change into a record.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Absorbed {
+    /// An effective config the record refers to now, to be stored with it.
+    pub(super) blob: Option<Bytes>,
+    /// The description changed, and the labels with it.
+    pub(super) relabelled: bool,
+    /// The credentials changed: the former ones.
+    pub(super) former_identity: Option<String>,
+    /// An offer was applied, and how long that took.
+    pub(super) applied_in: Option<Duration>,
+}
+
+/// Merges what changed into the record: newest wins, part by part, and sticky facts never go back.
+pub(super) fn absorb(record: &mut AgentRecord, change: &AgentChange) -> Absorbed {
+    let snapshot = &change.snapshot;
+    let mut absorbed = Absorbed::default();
+    record.capabilities = snapshot.capabilities.bits();
+    absorb_connection(record, snapshot, &mut absorbed);
+    absorb_sticky(record, snapshot, &mut absorbed);
+    let restarted = snapshot.sticky.start_time_changes > 0 && started_anew(record, snapshot);
+    for part in StoredParts::PARTS {
+        let changed = change.changed.contains(part) || (part == Part::Health && restarted);
+        if let (true, Some(bytes)) = (changed, snapshot.state.part(part)) {
+            absorbed.relabelled |= part == Part::AgentDescription;
+            record.parts.set(part, Some(bytes.clone()));
+        }
+    }
+    if change.changed.contains(Part::EffectiveConfig)
+        && let Some(bytes) = snapshot.state.part(Part::EffectiveConfig)
+    {
+        absorb_effective_config(record, bytes, &mut absorbed);
+    }
+    note_known_good(record);
+    absorbed
+}
+
+fn absorb_connection(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+    let Some(connection) = &snapshot.connection else { return };
+    let end = snapshot.disconnect;
+    record.connection = Some(ConnectionFacts {
+        transport: connection.transport.as_str().to_owned(),
+        remote_addr: connection.remote_addr.map(|addr| addr.to_string()),
+        connected_at: connection.connected_at,
+        disconnected_at: end.map(|(_, at)| at),
+        disconnect_reason: end.map(|(reason, _)| reason.as_str().to_owned()),
+        graceful: end.is_some_and(|(reason, _)| reason.is_graceful()),
+    });
+    if let Some(identity) = identity(&connection.principal)
+        && record.identity.as_ref() != Some(&identity)
+    {
+        absorbed.former_identity = record.identity.replace(identity);
+    }
+}
+
+fn absorb_sticky(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+    let mut sticky = sticky_record(&snapshot.sticky);
+    sticky.absorb(&record.sticky);
+    if let (Some((hash, at)), Some((offered, offered_at))) = (&sticky.last_applied, &snapshot.offered)
+        && sticky.last_applied != record.sticky.last_applied
+        && hash == offered
+        && at >= offered_at
+    {
+        absorbed.applied_in = Some(Duration::from_millis(at.0 - offered_at.0));
+    }
+    record.sticky = sticky;
+}
+
+/// Encoders that keep no order of map entries encode one configuration in many ways. It is stored in the one way of
+/// ours, so that agents with equal configurations share a blob, and a repeated report is none.
+fn absorb_effective_config(record: &mut AgentRecord, bytes: &Bytes, absorbed: &mut Absorbed) {
+    // A part of an accepted message always decodes.
+    let Ok(effective) = pb::EffectiveConfig::decode(bytes.clone()) else { return };
+    let canonical = Bytes::from(effective.encode_to_vec());
+    let blob = BlobId::of(&canonical);
+    if record.effective_config != Some(blob) {
+        record.effective_config = Some(blob);
+        record.effective_config_hash = Some(hash::config_hash(&effective.config_map.unwrap_or_default()));
+        absorbed.blob = Some(canonical);
+    }
+}
+
+/// The start time is not material by itself, but a restart is: the stored health must have the new one, or the
+/// next process would count the restart again.
+fn started_anew(record: &AgentRecord, snapshot: &AgentSnapshot) -> bool {
+    let start_time = |health: Option<&Bytes>| health.map(|bytes| material::health_summary(bytes).start_time_unix_nano);
+    let reported = start_time(snapshot.state.part(Part::Health));
+    reported.is_some() && reported != start_time(record.parts.health.as_ref())
+}
+
+/// Last known good: the desired hash, reported as APPLIED by an agent that is healthy. Of one that does not report
+/// health, APPLIED is all there is to know.
+fn note_known_good(record: &mut AgentRecord) {
+    let Some(desired) = &record.desired else { return };
+    let applied = remote_config(&record.parts).is_some_and(|report| {
+        report.hash == desired.hash && report.status == pb::RemoteConfigStatuses::Applied as i32
+    });
+    let reports_health =
+        AgentCapabilities::from_bits(record.capabilities).contains(AgentCapabilities::REPORTS_HEALTH);
+    let well = match health(record) {
+        Health::Healthy => true,
+        Health::Unhealthy => false,
+        Health::Unknown => !reports_health,
+    };
+    if applied && well {
+        record.last_known_good = Some(desired.hash.clone());
+    }
+}
+
+/// The inventory's view of a record.
+pub(super) fn facts(record: &AgentRecord, liveness: Liveness, liveness_since: Wall) -> AgentFacts {
+    AgentFacts {
+        id: record.id,
+        uid: record.uid,
+        capabilities: AgentCapabilities::from_bits(record.capabilities),
+        liveness,
+        liveness_since,
+        health: health(record),
+        drift: drift(record),
+        labels: labels(record),
+    }
+}
+
+/// What the agent says of itself and what operators say of it.
+pub(super) fn labels(record: &AgentRecord) -> Labels {
+    let described = record.parts.agent_description.clone().and_then(|bytes| pb::AgentDescription::decode(bytes).ok());
+    let mut labels = described.map(|description| Labels::from_description(&description)).unwrap_or_default();
+    labels.set_server(&record.labels);
+    labels
+}
+
+/// Health as last reported.
+pub(super) fn health(record: &AgentRecord) -> Health {
+    Health::from_report(record.parts.health.as_ref().map(|bytes| material::health_summary(bytes).healthy))
+}
+
+/// Drift by what the record holds.
+pub(super) fn drift(record: &AgentRecord) -> Drift {
+    let report = remote_config(&record.parts);
+    Drift::judge(&DriftFacts {
+        desired: record.desired.as_ref().map(|desired| (&desired.hash, desired.assigned_at)),
+        reported: report.as_ref().map(|report| (&report.hash, report.status)),
+        last_failure: record.sticky.last_failure.as_ref().map(|failure| (&failure.hash, failure.at)),
+        last_applied_at: record.sticky.last_applied.as_ref().map(|(_, at)| *at),
+        last_known_good: record.last_known_good.as_ref(),
+        effective: record.effective_config_hash.as_ref(),
+    })
+}
+
+/// The stored remote config status.
+pub(super) fn remote_config(parts: &StoredParts) -> Option<RemoteConfigReport> {
+    let status = pb::RemoteConfigStatus::decode(parts.remote_config_status.clone()?).ok()?;
+    Some(RemoteConfigReport {
+        hash: ConfigHash::new(status.last_remote_config_hash),
+        status: status.status,
+        error: status.error_message,
+    })
+}
+
+/// Liveness of an agent no connection is known of yet, and since when.
+pub(super) fn resting(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> (Liveness, Wall) {
+    match &record.connection {
+        None => (Liveness::NeverSeen, record.first_seen),
+        Some(connection) => {
+            let last_seen = checkpoint.map_or(connection.connected_at, |checkpoint| checkpoint.last_seen);
+            (Liveness::Disconnected, connection.disconnected_at.unwrap_or(last_seen.max(connection.connected_at)))
+        }
+    }
+}
+
+/// What the server needs to know so that it need not ask the agent; all but what the agent should have.
+///
+/// Without a checkpoint nobody can tell whether the agent said anything that was lost, so that nothing counts as
+/// known and it is asked.
+pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> Seed {
+    let mut known = PartSet::NONE;
+    let mut digests = Vec::new();
+    if false {
+        for (part, bytes) in record.parts.iter() {
+            known.insert(part);
+            digests.push((part, material::digest(part, bytes)));
+        }
+        if record.effective_config.is_some() {
+            // Its digest would need the blob; an equal report is told from a change when it is merged.
+            known.insert(Part::EffectiveConfig);
+        }
+    }
+    let start_time = record.parts.health.as_ref().map(|bytes| material::health_summary(bytes).start_time_unix_nano);
+    Seed {
+        uid: record.uid,
+        sequence_num: checkpoint.map(|checkpoint| opamp_proto::SequenceNum(checkpoint.sequence_num)),
+        capabilities: AgentCapabilities::from_bits(record.capabilities),
+        last_seen: resting(record, checkpoint).1,
+        known,
+        digests,
+        remote_config: remote_config(&record.parts),
+        sticky: sticky_facts(&record.sticky),
+        desired: opamp_server::Desired { generation: record.desired_generation, remote_config: None },
+        start_time_unix_nano: start_time.unwrap_or(0),
+        principal: record.identity.as_deref().and_then(principal),
+        disconnect: record.connection.as_ref().and_then(disconnect),
+    }
+}
+
+/// Who authenticated, as it is stored; none for nobody in particular.
+fn identity(principal: &Principal) -> Option<String> {
+    (principal.kind != PrincipalKind::Anonymous).then(|| principal.to_string())
+}
+
+fn principal(identity: &str) -> Option<Principal> {
+    let (kind, id) = identity.split_once(':')?;
+    let kinds = [PrincipalKind::Certificate, PrincipalKind::Custom, PrincipalKind::Token];
+    let kind = kinds.into_iter().find(|known| known.as_str() == kind)?;
+    Some(Principal { kind, id: id.to_owned() })
+}
+
+/// The stored reason, as far as the word alone says it.
+fn disconnect(connection: &ConnectionFacts) -> Option<(DisconnectReason, Wall)> {
+    let known = [
+        DisconnectReason::Closed,
+        DisconnectReason::Error,
+        DisconnectReason::Graceful,
+        DisconnectReason::Replaced,
+        DisconnectReason::Requested,
+        DisconnectReason::ServerShutdown,
+        DisconnectReason::Timeout,
+    ];
+    let word = connection.disconnect_reason.as_deref()?;
+    let reason = known.into_iter().find(|reason| reason.as_str() == word)?;
+    Some((reason, connection.disconnected_at?))
+}
+
+fn sticky_record(facts: &StickyFacts) -> StickyRecord {
+    StickyRecord {
+        connects: facts.connects.into(),
+        disconnects: facts.disconnects.into(),
+        gaps: facts.gaps.into(),
+        start_time_changes: facts.start_time_changes.into(),
+        full_state_requests: facts.full_state_requests.into(),
+        last_failure: facts.last_failure.as_ref().map(|failure| FailureRecord {
+            hash: failure.hash.clone(),
+            error: failure.error.clone(),
+            at: failure.at,
+        }),
+        last_applied: facts.last_applied.clone(),
+    }
+}
+
+fn sticky_facts(record: &StickyRecord) -> StickyFacts {
+    let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    StickyFacts {
+        connects: count(record.connects),
+        disconnects: count(record.disconnects),
+        gaps: count(record.gaps),
+        start_time_changes: count(record.start_time_changes),
+        full_state_requests: count(record.full_state_requests),
+        ignored_parts: 0,
+        last_failure: record.last_failure.as_ref().map(|failure| FailureFact {
+            hash: failure.hash.clone(),
+            error: failure.error.clone(),
+            at: failure.at,
+        }),
+        last_applied: record.last_applied.clone(),
+    }
+}

@@ -1,0 +1,93 @@
+//! From the store into memory: inventory, sessions, desired states.
+
+use std::collections::BTreeMap;
+
+use opamp_proto::{AgentId, Now};
+use opamp_server::RemoteConfigOffer;
+use opamp_store::{AgentRecord, BlobId, Checkpoint, DesiredConfig, PAGE_MAX};
+
+use super::error::StoreFailure;
+use super::{Inner, record};
+use crate::{ConfigMap, Liveness};
+
+/// Checkpoints, read beside the records in the same order.
+#[derive(Default)]
+struct CheckpointPages {
+    page: BTreeMap<AgentId, Checkpoint>,
+    next: Option<AgentId>,
+    complete: bool,
+}
+
+impl Inner {
+    /// Loads the fleet page by page and hands every agent to the server.
+    pub(super) async fn load(&self) -> Result<(), StoreFailure> {
+        let now = self.now();
+        let mut checkpoints = CheckpointPages::default();
+        let mut after = None;
+        loop {
+            let page = self.store.agents(after, PAGE_MAX).await?;
+            let mut seeds = Vec::with_capacity(page.items.len());
+            for agent in page.items {
+                let checkpoint = checkpoints.find(self, &agent.id).await?;
+                let mut seed = record::seed(&agent, checkpoint.as_ref());
+                if let Some(desired) = &agent.desired {
+                    seed.desired.remote_config = self.offer(desired).await?;
+                }
+                seeds.push(seed);
+                self.admit_known(&agent, checkpoint.as_ref(), now);
+            }
+            self.server.restore(seeds);
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn admit_known(&self, agent: &AgentRecord, checkpoint: Option<&Checkpoint>, now: Now) {
+        let (liveness, since) = record::resting(agent, checkpoint);
+        let mut state = self.state();
+        state.index.insert(&record::facts(agent, liveness, since));
+        if liveness == Liveness::Disconnected {
+            // Those whose T2 passed meanwhile.
+            state.index.sweep(now, usize::MAX);
+        }
+    }
+
+    /// The offer of a desired configuration: encoded once, shared by all agents that get it.
+    ///
+    /// A blob that is missing is no reason not to start: that agent is left alone and the log says why.
+    pub(super) async fn offer(&self, desired: &DesiredConfig) -> Result<Option<RemoteConfigOffer>, StoreFailure> {
+        if let Some(offer) = self.known_offer(&desired.blob) {
+            return Ok(Some(offer));
+        }
+        let Some(bytes) = self.store.blob(&desired.blob).await? else {
+            tracing::error!(config = desired.config, version = desired.version, "the configuration's blob is missing");
+            return Ok(None);
+        };
+        let config = ConfigMap::decode(bytes).map_err(|error| StoreFailure::Damaged(error.to_string()))?;
+        let offer = RemoteConfigOffer::new(desired.hash.clone(), config.map());
+        self.state().remember_offer(desired.blob, offer.clone());
+        Ok(Some(offer))
+    }
+
+    fn known_offer(&self, blob: &BlobId) -> Option<RemoteConfigOffer> {
+        self.state().offers.get(blob).cloned()
+    }
+}
+
+impl CheckpointPages {
+    /// The checkpoint of an agent; agents are asked for in ascending order.
+    async fn find(&mut self, inner: &Inner, id: &AgentId) -> Result<Option<Checkpoint>, StoreFailure> {
+        while !self.complete && self.page.last_key_value().is_none_or(|(last, _)| last < id) {
+            let page = inner.store.checkpoints(self.next, PAGE_MAX).await?;
+            self.next = page.next;
+            self.complete = page.next.is_none();
+            self.page = page.items.into_iter().map(|checkpoint| (checkpoint.id, checkpoint)).collect();
+            if self.page.is_empty() {
+                break;
+            }
+        }
+        Ok(self.page.get(id).copied())
+    }
+}

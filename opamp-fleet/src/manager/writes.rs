@@ -1,0 +1,205 @@
+//! How things reach the store: one writer at a time, batches repeated until it is known what became of them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use opamp_proto::AgentId;
+use opamp_store::{AgentRecord, CommitError, Revision, WriteBatch};
+
+use super::error::StoreFailure;
+use super::state::Newest;
+use super::{FleetManager, Inner};
+
+/// How often a batch is repeated whose outcome is unknown. It carries an idempotency key, so that is harmless.
+const REPEATS: usize = 3;
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+
+/// Audit entries in one batch.
+const AUDIT_BATCH: usize = 1_000;
+
+impl Inner {
+    /// The newest version of a record, written or not.
+    pub(super) async fn record(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
+        if let Some(newest) = self.state().unwritten.get(id) {
+            return Ok(Some(newest.clone()));
+        }
+        let read = self.store.agent(id).await;
+        self.note_outcome(read.as_ref().err().map(ToString::to_string));
+        Ok(read?.map(|record| Newest { record, blob: None }))
+    }
+
+    /// Commits a batch and remembers whether the store works.
+    ///
+    /// A batch whose outcome is unknown is repeated under its idempotency key; without one it gets one.
+    pub(super) async fn commit(&self, mut batch: WriteBatch, key: Option<String>) -> Result<Revision, CommitError> {
+        if let Some(key) = key.or_else(random_key) {
+            batch.idempotency_key(key);
+        }
+        let mut repeats = 0;
+        loop {
+            let outcome = self.store.commit(batch.clone(), None).await;
+            let fault = match &outcome {
+                Err(
+                    error @ (CommitError::Unavailable(_) | CommitError::OutcomeUnknown(_) | CommitError::Closed),
+                ) => Some(error.to_string()),
+                _ => None,
+            };
+            self.note_outcome(fault);
+            match outcome {
+                Err(CommitError::OutcomeUnknown(_)) if repeats < REPEATS => {
+                    repeats += 1;
+                    tokio::time::sleep(REPEAT_AFTER).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Puts a record a call changed into its batch, with what the record refers to and the store may not have.
+    pub(super) fn put_changed(batch: &mut WriteBatch, record: AgentRecord, base: &Newest) {
+        if let Some(blob) = &base.blob {
+            batch.put_blob(blob.clone());
+        }
+        batch.put_agent(record);
+    }
+
+    /// Writes changed records that are due, or all of them. The writer lock is held by the caller.
+    ///
+    /// # Errors
+    /// The store does not take them now; they wait.
+    pub(super) async fn write_records(&self, all: bool) -> Result<(), StoreFailure> {
+        loop {
+            let now = self.now();
+            let Some(batch) = self.state().unwritten.take(now.mono, all) else { return Ok(()) };
+            match self.store.commit(batch, None).await {
+                Ok(_) => {
+                    self.note_outcome(None);
+                    self.state().unwritten.committed();
+                }
+                Err(
+                    error @ (CommitError::BlobMissing(_)
+                    | CommitError::Invalid(_)
+                    | CommitError::Precondition(_)
+                    | CommitError::UidTaken { .. }),
+                ) => {
+                    // The store works, and repeating this is pointless: the good records go alone, the bad one goes.
+                    let given_up = self.state().unwritten.refused(now.mono);
+                    if let Some(record) = given_up {
+                        tracing::error!(agent = %record.id, %error, "the store refuses an agent's record");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changed records cannot be written; they wait");
+                    self.note_outcome(Some(error.to_string()));
+                    self.state().unwritten.failed(now.mono);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Writes the audit entries that wait. The writer lock is held by the caller.
+    pub(super) async fn write_audit(&self) -> Result<(), StoreFailure> {
+        loop {
+            let entries = self.state().audit.oldest(AUDIT_BATCH);
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let count = entries.len();
+            let mut batch = WriteBatch::new();
+            for entry in entries {
+                batch.append_audit(entry);
+            }
+            match self.commit(batch, None).await {
+                Ok(_) => self.state().audit.written(count),
+                Err(CommitError::Invalid(error)) => {
+                    tracing::error!(%error, count, "the store refuses audit entries");
+                    self.state().audit.written(count);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, count, "audit entries cannot be written; they wait");
+                    let until = self.now().mono + self.settings.write_behind.retry_delay;
+                    self.state().audit.failed(until);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Stores where the conversations stand. Everything those conversations said must be in the store before, or a
+    /// restarted server would believe it has what was lost. The writer lock is held by the caller, who has merged
+    /// every change that came before the checkpoints were taken.
+    pub(super) async fn write_checkpoints(&self) -> Result<(), StoreFailure> {
+        self.write_records(true).await?;
+        loop {
+            let batch: Vec<_> = {
+                let state = self.state();
+                if !state.missed.is_empty() {
+                    return Err(StoreFailure::Unavailable("changes of agents wait to be merged".to_owned()));
+                }
+                state.checkpoints.values().take(WriteBatch::CHECKPOINTS_MAX).copied().collect()
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let mut write = WriteBatch::new();
+            write.checkpoints(batch.iter().copied());
+            let written = self.store.commit(write, None).await;
+            self.note_outcome(written.as_ref().err().map(ToString::to_string));
+            written?;
+            let mut state = self.state();
+            for checkpoint in batch {
+                state.checkpoints.remove(&checkpoint.id);
+            }
+        }
+    }
+
+    /// Remembers whether the store did its part last time.
+    pub(super) fn note_outcome(&self, fault: Option<String>) {
+        let mut state = self.state();
+        if state.store_fault.is_some() && fault.is_none() {
+            tracing::info!("the store works again");
+        }
+        state.store_fault = fault;
+    }
+}
+
+impl FleetManager {
+    /// Runs a change to its end, even if the caller stops waiting: a commit cannot be taken back half way, and what
+    /// follows it must follow.
+    pub(super) async fn complete<T, F, R>(&self, change: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(std::sync::Arc<Inner>) -> R,
+        R: Future<Output = T> + Send + 'static,
+    {
+        match tokio::spawn(change(std::sync::Arc::clone(&self.inner))).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down cancels it, and then nobody waits for an answer.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Writes everything that waits: changed records and audit entries.
+    ///
+    /// # Errors
+    /// [`StoreFailure`] if the store does not take them now; they wait further.
+    pub async fn flush(&self) -> Result<(), StoreFailure> {
+        self.complete(|inner| async move {
+            let _writer = inner.writer.lock().await;
+            inner.write_records(true).await?;
+            inner.write_audit().await
+        })
+        .await
+    }
+}
+
+/// A key nobody else has; none if the system has no random numbers, in which case a batch goes without.
+fn random_key() -> Option<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok()?;
+    Some(format!("auto/{}", data_encoding::HEXLOWER.encode(&random)))
+}

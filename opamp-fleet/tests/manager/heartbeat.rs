@@ -1,0 +1,45 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use opamp_fleet::Liveness;
+use opamp_proto::pb;
+use opamp_store::{MemoryStore, Store as _};
+
+use super::support::*;
+
+const AGENTS: u16 = 1_000;
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_of_heartbeats_with_ticking_health_write_nothing_but_checkpoints() {
+    let store = Arc::new(MemoryStore::new());
+    let process = Process::start(store.clone(), &clock()).await;
+    let mut agents: Vec<Agent> = (0..AGENTS).map(Agent::new).collect();
+    for agent in &mut agents {
+        agent.connect(&process).await;
+    }
+    process.settle().await;
+    let before = store.stats();
+    assert!(before.rows_written >= u64::from(AGENTS), "every record was written once");
+
+    for round in 0..20 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        for agent in &mut agents {
+            agent.health = health(true, 1_000_000 + round);
+            let report = pb::AgentToServer { health: Some(agent.health.clone()), ..agent.bare() };
+            agent.send(&process, report).await;
+        }
+    }
+    process.settle().await;
+    let after = store.stats();
+    assert_eq!(after.rows_written, before.rows_written, "no row is written per heartbeat");
+    let checkpoints = after.checkpoint_rows_written - before.checkpoint_rows_written;
+    assert!((8..=12).contains(&checkpoints), "{checkpoints} packed rows in ten minutes");
+    assert!(after.checkpoints_written - before.checkpoints_written >= 8 * u64::from(AGENTS));
+
+    let stats = process.manager.stats();
+    assert_eq!(stats.by_liveness[&Liveness::Connected], u64::from(AGENTS));
+    let last_seen = process.detail(&uid(7)).await.summary.last_seen.unwrap();
+    assert!(process.now().0 - last_seen.0 < 10_000, "heartbeats refresh the last sign of life");
+    assert!(agents.iter().all(|agent| agent.asked == 0));
+    process.stop().await;
+}

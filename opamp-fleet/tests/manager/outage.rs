@@ -1,0 +1,293 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use opamp_fleet::manager::{AgentError, AssignError, NotReady, StoreFailure};
+use opamp_fleet::{Drift, Health, Liveness};
+use opamp_proto::pb::RemoteConfigStatuses::Applied;
+use opamp_proto::{AgentId, InstanceUid, pb};
+use opamp_store::*;
+
+use super::support::*;
+
+/// A store that stops working on demand.
+struct Flaky {
+    store: MemoryStore,
+    mode: AtomicU8,
+}
+
+const WORKS: u8 = 0;
+const DOWN: u8 = 1;
+/// Writes, and then says that it does not know whether it did; once.
+const FORGETS: u8 = 2;
+
+impl Flaky {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { store: MemoryStore::new(), mode: AtomicU8::new(WORKS) })
+    }
+
+    fn set(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+
+    fn is_down(&self) -> bool {
+        self.mode.load(Ordering::SeqCst) == DOWN
+    }
+
+    fn read<'a, T: Send + 'a>(
+        &'a self,
+        read: BoxFuture<'a, Result<T, ReadError>>,
+    ) -> BoxFuture<'a, Result<T, ReadError>> {
+        if self.is_down() { Box::pin(async { Err(ReadError::Unavailable(fault())) }) } else { read }
+    }
+}
+
+fn fault() -> StorageFault {
+    StorageFault { kind: FaultKind::Io, detail: "unplugged".to_owned() }
+}
+
+impl Store for Flaky {
+    fn commit(&self, batch: WriteBatch, fence: Option<Fence>) -> BoxFuture<'_, Result<Revision, CommitError>> {
+        if self.is_down() {
+            return Box::pin(async { Err(CommitError::Unavailable(fault())) });
+        }
+        let forgets = self.mode.compare_exchange(FORGETS, WORKS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        Box::pin(async move {
+            let revision = self.store.commit(batch, fence).await?;
+            if forgets { Err(CommitError::OutcomeUnknown(fault())) } else { Ok(revision) }
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<(), Unhealthy>> {
+        if self.is_down() {
+            return Box::pin(async { Err(Unhealthy::NotReadable(fault())) });
+        }
+        self.store.health()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.store.close()
+    }
+}
+
+impl AgentStore for Flaky {
+    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
+        self.read(self.store.agent(id))
+    }
+    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
+        self.read(self.store.agent_by_uid(uid))
+    }
+    fn agents(
+        &self,
+        after: Option<AgentId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<AgentRecord, AgentId>, ReadError>> {
+        self.read(self.store.agents(after, limit))
+    }
+    fn changed_since(&self, revision: Revision, limit: usize) -> BoxFuture<'_, Result<Changes, ReadError>> {
+        self.read(self.store.changed_since(revision, limit))
+    }
+    fn checkpoints(
+        &self,
+        after: Option<AgentId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<Checkpoint, AgentId>, ReadError>> {
+        self.read(self.store.checkpoints(after, limit))
+    }
+}
+
+impl BlobStore for Flaky {
+    fn blob(&self, id: &BlobId) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        self.read(self.store.blob(id))
+    }
+    fn unreferenced_blobs(
+        &self,
+        after: Option<BlobId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<BlobId, BlobId>, ReadError>> {
+        self.read(self.store.unreferenced_blobs(after, limit))
+    }
+}
+
+impl ConfigStore for Flaky {
+    fn config_names(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<String, String>, ReadError>> {
+        self.read(self.store.config_names(after, limit))
+    }
+    fn versions(&self, config: &str) -> BoxFuture<'_, Result<Vec<ConfigVersion>, ReadError>> {
+        self.read(self.store.versions(config))
+    }
+    fn version(&self, config: &str, version: u32) -> BoxFuture<'_, Result<Option<ConfigVersion>, ReadError>> {
+        self.read(self.store.version(config, version))
+    }
+}
+
+impl AuditLog for Flaky {
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Page<AuditEntry, u64>, ReadError>> {
+        self.read(self.store.audit(query))
+    }
+    fn verify(&self) -> BoxFuture<'_, Result<AuditReport, ReadError>> {
+        self.read(self.store.verify())
+    }
+}
+
+impl CredentialStore for Flaky {
+    fn token(&self, id: &str) -> BoxFuture<'_, Result<Option<ApiToken>, ReadError>> {
+        self.read(self.store.token(id))
+    }
+    fn token_by_secret_hash(&self, secret: &[u8; 32]) -> BoxFuture<'_, Result<Option<ApiToken>, ReadError>> {
+        self.read(self.store.token_by_secret_hash(secret))
+    }
+    fn tokens(&self) -> BoxFuture<'_, Result<Vec<ApiToken>, ReadError>> {
+        self.read(self.store.tokens())
+    }
+}
+
+impl LeaseStore for Flaky {
+    fn acquire(&self, role: &str, holder: &str, ttl: Duration) -> BoxFuture<'_, Result<Acquired, LeaseError>> {
+        self.store.acquire(role, holder, ttl)
+    }
+    fn renew(&self, lease: &Lease, ttl: Duration) -> BoxFuture<'_, Result<Lease, LeaseError>> {
+        self.store.renew(lease, ttl)
+    }
+    fn release(&self, lease: &Lease) -> BoxFuture<'_, Result<(), LeaseError>> {
+        self.store.release(lease)
+    }
+    fn lease(&self, role: &str) -> BoxFuture<'_, Result<Option<Lease>, ReadError>> {
+        self.store.lease(role)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_stay_connected_while_the_store_is_down_and_nothing_of_it_is_lost() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agents: Vec<Agent> = (0..10).map(Agent::new).collect();
+    for agent in &mut agents {
+        agent.connect(&process).await;
+    }
+    process.settle().await;
+    let version = process.publish("edge", "a: 1").await;
+    let id = process.id(&agents[0].uid);
+    process.manager.assign(&operator(), &id, "edge", version, None).await.unwrap();
+    assert_eq!(process.manager.ready().await, Ok(()));
+
+    store.set(DOWN);
+    // What was committed before is still offered, and what agents say is still seen.
+    let offer = agents[0].heartbeat(&process).await.remote_config.expect("offered");
+    agents[0].report(&process, &offer, Applied, "").await;
+    for round in 0..20 {
+        for agent in &mut agents[1..6] {
+            agent.health = health(round % 2 == 0, round);
+            let report = pb::AgentToServer { health: Some(agent.health.clone()), ..agent.bare() };
+            agent.send(&process, report).await;
+        }
+        agents[9].heartbeat(&process).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    agents[7].goodbye(&process).await;
+    let mut newcomer = Agent::new(50);
+    newcomer.connect(&process).await;
+    process.settle().await;
+    let stats = process.manager.stats();
+    assert_eq!(stats.registered, 11, "an agent that comes now is in the inventory");
+    assert_eq!(stats.by_health[&Health::Unhealthy], 5);
+    assert_eq!(stats.by_liveness[&Liveness::Disconnected], 1);
+    let waiting = stats.records_waiting + stats.changes_waiting;
+    assert!((7..=11).contains(&waiting), "{waiting} changes wait: at most one for each agent");
+    assert!(matches!(process.manager.ready().await, Err(NotReady::Store(reason)) if reason.contains("unplugged")));
+
+    store.set(WORKS);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(process.manager.ready().await, Ok(()));
+    let stats = process.manager.stats();
+    assert_eq!((stats.records_waiting, stats.changes_waiting), (0, 0));
+    assert_eq!(stats.by_drift[&Drift::InSync], 1);
+    for agent in &agents {
+        let stored = store.agent(&process.id(&agent.uid)).await.unwrap().unwrap();
+        let healthy = stored.parts.health.map(|bytes| opamp_proto::material::health_summary(&bytes).healthy);
+        assert_eq!(healthy, Some(agent.health.healthy));
+    }
+    let gone = process.detail(&agents[7].uid).await.connection.unwrap();
+    assert!(gone.graceful);
+    assert!(store.agent(&process.id(&newcomer.uid)).await.unwrap().is_some());
+    assert_eq!(process.audit("agent.first_seen").await.len(), 11);
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_change_something_are_refused_while_the_store_is_down() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let (manager, actor, id) = (&process.manager, operator(), process.id(&agent.uid));
+    let version = process.publish("edge", "a: 1").await;
+    store.set(DOWN);
+
+    let assigned = manager.assign(&actor, &id, "edge", version, None).await;
+    assert!(matches!(assigned, Err(AssignError::Store(StoreFailure::Unavailable(_)))), "{assigned:?}");
+    let labelled = manager.set_labels(&actor, &id, [("a".to_owned(), "b".to_owned())].into()).await;
+    assert!(matches!(labelled, Err(AgentError::Store(StoreFailure::Unavailable(_)))), "{labelled:?}");
+    let deleted = manager.delete_agent(&actor, &id).await;
+    assert!(matches!(deleted, Err(AgentError::Store(StoreFailure::Unavailable(_)))), "{deleted:?}");
+    assert!(matches!(manager.agent(&id).await, Err(StoreFailure::Unavailable(_))));
+    assert!(manager.create_config(&actor, "new", files(&[("", "x")]), "").await.is_err());
+    assert!(manager.flush().await.is_ok(), "nothing waits");
+    assert_eq!(manager.agents(&process.everyone()).items.len(), 1, "the inventory is in memory");
+    assert_eq!(agent.heartbeat(&process).await.remote_config, None, "what is not committed is not offered");
+
+    assert!(manager.ready().await.is_err());
+
+    store.set(WORKS);
+    assert_eq!(manager.ready().await, Ok(()), "it need not be tried to be believed");
+    assert!(manager.assign(&actor, &id, "edge", version, None).await.is_ok());
+    assert!(agent.heartbeat(&process).await.remote_config.is_some());
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_of_unknown_outcome_is_repeated_and_counts_once() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let version = process.publish("edge", "a: 1").await;
+    let id = process.id(&agent.uid);
+    store.set(FORGETS);
+    let assigned = process.manager.assign(&operator(), &id, "edge", version, None).await.unwrap();
+    assert_eq!((assigned.replayed, assigned.desired.unwrap().generation), (false, 1));
+    assert_eq!(process.audit("agent.assign").await.len(), 1);
+    assert!(agent.heartbeat(&process).await.remote_config.is_some());
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_completed_even_if_its_caller_stops_waiting() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let version = process.publish("edge", "a: 1").await;
+    let id = process.id(&agent.uid);
+    // The first try takes a pause, in which the caller leaves.
+    store.set(FORGETS);
+    let actor = operator();
+    let impatient = process.manager.assign(&actor, &id, "edge", version, None);
+    assert!(tokio::time::timeout(Duration::from_millis(10), impatient).await.is_err());
+    process.settle().await;
+    assert!(agent.heartbeat(&process).await.remote_config.is_some(), "what was committed is offered");
+    process.stop().await;
+}

@@ -1,0 +1,266 @@
+//! The one thing that writes: a bounded, atomic batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use opamp_proto::{AgentId, InstanceUid};
+
+use crate::{
+    AgentRecord, ApiToken, BlobId, Checkpoint, CommitError, ConfigVersion, InvalidWrite, NewAuditEntry,
+    Revision,
+};
+
+/// Changes over any aggregates that land together or not at all.
+///
+/// A batch says what the state shall be afterwards, so the order of calls does not matter; two changes of the same key
+/// leave the last. Preconditions are judged on the state before the batch.
+///
+/// ```
+/// use bytes::Bytes;
+/// use opamp_store::WriteBatch;
+///
+/// let mut batch = WriteBatch::new();
+/// let blob = batch.put_blob(Bytes::from_static(b"receivers: {}"));
+/// batch.idempotency_key("import-42".into());
+/// assert_eq!(blob, opamp_store::BlobId::of(b"receivers: {}"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WriteBatch {
+    contents: BatchContents,
+    weight: usize,
+}
+
+impl WriteBatch {
+    /// The most changes and preconditions one batch can carry, checkpoints aside.
+    pub const OPS_MAX: usize = 4_096;
+    /// The most bytes one batch can carry, records counted roughly: 64 MiB.
+    pub const BYTES_MAX: usize = 64 << 20;
+    /// The most checkpoints one batch can carry.
+    pub const CHECKPOINTS_MAX: usize = 65_536;
+    /// The longest idempotency key, name of a config or id of a token, in bytes.
+    pub const NAME_BYTES_MAX: usize = 255;
+
+    /// An empty batch. Committing one changes nothing, but its preconditions and fence are judged.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition; the batch is refused as a whole when it does not hold.
+    pub fn require(&mut self, precondition: Precondition) -> &mut Self {
+        self.contents.preconditions.push(precondition);
+        self
+    }
+
+    /// Inserts or replaces an agent's record.
+    pub fn put_agent(&mut self, record: AgentRecord) -> &mut Self {
+        self.weight += record.weight();
+        self.contents.agents.insert(record.id, Some(record));
+        self
+    }
+
+    /// Deletes an agent's record and checkpoint. An absent one is no error.
+    pub fn delete_agent(&mut self, id: AgentId) -> &mut Self {
+        self.contents.agents.insert(id, None);
+        self
+    }
+
+    /// Replaces checkpoints. Those of agents without a record are dropped.
+    pub fn checkpoints(&mut self, checkpoints: impl IntoIterator<Item = Checkpoint>) -> &mut Self {
+        self.contents
+            .checkpoints
+            .extend(checkpoints.into_iter().map(|checkpoint| (checkpoint.id, checkpoint)));
+        self
+    }
+
+    /// Stores bytes under their content address. Bytes that are there already cost nothing but the comparison.
+    pub fn put_blob(&mut self, bytes: Bytes) -> BlobId {
+        let id = BlobId::of(&bytes);
+        self.put_identified_blob(id, bytes);
+        id
+    }
+
+    /// Deletes a blob, unless something refers to it when the batch is committed or the batch itself puts it: then it
+    /// stays, and that is no error.
+    pub fn delete_blob_if_unreferenced(&mut self, id: BlobId) -> &mut Self {
+        self.contents.blob_deletions.insert(id);
+        self
+    }
+
+    /// Inserts or replaces a config version. A published one can only be archived.
+    pub fn put_config_version(&mut self, version: ConfigVersion) -> &mut Self {
+        self.weight += 512 + version.comment.len();
+        self.contents.config_versions.insert((version.config.clone(), version.version), version);
+        self
+    }
+
+    /// Inserts or replaces an API token.
+    pub fn put_token(&mut self, token: ApiToken) -> &mut Self {
+        self.weight += 256 + token.name.len();
+        self.contents.tokens.insert(token.id.clone(), token);
+        self
+    }
+
+    /// Appends to the audit log; entries of one batch keep their order.
+    pub fn append_audit(&mut self, entry: NewAuditEntry) -> &mut Self {
+        self.weight += entry.weight();
+        self.contents.audit.push(entry);
+        self
+    }
+
+    /// Makes repetition harmless: a batch whose key was committed before changes nothing and answers the revision of
+    /// the first. A store remembers at least the last [`BatchContents::KEYS_KEPT`] keys.
+    pub fn idempotency_key(&mut self, key: String) -> &mut Self {
+        self.contents.idempotency_key = Some(key);
+        self
+    }
+
+    /// Changes and preconditions so far, checkpoints aside.
+    pub fn ops(&self) -> usize {
+        let c = &self.contents;
+        c.preconditions.len()
+            + c.agents.len()
+            + c.blobs.len()
+            + c.blob_deletions.len()
+            + c.config_versions.len()
+            + c.tokens.len()
+            + c.audit.len()
+    }
+
+    /// Bytes so far, records counted roughly.
+    pub fn bytes(&self) -> usize {
+        self.weight
+    }
+
+    /// Whether there is nothing in it at all.
+    pub fn is_empty(&self) -> bool {
+        self.ops() == 0 && self.contents.checkpoints.is_empty()
+    }
+
+    /// Checks all bounds and hands the contents to a store.
+    pub fn into_contents(self) -> Result<BatchContents, CommitError> {
+        within("changes in a batch", Self::OPS_MAX, self.ops())?;
+        within("bytes in a batch", Self::BYTES_MAX, self.weight)?;
+        within("checkpoints in a batch", Self::CHECKPOINTS_MAX, self.contents.checkpoints.len())?;
+        if let Some(key) = &self.contents.idempotency_key {
+            name_fits("length of an idempotency key", key)?;
+        }
+        for version in self.contents.config_versions.values() {
+            name_fits("length of a config name", &version.config)?;
+            in_range("config version", 1, ConfigVersion::VERSION_MAX.into(), version.version.into())?;
+        }
+        for token in self.contents.tokens.values() {
+            name_fits("length of a token id", &token.id)?;
+        }
+        Ok(self.contents)
+    }
+
+    pub(crate) fn put_identified_blob(&mut self, id: BlobId, bytes: Bytes) {
+        self.weight += 64 + bytes.len();
+        self.contents.blobs.insert(id, bytes);
+    }
+}
+
+/// The contents of a batch, for those who implement a store.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct BatchContents {
+    /// Conditions on the state before.
+    pub preconditions: Vec<Precondition>,
+    /// Agents to put, or with `None` to delete.
+    pub agents: BTreeMap<AgentId, Option<AgentRecord>>,
+    /// Checkpoints to replace.
+    pub checkpoints: BTreeMap<AgentId, Checkpoint>,
+    /// Blobs to put.
+    pub blobs: BTreeMap<BlobId, Bytes>,
+    /// Blobs to delete if nothing refers to them after the batch.
+    pub blob_deletions: BTreeSet<BlobId>,
+    /// Config versions to put, by name and version.
+    pub config_versions: BTreeMap<(String, u32), ConfigVersion>,
+    /// Tokens to put, by id.
+    pub tokens: BTreeMap<String, ApiToken>,
+    /// Audit entries to append, in order.
+    pub audit: Vec<NewAuditEntry>,
+    /// The key under which a repetition is recognised.
+    pub idempotency_key: Option<String>,
+}
+
+impl BatchContents {
+    /// How many of the last idempotency keys a store remembers at least.
+    pub const KEYS_KEPT: u64 = 65_536;
+
+    /// Whether there is nothing but checkpoints: such a batch makes no new revision.
+    pub fn only_checkpoints(&self) -> bool {
+        self.agents.is_empty()
+            && self.blobs.is_empty()
+            && self.blob_deletions.is_empty()
+            && self.config_versions.is_empty()
+            && self.tokens.is_empty()
+            && self.audit.is_empty()
+            && self.idempotency_key.is_none()
+    }
+}
+
+/// A condition on the state before a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precondition {
+    /// There is no record with this id.
+    AgentAbsent(AgentId),
+    /// There is a record with this id, last written at this revision.
+    AgentAt(AgentId, Revision),
+    /// There is no such version.
+    ConfigVersionAbsent {
+        /// Name of the config.
+        config: String,
+        /// The version.
+        version: u32,
+    },
+    /// There is such a version, last written at this revision.
+    ConfigVersionAt {
+        /// Name of the config.
+        config: String,
+        /// The version.
+        version: u32,
+        /// When it was written last.
+        revision: Revision,
+    },
+    /// There is no token with this id.
+    TokenAbsent(String),
+    /// No agent's record has this uid.
+    UidFree(InstanceUid),
+}
+
+impl fmt::Display for Precondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AgentAbsent(id) => write!(f, "agent {id} must not exist"),
+            Self::AgentAt(id, revision) => write!(f, "agent {id} must be at revision {revision}"),
+            Self::ConfigVersionAbsent { config, version } => {
+                write!(f, "version {version} of config {config} must not exist")
+            }
+            Self::ConfigVersionAt { config, version, revision } => {
+                write!(f, "version {version} of config {config} must be at revision {revision}")
+            }
+            Self::TokenAbsent(id) => write!(f, "token {id} must not exist"),
+            Self::UidFree(uid) => write!(f, "instance uid {uid} must be free"),
+        }
+    }
+}
+
+/// Refuses names that are empty or too long.
+pub(crate) fn name_fits(what: &'static str, name: &str) -> Result<(), InvalidWrite> {
+    in_range(what, 1, WriteBatch::NAME_BYTES_MAX as u64, name.len() as u64)
+}
+
+fn in_range(what: &'static str, min: u64, max: u64, actual: u64) -> Result<(), InvalidWrite> {
+    if (min..=max).contains(&actual) {
+        Ok(())
+    } else {
+        Err(InvalidWrite::OutOfRange { what, min, max, actual })
+    }
+}
+
+fn within(what: &'static str, limit: usize, actual: usize) -> Result<(), InvalidWrite> {
+    if actual <= limit { Ok(()) } else { Err(InvalidWrite::TooLarge { what, limit, actual }) }
+}

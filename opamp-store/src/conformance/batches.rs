@@ -1,0 +1,166 @@
+//! [`Store::commit`]: preconditions, idempotency keys, fences, references.
+
+use std::time::Duration;
+
+use futures::future::join;
+
+use super::Location;
+use super::fixtures::*;
+use crate::{Acquired, CommitError, Fence, Precondition, Revision, WriteBatch};
+
+/// `commit`, clause 5.
+pub async fn each_precondition_is_judged(location: &impl Location) {
+    let store = location.open().await;
+    let at = commit(&*store, |batch| {
+        batch.put_blob(bytes(1));
+        batch.put_agent(agent(1)).put_config_version(version("edge", 1, 1)).put_token(token("a", 1));
+    })
+    .await;
+    let absent = |config: &str, version| Precondition::ConfigVersionAbsent { config: config.into(), version };
+    let version_at =
+        |version, revision| Precondition::ConfigVersionAt { config: "edge".into(), version, revision };
+    let cases = [
+        (Precondition::AgentAbsent(agent_id(2)), Precondition::AgentAbsent(agent_id(1))),
+        (Precondition::AgentAt(agent_id(1), at), Precondition::AgentAt(agent_id(1), at.next())),
+        (Precondition::AgentAt(agent_id(1), at), Precondition::AgentAt(agent_id(2), at)),
+        (Precondition::UidFree(uid(2)), Precondition::UidFree(uid(1))),
+        (absent("edge", 2), absent("edge", 1)),
+        (absent("core", 1), absent("edge", 1)),
+        (version_at(1, at), version_at(1, Revision(0))),
+        (version_at(1, at), version_at(2, at)),
+        (Precondition::TokenAbsent("b".into()), Precondition::TokenAbsent("a".into())),
+    ];
+    for (holds, fails) in cases {
+        commit(&*store, |batch| {
+            batch.require(holds.clone());
+        })
+        .await;
+        let error = refused(&*store, |batch| {
+            batch.require(holds).require(fails.clone());
+        })
+        .await;
+        assert_eq!(error, CommitError::Precondition(fails));
+    }
+    // The state before counts, not what the batch itself brings.
+    commit(&*store, |batch| {
+        batch.put_agent(agent(2)).require(Precondition::AgentAbsent(agent_id(2)));
+    })
+    .await;
+    let uid_of_two = Precondition::UidFree(uid(2));
+    let error = refused(&*store, |batch| {
+        batch.delete_agent(agent_id(2)).require(uid_of_two.clone());
+    })
+    .await;
+    assert_eq!(error, CommitError::Precondition(uid_of_two));
+}
+
+/// `commit`, clause 8.
+pub async fn a_replayed_key_answers_the_first_revision(location: &impl Location) {
+    let (one, other) = (location.open().await, location.open().await);
+    let assign = |batch: &mut WriteBatch| {
+        batch.require(Precondition::AgentAbsent(agent_id(1)));
+        batch.put_agent(agent(1)).append_audit(audit("a", 1)).idempotency_key("assign-1".into());
+    };
+    let first = commit(&*one, assign).await;
+    put_agents(&*one, [2]).await;
+    let stale = Some(Fence { role: "leader".into(), epoch: 7 });
+    assert_eq!(commit(&*one, assign).await, first);
+    assert_eq!(commit(&*other, assign).await, first);
+    assert_eq!(one.commit(batch(assign), stale).await, Ok(first));
+    // Another batch under the same key changes nothing either.
+    let misuse = |batch: &mut WriteBatch| {
+        batch.delete_agent(agent_id(2)).checkpoints([checkpoint(1, 9)]).idempotency_key("assign-1".into());
+    };
+    assert_eq!(commit(&*one, misuse).await, first);
+    assert!(one.agent(&agent_id(2)).await.unwrap().is_some());
+    assert!(one.checkpoints(None, 10).await.unwrap().items.is_empty());
+    assert_eq!(one.verify().await.unwrap().entries, 1);
+    // Two at the same time as well.
+    let both = |batch: &mut WriteBatch| {
+        batch.append_audit(audit("a", 2)).idempotency_key("assign-2".into());
+    };
+    let (left, right) = join(commit(&*one, both), commit(&*other, both)).await;
+    assert_eq!(left, right);
+    assert_eq!(one.verify().await.unwrap().entries, 2);
+}
+
+/// `commit`, clause 9.
+pub async fn a_failed_commit_leaves_its_key_free(location: &impl Location) {
+    let store = location.open().await;
+    put_agents(&*store, [1]).await;
+    let key = |batch: &mut WriteBatch| {
+        batch.put_agent(agent(2)).idempotency_key("once".into());
+    };
+    refused(&*store, |batch| {
+        key(batch);
+        batch.require(Precondition::AgentAbsent(agent_id(1)));
+    })
+    .await;
+    let before = revision(&*store).await;
+    assert_eq!(commit(&*store, key).await, before.next());
+    assert!(store.agent(&agent_id(2)).await.unwrap().is_some());
+}
+
+/// `commit`, clause 11.
+pub async fn a_stale_fence_is_refused(location: &impl Location) {
+    let (old, new) = (location.open().await, location.open().await);
+    let fence = |epoch| Some(Fence { role: "leader".into(), epoch });
+    let put = |number| {
+        batch(|batch| {
+            batch.put_agent(agent(number));
+        })
+    };
+    let stale =
+        |presented, current| Err(CommitError::StaleFence { role: "leader".into(), presented, current });
+    assert_eq!(old.commit(put(1), fence(0)).await, stale(0, 0));
+    assert_eq!(old.commit(put(1), fence(1)).await, stale(1, 0));
+
+    // A leader whose lease has ended may write until another one takes over.
+    let Acquired::Mine(lease) = old.acquire("leader", "old", Duration::ZERO).await.unwrap() else {
+        panic!("taken")
+    };
+    assert_eq!(lease.fence(), fence(1).unwrap());
+    old.commit(put(1), fence(1)).await.unwrap();
+    let Acquired::Mine(lease) = new.acquire("leader", "new", LONG).await.unwrap() else { panic!("taken") };
+    assert_eq!(lease.epoch, 2);
+    assert_eq!(old.commit(put(2), fence(1)).await, stale(1, 2));
+    assert_eq!(old.commit(WriteBatch::new(), fence(1)).await, stale(1, 2));
+    assert_eq!(old.agent(&agent_id(2)).await.unwrap(), None);
+    new.commit(put(2), fence(2)).await.unwrap();
+    assert_eq!(new.commit(put(3), fence(3)).await, stale(3, 2));
+    // Roles are independent of each other.
+    let other = Some(Fence { role: "sweeper".into(), epoch: 2 });
+    let refused = new.commit(put(3), other).await;
+    assert_eq!(refused, Err(CommitError::StaleFence { role: "sweeper".into(), presented: 2, current: 0 }));
+}
+
+/// `commit`, clause 12.
+pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) {
+    let store = location.open().await;
+    let missing = Some(blob_id(1));
+    let references: [fn(&mut WriteBatch); 4] = [
+        |batch| {
+            batch.put_agent(crate::AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
+        },
+        |batch| {
+            batch.put_agent(crate::AgentRecord { desired: Some(desired(1)), ..agent(2) });
+        },
+        |batch| {
+            batch.put_agent(crate::AgentRecord { desired_history: vec![desired(1)], ..agent(3) });
+        },
+        |batch| {
+            batch.put_config_version(version("edge", 1, 1));
+        },
+    ];
+    for refer in references {
+        assert_eq!(Some(refused(&*store, refer).await), missing.map(CommitError::BlobMissing));
+    }
+    for refer in references {
+        commit(&*store, |batch| {
+            refer(batch);
+            batch.put_blob(bytes(1));
+        })
+        .await;
+        commit(&*store, refer).await;
+    }
+}

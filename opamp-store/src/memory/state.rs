@@ -1,0 +1,209 @@
+//! What a memory store holds, and how a batch changes it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+use opamp_proto::{AgentId, InstanceUid};
+
+use crate::judge::{Existing, ExistingVersion, Wanted, judge};
+use crate::{
+    AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, BlobPins, ChainHead, Checkpoint, CommitError,
+    ConfigVersion, Fence, Lease, NewAuditEntry, Revision,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) revision: Revision,
+    pub(super) agents: BTreeMap<AgentId, AgentRecord>,
+    pub(super) uids: HashMap<InstanceUid, AgentId>,
+    pub(super) by_revision: BTreeSet<(Revision, AgentId)>,
+    pub(super) checkpoints: BTreeMap<AgentId, Checkpoint>,
+    pub(super) blobs: BTreeMap<BlobId, Bytes>,
+    pub(super) versions: BTreeMap<(String, u32), ConfigVersion>,
+    pub(super) tokens: BTreeMap<String, ApiToken>,
+    pub(super) secrets: HashMap<[u8; 32], String>,
+    pub(super) audit: Vec<AuditEntry>,
+    pub(super) chains: BTreeMap<String, ChainHead>,
+    pub(super) leases: BTreeMap<String, Lease>,
+    pins: HashMap<AgentId, BlobPins>,
+    /// How many records and versions refer to a blob; absent for none.
+    references: HashMap<BlobId, u64>,
+    keys: HashMap<String, Revision>,
+    keys_by_age: VecDeque<String>,
+}
+
+/// What became of an accepted batch.
+pub(super) enum Outcome {
+    /// It changed something.
+    Applied {
+        /// Where the change can be seen.
+        revision: Revision,
+        /// Records written or deleted.
+        records: u64,
+        /// Checkpoints written.
+        checkpoints: u64,
+    },
+    /// It was empty or a replay.
+    Unchanged(Revision),
+}
+
+impl State {
+    pub(super) fn commit(
+        &mut self,
+        contents: BatchContents,
+        fence: Option<&Fence>,
+    ) -> Result<Outcome, CommitError> {
+        if let Some(first) = contents.idempotency_key.as_ref().and_then(|key| self.keys.get(key)) {
+            return Ok(Outcome::Unchanged(*first));
+        }
+        let wanted = Wanted::by(&contents);
+        judge(&contents, &wanted, &self.existing(&wanted, fence), fence)?;
+        Ok(self.apply(contents))
+    }
+
+    pub(super) fn is_referenced(&self, id: &BlobId) -> bool {
+        self.references.contains_key(id)
+    }
+
+    fn existing(&self, wanted: &Wanted, fence: Option<&Fence>) -> Existing {
+        let epoch = fence.and_then(|fence| self.leases.get(&fence.role)).map_or(0, |lease| lease.epoch);
+        Existing {
+            agents: wanted
+                .agents
+                .iter()
+                .filter_map(|id| Some((*id, self.agents.get(id)?.revision)))
+                .collect(),
+            uid_owners: wanted.uids.iter().filter_map(|uid| Some((*uid, *self.uids.get(uid)?))).collect(),
+            versions: wanted
+                .versions
+                .iter()
+                .filter_map(|key| Some((key.clone(), ExistingVersion::of(self.versions.get(key)?))))
+                .collect(),
+            tokens: wanted.tokens.iter().filter(|id| self.tokens.contains_key(*id)).cloned().collect(),
+            token_count: self.tokens.len(),
+            secret_owners: wanted
+                .secrets
+                .iter()
+                .filter_map(|secret| Some((*secret, self.secrets.get(secret)?.clone())))
+                .collect(),
+            blobs: wanted.blobs.iter().filter(|id| self.blobs.contains_key(*id)).copied().collect(),
+            epoch,
+        }
+    }
+
+    /// Applies a batch that was judged: nothing here can fail.
+    fn apply(&mut self, contents: BatchContents) -> Outcome {
+        let makes_revision = !contents.only_checkpoints();
+        if !makes_revision && contents.checkpoints.is_empty() {
+            return Outcome::Unchanged(self.revision);
+        }
+        if makes_revision {
+            self.revision = self.revision.next();
+        }
+        let mut records = u64::from(makes_revision);
+        for (id, bytes) in &contents.blobs {
+            records += u64::from(self.blobs.insert(*id, bytes.clone()).is_none());
+        }
+        for (id, record) in contents.agents {
+            records += u64::from(record.is_some());
+            self.put_agent(id, record);
+        }
+        let known = contents.checkpoints.into_iter().filter(|(id, _)| self.agents.contains_key(id));
+        let known: Vec<_> = known.collect();
+        let checkpoints = known.len() as u64;
+        self.checkpoints.extend(known);
+        for (key, mut version) in contents.config_versions {
+            records += 1;
+            version.revision = self.revision;
+            self.refer([version.blob]);
+            if let Some(before) = self.versions.insert(key, version) {
+                self.unrefer([before.blob]);
+            }
+        }
+        records += contents.tokens.len() as u64 + contents.audit.len() as u64;
+        self.put_tokens(contents.tokens);
+        for entry in contents.audit {
+            self.append(entry);
+        }
+        for id in contents.blob_deletions {
+            if !self.is_referenced(&id) && !contents.blobs.contains_key(&id) {
+                records += u64::from(self.blobs.remove(&id).is_some());
+            }
+        }
+        if let Some(key) = contents.idempotency_key {
+            records += 1;
+            self.remember(key);
+        }
+        Outcome::Applied { revision: self.revision, records, checkpoints }
+    }
+
+    fn put_agent(&mut self, id: AgentId, record: Option<AgentRecord>) {
+        if let Some(before) = self.agents.remove(&id) {
+            // Another record of the same batch may already have taken the uid over.
+            if self.uids.get(&before.uid) == Some(&id) {
+                self.uids.remove(&before.uid);
+            }
+            self.by_revision.remove(&(before.revision, id));
+        }
+        let pins_before = self.pins.remove(&id).unwrap_or_default();
+        let Some(mut record) = record else {
+            self.checkpoints.remove(&id);
+            self.unrefer(pins_before.blobs);
+            return;
+        };
+        record.revision = self.revision;
+        let pins = BlobPins::of(&record, pins_before.known_good.as_ref());
+        self.refer(pins.blobs.iter().copied());
+        self.unrefer(pins_before.blobs);
+        self.pins.insert(id, pins);
+        self.uids.insert(record.uid, id);
+        self.by_revision.insert((self.revision, id));
+        self.agents.insert(id, record);
+    }
+
+    fn put_tokens(&mut self, tokens: BTreeMap<String, ApiToken>) {
+        for id in tokens.keys() {
+            if let Some(before) = self.tokens.remove(id) {
+                self.secrets.remove(&before.secret_sha256);
+            }
+        }
+        self.secrets.extend(tokens.iter().map(|(id, token)| (token.secret_sha256, id.clone())));
+        self.tokens.extend(tokens);
+    }
+
+    fn append(&mut self, new: NewAuditEntry) {
+        let seq = self.audit.len() as u64 + 1;
+        let head = self.chains.get(&new.writer).copied().unwrap_or_default();
+        let entry = AuditEntry::seal(new, seq, head.hash);
+        let head = ChainHead { length: head.length + 1, seq, hash: entry.hash };
+        self.chains.insert(entry.writer.clone(), head);
+        self.audit.push(entry);
+    }
+
+    fn remember(&mut self, key: String) {
+        self.keys_by_age.push_back(key.clone());
+        self.keys.insert(key, self.revision);
+        if self.keys_by_age.len() as u64 > BatchContents::KEYS_KEPT
+            && let Some(oldest) = self.keys_by_age.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+    }
+
+    fn refer(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
+        for blob in blobs {
+            *self.references.entry(blob).or_default() += 1;
+        }
+    }
+
+    fn unrefer(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
+        for blob in blobs {
+            if let Some(count) = self.references.get_mut(&blob) {
+                *count -= 1;
+                if *count == 0 {
+                    self.references.remove(&blob);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Which blobs an agent's record keeps alive.
+
+use std::collections::BTreeSet;
+
+use opamp_proto::ConfigHash;
+
+use crate::{AgentRecord, BlobId};
+
+/// The blobs one record refers to: desired config, history, effective config and last known good.
+///
+/// The record names its last known good config by hash only. The blob is that of the desired or earlier desired config
+/// with this hash; once found it stays pinned while the hash stays, even when the history has moved on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobPins {
+    /// All of them.
+    pub blobs: BTreeSet<BlobId>,
+    /// The last known good config and its blob, as far as known.
+    pub known_good: Option<(ConfigHash, BlobId)>,
+}
+
+impl BlobPins {
+    /// The pins of `record`, whose former version had the last known good blob `known_good`.
+    pub fn of(record: &AgentRecord, known_good: Option<&(ConfigHash, BlobId)>) -> Self {
+        let assigned = || record.desired.iter().chain(record.desired_history.iter().rev());
+        let known_good = record.last_known_good.as_ref().and_then(|hash| {
+            let assigned = assigned().find(|assigned| assigned.hash == *hash).map(|assigned| assigned.blob);
+            let blob =
+                assigned.or_else(|| known_good.filter(|known| known.0 == *hash).map(|known| known.1))?;
+            Some((hash.clone(), blob))
+        });
+        let mut blobs: BTreeSet<_> = assigned().map(|assigned| assigned.blob).collect();
+        blobs.extend(record.effective_config);
+        blobs.extend(known_good.as_ref().map(|(_, blob)| *blob));
+        Self { blobs, known_good }
+    }
+}

@@ -1,0 +1,34 @@
+//! Retention of blobs.
+
+use crate::{Fence, PAGE_MAX, Store, SweepError, WriteBatch};
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Unreferenced blobs found and handed to deletion. One that is referred to again by then is spared.
+    pub blobs: u64,
+}
+
+/// Deletes every blob that nothing refers to, in bounded batches.
+///
+/// May run at any time beside other writers: references are judged again in the transaction that deletes. Put a blob
+/// into the same batch as the record that refers to it, then no sweep can come between.
+pub async fn sweep_unreferenced_blobs(store: &dyn Store, fence: Option<Fence>) -> Result<Swept, SweepError> {
+    let mut swept = Swept::default();
+    let mut after = None;
+    loop {
+        let page = store.unreferenced_blobs(after, PAGE_MAX).await?;
+        if !page.items.is_empty() {
+            let mut batch = WriteBatch::new();
+            swept.blobs += page.items.len() as u64;
+            for id in page.items {
+                batch.delete_blob_if_unreferenced(id);
+            }
+            store.commit(batch, fence.clone()).await?;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(swept);
+        }
+    }
+}

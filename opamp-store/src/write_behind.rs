@@ -1,0 +1,243 @@
+//! Grouping of record writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use opamp_proto::{AgentId, Mono};
+
+use crate::{AgentRecord, BlobId, WriteBatch};
+
+/// Bounds of a [`WriteBehind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteBehindLimits {
+    /// How long a change may wait before it is due; what a crash may lose. Default 500 ms.
+    pub delay: Duration,
+    /// How long to pause after a failed batch. Default 1 s.
+    pub retry_delay: Duration,
+    /// Most records in a batch, within 1 and [`WriteBatch::OPS_MAX`]; so many waiting are due at once. Default 512.
+    pub records_max: usize,
+    /// About how many bytes a batch carries; so many waiting are due at once. A single record is taken whatever its
+    /// size. Default 8 MiB.
+    pub bytes_max: usize,
+}
+
+impl Default for WriteBehindLimits {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(500),
+            retry_delay: Duration::from_secs(1),
+            records_max: 512,
+            bytes_max: 8 << 20,
+        }
+    }
+}
+
+/// Collects changed agent records and hands them out in batches: newest wins, except what is sticky.
+///
+/// A plain struct: it reads no clock and does no IO. Its driver calls [`take`](WriteBehind::take) at
+/// [`deadline`](WriteBehind::deadline), commits the batch, and reports [`committed`](WriteBehind::committed),
+/// [`failed`](WriteBehind::failed) or [`refused`](WriteBehind::refused) before the next one.
+///
+/// ```text
+///            push                take                 committed
+///  (idle) ─────────► waiting ───────────► in flight ────────────► (idle)
+///                       ▲                     │
+///                       └─────────────────────┘ failed, refused: newer waiting records win
+/// ```
+///
+/// It holds at most one waiting and one in-flight record per agent, so memory is bounded by the fleet even while the
+/// store is down.
+#[derive(Debug, Default)]
+pub struct WriteBehind {
+    limits: WriteBehindLimits,
+    waiting: BTreeMap<AgentId, Waiting>,
+    /// The same agents by the time of their oldest unwritten change.
+    queue: BTreeSet<(Mono, AgentId)>,
+    in_flight: BTreeMap<AgentId, Waiting>,
+    blobs: BTreeMap<BlobId, Bytes>,
+    weight: usize,
+    not_before: Mono,
+    /// How many of the oldest records go alone, because a batch they were in was refused.
+    singly: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    record: AgentRecord,
+    since: Mono,
+}
+
+impl WriteBehind {
+    /// An empty one.
+    pub fn new(limits: WriteBehindLimits) -> Self {
+        let records_max = limits.records_max.clamp(1, WriteBatch::OPS_MAX);
+        Self { limits: WriteBehindLimits { records_max, ..limits }, ..Self::default() }
+    }
+
+    /// Takes a changed record. Replaces what waits for the same agent; sticky counters never go back, and a last
+    /// failure or success is kept unless the newer record has one.
+    pub fn push(&mut self, record: AgentRecord, now: Mono) {
+        self.push_with_blobs(record, [], now);
+    }
+
+    /// As [`push`](WriteBehind::push), with blobs the record refers to: they are written in the same batch, so that
+    /// no sweep can come between. Blobs it does not refer to are dropped.
+    pub fn push_with_blobs(
+        &mut self,
+        record: AgentRecord,
+        blobs: impl IntoIterator<Item = Bytes>,
+        now: Mono,
+    ) {
+        let mut newest = Waiting { record, since: now };
+        let id = newest.record.id;
+        if let Some(flying) = self.in_flight.get(&id) {
+            newest.record.sticky.absorb(&flying.record.sticky);
+        }
+        if let Some(older) = self.remove_waiting(&id) {
+            newest.supersede(&older);
+        }
+        let wanted: BTreeSet<_> = newest.record.blob_references().collect();
+        for blob in blobs {
+            let blob_id = BlobId::of(&blob);
+            if wanted.contains(&blob_id) && !self.blobs.contains_key(&blob_id) {
+                self.weight += blob.len();
+                self.blobs.insert(blob_id, blob);
+            }
+        }
+        self.insert_waiting(newest);
+    }
+
+    /// Forgets an agent: its record was deleted, or just committed by other means. Call this when that commit is
+    /// handed to the store, so that no older state is written after it.
+    pub fn discard(&mut self, id: &AgentId) {
+        self.remove_waiting(id);
+        self.in_flight.remove(id);
+    }
+
+    /// When [`take`](WriteBehind::take) next has something; `None` while nothing waits or a batch is in flight.
+    pub fn deadline(&self) -> Option<Mono> {
+        if !self.in_flight.is_empty() {
+            return None;
+        }
+        let (oldest, _) = *self.queue.first()?;
+        let full = self.queue.len() >= self.limits.records_max || self.weight >= self.limits.bytes_max;
+        let due = if full { oldest } else { oldest + self.limits.delay };
+        Some(due.max(self.not_before))
+    }
+
+    /// The next batch, oldest changes first, if one is due.
+    pub fn take(&mut self, now: Mono) -> Option<WriteBatch> {
+        if self.deadline()? > now { None } else { self.take_waiting() }
+    }
+
+    /// The next batch, due or not: for an orderly end. `None` when nothing waits or a batch is in flight.
+    pub fn take_now(&mut self) -> Option<WriteBatch> {
+        if self.in_flight.is_empty() { self.take_waiting() } else { None }
+    }
+
+    /// The batch in flight is in the store.
+    pub fn committed(&mut self) {
+        self.in_flight.clear();
+        self.not_before = Mono::default();
+        self.drop_unwanted_blobs();
+    }
+
+    /// The batch in flight was not written, or possibly not: its records wait again, unless newer ones already do.
+    pub fn failed(&mut self, now: Mono) {
+        for (id, mut record) in std::mem::take(&mut self.in_flight) {
+            if let Some(newer) = self.remove_waiting(&id) {
+                let mut newer = newer;
+                newer.supersede(&record);
+                record = newer;
+            }
+            self.insert_waiting(record);
+        }
+        self.not_before = now + self.limits.retry_delay;
+    }
+
+    /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
+    /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
+    pub fn refused(&mut self, now: Mono) -> Option<AgentRecord> {
+        if self.in_flight.len() == 1 {
+            return self.in_flight.pop_first().map(|(_, refused)| refused.record);
+        }
+        self.singly = self.in_flight.len();
+        self.failed(now);
+        self.not_before = Mono::default();
+        None
+    }
+
+    /// Agents with a change that waits or is in flight.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.in_flight.keys().filter(|id| !self.waiting.contains_key(id)).count()
+    }
+
+    /// Whether everything pushed is in the store.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    fn take_waiting(&mut self) -> Option<WriteBatch> {
+        let records_max = if self.singly > 0 { 1 } else { self.limits.records_max };
+        self.singly = self.singly.saturating_sub(1);
+        let mut batch = WriteBatch::new();
+        while let Some(&(_, id)) = self.queue.first() {
+            let record = &self.waiting.get(&id)?.record;
+            let blobs: Vec<_> = record
+                .blob_references()
+                .filter_map(|id| self.blobs.get_key_value(&id))
+                .map(|(id, bytes)| (*id, bytes.clone()))
+                .collect();
+            let weight = record.weight() + blobs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+            let full = self.in_flight.len() >= records_max
+                || batch.ops() + 1 + blobs.len() > WriteBatch::OPS_MAX
+                || batch.bytes() + weight > self.limits.bytes_max.min(WriteBatch::BYTES_MAX);
+            if full && !self.in_flight.is_empty() {
+                break;
+            }
+            let Some(taken) = self.remove_waiting(&id) else { break };
+            for (id, bytes) in blobs {
+                batch.put_identified_blob(id, bytes);
+            }
+            batch.put_agent(taken.record.clone());
+            self.in_flight.insert(id, taken);
+        }
+        if batch.is_empty() { None } else { Some(batch) }
+    }
+
+    fn insert_waiting(&mut self, waiting: Waiting) {
+        self.weight += waiting.record.weight();
+        self.queue.insert((waiting.since, waiting.record.id));
+        self.waiting.insert(waiting.record.id, waiting);
+    }
+
+    fn remove_waiting(&mut self, id: &AgentId) -> Option<Waiting> {
+        let removed = self.waiting.remove(id)?;
+        self.queue.remove(&(removed.since, *id));
+        self.weight -= removed.record.weight();
+        Some(removed)
+    }
+
+    fn drop_unwanted_blobs(&mut self) {
+        if self.blobs.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<_> =
+            self.waiting.values().flat_map(|waiting| waiting.record.blob_references()).collect();
+        self.blobs.retain(|id, bytes| {
+            let keep = wanted.contains(id);
+            if !keep {
+                self.weight -= bytes.len();
+            }
+            keep
+        });
+    }
+}
+
+impl Waiting {
+    fn supersede(&mut self, older: &Self) {
+        self.record.sticky.absorb(&older.record.sticky);
+        self.since = self.since.min(older.since);
+    }
+}

@@ -1,0 +1,200 @@
+//! Rules about the text of files: clocks in pure code, length, paths of one machine, links that lead nowhere.
+
+use std::collections::BTreeSet;
+
+/// Lines after which a source file is usually two subjects.
+pub const LINES_MAX: usize = 600;
+
+/// Lines up to which a source file is comfortable; longer ones are listed, not refused.
+pub const LINES_COMFORTABLE: usize = 350;
+
+/// What pure code never says: it reads a clock, sleeps, spawns, or reaches for the world outside.
+const IMPURE: &[&str] = &[
+    "Instant::now",
+    "SystemTime::now",
+    "UNIX_EPOCH.elapsed",
+    "thread::sleep",
+    "thread::spawn",
+    "tokio::",
+    "rand::",
+    "getrandom::",
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::env::var",
+];
+
+/// Top directories that only one machine has.
+const HOMES: &[&str] = &["home", "root", "work", "Users"];
+
+/// Modules of a crate that are compiled only with a feature or for tests, read off its `lib.rs`.
+///
+/// They are not part of the pure crate; everything else is.
+#[must_use]
+pub fn gated_modules(lib: &str) -> BTreeSet<String> {
+    let mut gated = BTreeSet::new();
+    let mut attributes = String::new();
+    for line in lib.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            attributes.push_str(line);
+        } else if line.starts_with("//") {
+            continue;
+        } else {
+            let name = line
+                .split("mod ")
+                .nth(1)
+                .and_then(|rest| rest.split([';', ' ', '{']).next());
+            let needs = attributes.contains("cfg(feature") || attributes.contains("cfg(all(feature");
+            if let Some(name) = name.filter(|_| needs || attributes.contains("cfg(test)")) {
+                gated.insert(name.to_owned());
+            }
+            attributes.clear();
+        }
+    }
+    gated
+}
+
+/// Lines of a pure source file that are not pure. Comments may name what they like, and so may the tests at its end.
+#[must_use]
+pub fn impure_lines(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let tests = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+    for (number, line) in text[..tests].lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for word in IMPURE {
+            if code
+                .match_indices(word)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            {
+                found.push(format!("{path}:{}: `{word}` in pure code", number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file is written by a program: its first lines say so.
+#[must_use]
+pub fn is_generated(text: &str) -> bool {
+    text.lines()
+        .take(5)
+        .any(|line| line.contains("@generated") || line.contains("Code generated"))
+}
+
+/// A source file that is too long.
+#[must_use]
+pub fn too_long(path: &str, text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    (lines > LINES_MAX && !is_generated(text))
+        .then(|| format!("{path} has {lines} lines, {LINES_MAX} are the limit"))
+}
+
+/// Lines that name a place which exists on one machine only.
+#[must_use]
+pub fn machine_paths(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for home in HOMES {
+            let needle = format!("/{home}/");
+            // Inside a longer path or an address the same letters mean something else.
+            let inside = |c: char| c.is_alphanumeric() || "._-/}>$~".contains(c);
+            if line
+                .match_indices(&needle)
+                .any(|(at, _)| !line[..at].ends_with(inside))
+            {
+                found.push(format!("{path}:{}: a path below {needle}", number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Relative links of a Markdown text, without their anchors.
+#[must_use]
+pub fn relative_links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        for part in line.split("](").skip(1) {
+            let target = part.split([')', ' ']).next().unwrap_or_default();
+            let target = target.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                links.push(target.to_owned());
+            }
+        }
+    }
+    links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_in_pure_code_is_found() {
+        let text = "let a = 1;\nlet now = std::time::Instant::now();\n// Instant::now() is banned\nlet x = MyInstant::now();\n";
+        assert_eq!(
+            impure_lines("a.rs", text),
+            ["a.rs:2: `Instant::now` in pure code"]
+        );
+    }
+
+    #[test]
+    fn tests_at_the_end_of_a_pure_file_may_read_files() {
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
+        assert_eq!(impure_lines("a.rs", text), Vec::<String>::new());
+        assert_eq!(impure_lines("a.rs", "use std::fs;\n").len(), 1);
+    }
+
+    #[test]
+    fn modules_behind_a_feature_are_not_pure_ones() {
+        let lib = "\
+//! Docs.
+pub mod session;
+#[cfg(feature = \"net\")]
+mod dispatch;
+#[cfg(feature = \"net\")]
+#[cfg_attr(docsrs, doc(cfg(feature = \"net\")))]
+/// Docs.
+pub mod net {
+}
+mod desired;
+#[cfg(test)]
+mod tests;
+";
+        let gated: Vec<String> = gated_modules(lib).into_iter().collect();
+        assert_eq!(gated, ["dispatch", "net", "tests"]);
+    }
+
+    #[test]
+    fn a_file_past_the_limit_is_refused_unless_generated() {
+        let long = "x\n".repeat(LINES_MAX + 1);
+        assert_eq!(
+            too_long("a.rs", &long),
+            Some("a.rs has 601 lines, 600 are the limit".to_owned())
+        );
+        assert_eq!(too_long("a.rs", &"x\n".repeat(LINES_MAX)), None);
+        assert_eq!(too_long("a.rs", &format!("// @generated\n{long}")), None);
+    }
+
+    #[test]
+    fn a_path_of_one_machine_is_found() {
+        let home = HOMES[0];
+        let text = format!("cd /{home}/someone/x\nsee https://example.com/{home}/page\n\"/{home}/b\"\n");
+        let found = machine_paths("a.md", &text);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("a.md:1:") && found[1].starts_with("a.md:3:"));
+    }
+
+    #[test]
+    fn relative_links_are_found_and_others_are_not() {
+        let text = "[a](docs/a.md#x) [b](https://example.com) [c](#anchor)\n```\n[d](d.md)\n```\n![e](e.png \"t\")\n";
+        assert_eq!(relative_links(text), ["docs/a.md", "e.png"]);
+    }
+}

@@ -90,6 +90,64 @@ async fn a_late_close_of_the_old_socket_does_not_evict_the_new_one() {
 }
 
 #[tokio::test]
+async fn a_wake_up_lost_with_its_socket_does_not_silence_the_next_one() {
+    let server = TestServer::start().await;
+    for generation in 1..40 {
+        let mut agent = server.connect(None).await;
+        agent.send_numbered(uid(1), generation, full()).await;
+        agent.receive().await;
+        // The wake-up of this change races the end of the socket.
+        server.handle.set_desired(&uid(1), desired(generation, b"x"));
+        drop(agent);
+    }
+    let mut agent = server.connect(None).await;
+    agent.send_numbered(uid(1), 40, full()).await;
+    agent.receive().await;
+    server.handle.set_desired(&uid(1), desired(99, b"y"));
+    assert_eq!(&agent.receive().await.remote_config.unwrap().config_hash[..], 99u64.to_be_bytes());
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_to_a_socket_it_left_is_disconnected_with_it() {
+    let server = TestServer::start().await;
+    let (mut first, mut second) = (server.connect(None).await, server.connect(None).await);
+    first.say(uid(2), full()).await;
+    for round in 0..20 {
+        first.send_numbered(uid(1), 2 * round, full()).await;
+        first.receive().await;
+        second.send_numbered(uid(3), round, full()).await;
+        second.receive().await;
+        second.send_numbered(uid(1), 2 * round + 1, full()).await;
+        second.receive().await;
+    }
+    first.send_numbered(uid(1), 40, full()).await;
+    first.receive().await;
+    drop(first);
+    server
+        .until("it is gone with the socket", |handle| {
+            handle.agent(&uid(1)).unwrap().liveness == Liveness::Disconnected
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn sessions_of_agents_long_gone_are_forgotten_unless_something_is_desired_of_them() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    for number in 1..=3 {
+        agent.say(uid(number), full()).await;
+    }
+    server.handle.set_desired(&uid(2), desired(1, b"x"));
+    drop(agent);
+    for _ in 0..3 {
+        server.change("gone", |change| change.snapshot.liveness == Liveness::Disconnected).await;
+    }
+    server.clock.advance(24 * 3600);
+    server.until("forgotten", |handle| handle.stats().agents == 1).await;
+    assert!(server.handle.agent(&uid(2)).is_some());
+}
+
+#[tokio::test]
 async fn an_agent_may_change_transport_and_loses_nothing() {
     let server = TestServer::start().await;
     let mut socket = server.connect(None).await;

@@ -65,11 +65,9 @@ impl Connection {
         self.opened
     }
 
-    /// Has the task send what is due to this agent.
+    /// Has the task send what is due to this agent. The caller sees to it that an agent waits at most once.
     pub(crate) fn wake(&self, slot: &Arc<Slot>) {
-        if slot.mark_woken() {
-            self.order(|orders| orders.wake.push(Arc::clone(slot)));
-        }
+        self.order(|orders| orders.wake.push(Arc::clone(slot)));
     }
 
     /// Tells the task that another connection took this agent over.

@@ -148,9 +148,12 @@ impl Core {
         let handled = inner.session.handle(input, self.now(), &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
         self.note_change(slot, &inner.session);
+        let wake = inner.mark_woken();
         let dispatch = match &inner.owner {
             Owner::Socket(connection) => {
-                connection.wake(slot);
+                if wake {
+                    connection.wake(slot);
+                }
                 Dispatch::Pushed
             }
             Owner::Polling if inner.session.liveness() != Liveness::Disconnected => Dispatch::NextPoll,
@@ -180,7 +183,7 @@ impl Core {
     pub(crate) fn detach(&self, slot: &Arc<Slot>, connection: &Connection, reason: DisconnectReason) {
         let mut inner = slot.lock();
         if inner.is_owned_by(connection) {
-            inner.owner = Owner::Nobody;
+            inner.own(Owner::Nobody);
             self.end_session(slot, &mut inner, reason);
         }
     }
@@ -194,7 +197,7 @@ impl Core {
         inner.forgotten = true;
         let assigned = inner.session.assigned_uid();
         let current = inner.session.uid();
-        if let Owner::Socket(connection) = std::mem::replace(&mut inner.owner, Owner::Nobody) {
+        if let Owner::Socket(connection) = inner.own(Owner::Nobody) {
             connection.release(current);
         }
         drop(inner);
@@ -317,7 +320,7 @@ impl Core {
                 (Owner::Polling, self.next_connection(Transport::Http, principal.clone(), remote_addr, now))
             }
         };
-        let previous = std::mem::replace(&mut inner.owner, owner);
+        let previous = inner.own(owner);
         if let (Owner::Socket(previous), false) = (previous, attached) {
             previous.release(inner.session.uid());
         }
@@ -339,7 +342,7 @@ impl Core {
         let handled = inner.session.handle(Input::Message { message, assign }, now, out);
         let after = inner.session.uid();
         if inner.session.liveness() == Liveness::Disconnected {
-            inner.owner = Owner::Nobody; // it said good-bye: the association ends before the stream (R-LIFE-11)
+            inner.own(Owner::Nobody); // it said good-bye: the association ends before the stream (R-LIFE-11)
         }
         if before != after {
             self.directory.remove(&before, slot);

@@ -30,13 +30,14 @@ type Shard = HashMap<InstanceUid, Arc<Slot>>;
 pub(crate) struct Slot {
     inner: Mutex<SlotInner>,
     queued: AtomicBool,
-    woken: AtomicBool,
 }
 
 #[derive(Debug)]
 pub(crate) struct SlotInner {
     pub(crate) session: Session,
     pub(crate) owner: Owner,
+    /// In the owner's mailbox already. Says nothing about another owner: see [`SlotInner::own`].
+    woken: bool,
     /// Removed from the directory: whoever still holds the slot must look the agent up again.
     pub(crate) forgotten: bool,
 }
@@ -51,8 +52,8 @@ pub(crate) enum Owner {
 
 impl Slot {
     pub(crate) fn new(session: Session) -> Self {
-        let inner = SlotInner { session, owner: Owner::Nobody, forgotten: false };
-        Self { inner: Mutex::new(inner), queued: AtomicBool::new(false), woken: AtomicBool::new(false) }
+        let inner = SlotInner { session, owner: Owner::Nobody, woken: false, forgotten: false };
+        Self { inner: Mutex::new(inner), queued: AtomicBool::new(false) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SlotInner> {
@@ -64,15 +65,6 @@ impl Slot {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether the caller is to put the agent into its connection's mailbox.
-    pub(crate) fn mark_woken(&self) -> bool {
-        !self.woken.swap(true, Ordering::AcqRel)
-    }
-
-    pub(crate) fn clear_woken(&self) {
-        self.woken.store(false, Ordering::Release);
-    }
-
     pub(crate) fn take_change(&self) -> Option<AgentChange> {
         self.queued.store(false, Ordering::Release);
         self.lock().session.take_change()
@@ -80,6 +72,22 @@ impl Slot {
 }
 
 impl SlotInner {
+    /// Attaches the agent to another owner; the one it had is returned.
+    pub(crate) fn own(&mut self, owner: Owner) -> Owner {
+        self.woken = false;
+        std::mem::replace(&mut self.owner, owner)
+    }
+
+    /// Whether the caller is to put the agent into its connection's mailbox.
+    pub(crate) fn mark_woken(&mut self) -> bool {
+        !std::mem::replace(&mut self.woken, true)
+    }
+
+    /// The connection's task has found the agent in its mailbox.
+    pub(crate) fn clear_woken(&mut self) {
+        self.woken = false;
+    }
+
     pub(crate) fn is_owned_by(&self, connection: &Connection) -> bool {
         matches!(&self.owner, Owner::Socket(owner) if owner.id() == connection.id())
     }

@@ -41,6 +41,13 @@ impl Core {
 
     fn sweep_agent(&self, slot: &Arc<Slot>, now: Now) {
         let mut inner = slot.lock();
+        if inner.session.is_forgettable(now.wall, self.settings.forget_after) {
+            inner.forgotten = true;
+            let uid = inner.session.uid();
+            drop(inner);
+            self.directory.remove(&uid, slot);
+            return;
+        }
         if inner.session.deadline(&self.settings.session).is_none_or(|deadline| deadline > now.mono) {
             return;
         }
@@ -48,7 +55,7 @@ impl Core {
         let handled = inner.session.handle(Input::Tick, now, &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
         if inner.session.liveness() == Liveness::Disconnected {
-            inner.owner = Owner::Nobody;
+            inner.own(Owner::Nobody);
         }
         self.note_change(slot, &inner.session);
         drop(inner);

@@ -32,6 +32,9 @@ pub struct ServerSettings {
     pub agents_per_connection_max: usize,
     /// Agents the server keeps a session for, connected or not. Default 1,000,000.
     pub agents_max: usize,
+    /// The session of an agent that has been gone this long is forgotten, unless something is desired of it.
+    /// Coming back later costs it one full report. Default 24 h.
+    pub forget_after: Duration,
     /// Faulty messages in a row after which a WebSocket is closed with 1008. Default 10.
     pub faults_max: u32,
     /// Outgoing WebSocket messages are split into frames of this many payload bytes. Default 4,096. Some gateways
@@ -67,6 +70,7 @@ impl Default for ServerSettings {
             connections_max: 100_000,
             agents_per_connection_max: 1_000,
             agents_max: 1_000_000,
+            forget_after: Duration::from_secs(24 * 3600),
             faults_max: 10,
             frame_bytes: 4_096,
             compress_min_bytes: 1_024,

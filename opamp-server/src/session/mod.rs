@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use opamp_proto::{
     AgentCapabilities, AgentMessage, AgentToServerFlags, InstanceUid, Mono, Now, Part, PartSet, SequenceNum,
-    ServerToAgentFlags,
+    ServerToAgentFlags, Wall,
 };
 
 use crate::capability::{Negotiated, Received};
@@ -202,6 +202,15 @@ impl Session {
     /// Last sign of life.
     pub fn last_seen(&self) -> Now {
         self.last_seen
+    }
+
+    /// Whether nothing is lost with this session but the need of one full report: the agent has been gone for
+    /// `after`, that was told, nothing is desired of it, and no new identity is on its way to it.
+    pub fn is_forgettable(&self, now: Wall, after: Duration) -> bool {
+        let gone =
+            self.facts.disconnect.is_some_and(|(_, at)| now.0.saturating_sub(at.0) >= millis(after).into());
+        let idle = self.liveness == Liveness::Disconnected && !self.has_change();
+        gone && idle && self.offer.generation() == 0 && self.facts.assigned_uid.is_none()
     }
 
     /// Whether [`Session::take_change`] has anything to tell.

@@ -140,6 +140,11 @@ impl<S: MessageStream> Task<S> {
     async fn orders(&mut self) -> Result<(), End> {
         let orders = self.connection.take_orders();
         for uid in orders.released {
+            // It may have come back meanwhile.
+            let back = |slot: &Arc<Slot>| slot.lock().is_owned_by(&self.connection);
+            if self.agents.get(&uid).is_none_or(back) {
+                continue;
+            }
             self.agents.remove(&uid);
             self.connection.set_agents(self.agents.len());
             if self.agents.is_empty() {
@@ -151,7 +156,6 @@ impl<S: MessageStream> Task<S> {
             return Err(End { close: Some(code), reason, text: reason.as_str() });
         }
         for slot in orders.wake {
-            slot.clear_woken();
             let mut out = self.core.outbox();
             self.wake(&slot, &mut out);
             let written = self.write_all(&out).await;
@@ -170,6 +174,7 @@ impl<S: MessageStream> Task<S> {
         if !inner.is_owned_by(&self.connection) {
             return;
         }
+        inner.clear_woken();
         let handled = inner.session.handle(Input::Wake, self.core.now(), out);
         debug_assert!(handled.is_ok(), "only messages are refused");
         self.core.note_change(slot, &inner.session);

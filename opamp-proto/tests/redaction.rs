@@ -3,7 +3,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 use bytes::Bytes;
-use opamp_proto::pb;
+use opamp_proto::{AgentMessage, Limits, pb};
+use prost::Message;
 
 const SECRET: &str = "hunter2";
 
@@ -70,6 +71,9 @@ fn agent_messages_hide_bodies_custom_data_and_certificate_requests() {
         ..Default::default()
     };
     check(&message, &["collector.yaml", "text/yaml", "main", "<7 bytes>", "com.example.query", "ask"]);
+    let encoded = message.encode_to_vec();
+    let lazy = AgentMessage::decode(&encoded, &Limits::default()).expect("acceptable");
+    check(&lazy, &["Length", "EffectiveConfig", "CustomMessage", "ConnectionSettingsRequest"]);
 }
 
 #[test]

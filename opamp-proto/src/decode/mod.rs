@@ -4,6 +4,7 @@ mod error;
 mod validate;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use prost::Message as _;
 
@@ -27,7 +28,7 @@ use crate::wire::{self, WireType};
 ///
 /// A sub-message that occurs twice has to be merged, as the protobuf encoding demands; no known client sends that. Such a
 /// message is decoded in full and encoded again, which allocates, and the value owns the result.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AgentMessage<'a> {
     bytes: Cow<'a, [u8]>,
     fields: Fields,
@@ -135,6 +136,24 @@ impl<'a> AgentMessage<'a> {
         let mut fields = Fields::default();
         fields.scan(&bytes, limits)?;
         Ok(Self { bytes: Cow::Owned(bytes), fields })
+    }
+}
+
+/// Names the parts and shows nothing of them: they hold what must not get into logs.
+impl fmt::Debug for AgentMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("AgentMessage");
+        match self.instance_uid() {
+            Ok(uid) => fields.field("instance_uid", &uid),
+            Err(error) => fields.field("instance_uid", &error),
+        };
+        fields
+            .field("sequence_num", &self.sequence_num())
+            .field("capabilities", &self.capabilities())
+            .field("flags", &self.flags())
+            .field("parts", &self.parts())
+            .field("bytes", &self.bytes.len())
+            .finish()
     }
 }
 

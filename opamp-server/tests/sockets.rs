@@ -108,6 +108,56 @@ async fn a_wake_up_lost_with_its_socket_does_not_silence_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_push_that_met_a_closing_socket_does_not_mute_the_next_one() {
+    let server = TestServer::start().await;
+    let mut old = server.connect(None).await;
+    old.say(uid(1), full()).await;
+    // Both before the socket's task runs: it closes and never gets to the push.
+    assert!(server.handle.disconnect(&uid(1)));
+    assert_eq!(server.handle.set_desired(&uid(1), desired(1, b"x")), Dispatch::Pushed);
+    assert_eq!(old.close_code().await, 1008);
+    let mut new = server.connect(None).await;
+    new.send_numbered(uid(1), 2, pb::AgentToServer::default()).await;
+    assert!(new.receive().await.remote_config.is_some(), "with the first answer");
+    assert_eq!(server.handle.set_desired(&uid(1), desired(2, b"y")), Dispatch::Pushed);
+    assert!(new.receive().await.remote_config.is_some(), "pushed");
+}
+
+#[tokio::test]
+async fn an_agent_is_one_agent_while_it_changes_its_identity() {
+    let server = TestServer::start().await;
+    let mut agent = server.connect(None).await;
+    let answer = agent.say(uid(1), pb::AgentToServer { flags: 1, ..full() }).await;
+    assert_eq!((server.handle.stats().agents, server.handle.agents().len()), (1, 1));
+    let assigned = answer.agent_identification.unwrap().new_instance_uid;
+    let assigned = opamp_proto::InstanceUid::try_from(&assigned[..]).unwrap();
+    agent.say(assigned, pb::AgentToServer::default()).await;
+    assert_eq!((server.handle.stats().agents, server.handle.agents().len()), (1, 1));
+    assert!(server.handle.agent(&uid(1)).is_none() && server.handle.agent(&assigned).is_some());
+    assert!(server.handle.forget(&assigned));
+    assert_eq!(server.handle.stats().agents, 0);
+}
+
+#[tokio::test]
+async fn a_refused_message_makes_no_agent() {
+    use opamp_server::session::{CapabilityMismatch, SessionSettings};
+    let session =
+        SessionSettings { capability_mismatch: CapabilityMismatch::Reject, ..SessionSettings::default() };
+    let settings = ServerSettings { session, ..ServerSettings::default() };
+    let server = TestServer::with(Arc::new(InsecureAcceptEveryone), settings).await;
+    let answer = post(
+        server.address,
+        prost::Message::encode_to_vec(&pb::AgentToServer {
+            instance_uid: uid(1).as_bytes().to_vec().into(),
+            capabilities: 1,
+            ..full()
+        }),
+    );
+    assert!(answer.await.error_response.is_some());
+    assert_eq!((server.handle.stats().agents, server.handle.agents().len()), (0, 0));
+}
+
+#[tokio::test]
 async fn an_agent_that_comes_back_to_a_socket_it_left_is_disconnected_with_it() {
     let server = TestServer::start().await;
     let (mut first, mut second) = (server.connect(None).await, server.connect(None).await);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opamp_proto::{AgentMessage, AgentToServerFlags, InstanceUid, Limits, Mono, Now, pb};
 use tokio_util::sync::CancellationToken;
@@ -132,8 +132,15 @@ impl Core {
                 drop(inner);
                 continue; // removed between the look-up and the lock
             }
-            self.attach(&mut inner, uid, sender, now, out)?;
-            self.handle_message(&slot, &mut inner, message, now, out)?;
+            let handled = inner
+                .session
+                .vet(message, &self.settings.session)
+                .and_then(|()| self.attach(&mut inner, uid, sender, now, out))
+                .and_then(|()| self.handle_message(&slot, &mut inner, message, now, out));
+            if let Err(error) = handled {
+                self.discard_unused(&slot, inner, uid);
+                return Err(error);
+            }
             drop(inner);
             break slot;
         };
@@ -279,7 +286,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    pub(crate) fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -327,6 +334,15 @@ impl Core {
         inner.session.handle(Input::Attached(info), now, out)
     }
 
+    /// Removes a slot that was made for a message which was refused: a refusal makes no agent.
+    fn discard_unused(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, uid: InstanceUid) {
+        if inner.session.is_unused() {
+            inner.forgotten = true;
+            drop(inner);
+            self.directory.remove(&uid, slot);
+        }
+    }
+
     fn handle_message(
         &self,
         slot: &Arc<Slot>,
@@ -345,7 +361,7 @@ impl Core {
             inner.own(Owner::Nobody); // it said good-bye: the association ends before the stream (R-LIFE-11)
         }
         if before != after {
-            self.directory.remove(&before, slot);
+            self.directory.adopt(&before, &after, slot);
         }
         if let Some(unused) = assign.filter(|assign| inner.session.assigned_uid() != Some(*assign)) {
             self.directory.remove(&unused, slot);
@@ -356,7 +372,7 @@ impl Core {
 
     /// A fresh uid that already leads to the agent it is meant for.
     fn assign_uid(&self, slot: &Arc<Slot>) -> Option<InstanceUid> {
-        (0..4).filter_map(|_| self.fresh_uid()).find(|uid| self.directory.alias(*uid, slot))
+        (0..4).filter_map(|_| self.fresh_uid()).find(|uid| self.directory.assign(*uid, slot))
     }
 
     fn end_session(&self, slot: &Arc<Slot>, inner: &mut SlotInner, reason: DisconnectReason) {

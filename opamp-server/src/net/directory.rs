@@ -19,7 +19,14 @@ pub(crate) struct Directory {
     len: AtomicUsize,
 }
 
-type Shard = HashMap<InstanceUid, Arc<Slot>>;
+type Shard = HashMap<InstanceUid, Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    slot: Arc<Slot>,
+    /// The identity the agent was told to take over and does not use yet: one agent, found under two uids.
+    assigned: bool,
+}
 
 /// The place of one agent: its session, and who may write to it.
 ///
@@ -104,7 +111,7 @@ impl Directory {
     }
 
     pub(crate) fn find(&self, uid: &InstanceUid) -> Option<Arc<Slot>> {
-        self.shard(uid).get(uid).cloned()
+        self.shard(uid).get(uid).map(|entry| Arc::clone(&entry.slot))
     }
 
     /// The agent's slot, made by `make` if there is none and fewer than `max` agents are known.
@@ -115,34 +122,44 @@ impl Directory {
         make: impl FnOnce() -> Session,
     ) -> Option<Arc<Slot>> {
         let mut shard = self.shard(uid);
-        if let Some(slot) = shard.get(uid) {
-            return Some(Arc::clone(slot));
+        if let Some(entry) = shard.get(uid) {
+            return Some(Arc::clone(&entry.slot));
         }
         if self.len() >= max {
             return None;
         }
         let slot = Arc::new(Slot::new(make()));
-        shard.insert(*uid, Arc::clone(&slot));
+        shard.insert(*uid, Entry { slot: Arc::clone(&slot), assigned: false });
         self.len.fetch_add(1, Ordering::Relaxed);
         Some(slot)
     }
 
-    /// Makes `slot` found under another uid as well, while its agent changes identity; false if that uid is taken.
-    pub(crate) fn alias(&self, uid: InstanceUid, slot: &Arc<Slot>) -> bool {
+    /// Makes `slot` found under the uid its agent is told to take over; false if that uid is taken.
+    pub(crate) fn assign(&self, uid: InstanceUid, slot: &Arc<Slot>) -> bool {
         let mut shard = self.shard(&uid);
         if shard.contains_key(&uid) {
             return false;
         }
-        shard.insert(uid, Arc::clone(slot));
-        self.len.fetch_add(1, Ordering::Relaxed);
+        shard.insert(uid, Entry { slot: Arc::clone(slot), assigned: true });
         true
+    }
+
+    /// The agent uses its assigned uid: from now on it is found under that one only.
+    pub(crate) fn adopt(&self, old: &InstanceUid, new: &InstanceUid, slot: &Arc<Slot>) {
+        if let Some(entry) = self.shard(new).get_mut(new).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+            entry.assigned = false;
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+        self.remove(old, slot);
     }
 
     /// Forgets a uid if it leads to `slot`.
     pub(crate) fn remove(&self, uid: &InstanceUid, slot: &Arc<Slot>) {
         let mut shard = self.shard(uid);
-        if shard.get(uid).is_some_and(|found| Arc::ptr_eq(found, slot)) {
-            shard.remove(uid);
+        if shard.get(uid).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot))
+            && let Some(removed) = shard.remove(uid)
+            && !removed.assigned
+        {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -154,14 +171,10 @@ impl Directory {
             slots.clear();
             {
                 let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                slots.extend(shard.iter().map(|(uid, slot)| (*uid, Arc::clone(slot))));
+                let own = shard.values().filter(|entry| !entry.assigned);
+                slots.extend(own.map(|entry| Arc::clone(&entry.slot)));
             }
-            for (uid, slot) in &slots {
-                // An agent that changes its identity is found under two uids.
-                if slot.lock().session.uid() == *uid {
-                    visit(slot);
-                }
-            }
+            slots.iter().for_each(&mut visit);
         }
     }
 

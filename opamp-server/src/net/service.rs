@@ -66,12 +66,6 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
-    if core.path.as_deref().is_some_and(|path| path != parts.uri.path()) {
-        return text(
-            StatusCode::NOT_FOUND,
-            format!("no such path; OpAMP is at {}", core.path.as_deref().unwrap_or("/")),
-        );
-    }
     let poll = parts.method == Method::POST && body::is_protobuf(&parts.headers);
     let transport = if poll { Transport::Http } else { Transport::WebSocket };
     let peer = parts.extensions.get::<PeerInfo>().cloned();
@@ -80,6 +74,10 @@ where
     let refuse = |reason: RefusalReason, detail: &str| {
         core.refused(reason, detail.to_owned(), None, remote_addr, Some(transport));
     };
+    if let Some(path) = core.path.as_deref().filter(|path| *path != parts.uri.path()) {
+        refuse(RefusalReason::Protocol, "no such path");
+        return text(StatusCode::NOT_FOUND, format!("no such path; OpAMP is at {path}"));
+    }
     if core.draining.is_cancelled() {
         refuse(RefusalReason::Unavailable, "draining");
         return unavailable(&core, "the server is shutting down");

@@ -158,6 +158,26 @@ impl Session {
         Ok(())
     }
 
+    /// Whether this session would refuse a message as a whole, without changing anything. `handle` asks the same;
+    /// a driver asks before it attaches a connection, so that a refused message makes no agent.
+    ///
+    /// # Errors
+    ///
+    /// What `handle` would return.
+    pub fn vet(&self, message: &AgentMessage<'_>, settings: &SessionSettings) -> Result<(), SessionError> {
+        message.instance_uid()?;
+        if settings.capability_mismatch == CapabilityMismatch::Ignore {
+            return Ok(());
+        }
+        let negotiated = Negotiated::new(self.announced(message), self.negotiated.server());
+        for part in message.parts().iter() {
+            if let Received::Missing(capability) = negotiated.received(part) {
+                return Err(SessionError::Capability { part, capability });
+            }
+        }
+        Ok(())
+    }
+
     /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
     pub fn deadline(&self, settings: &SessionSettings) -> Option<Mono> {
         let after = self.stale_after(settings);
@@ -202,6 +222,12 @@ impl Session {
     /// Last sign of life.
     pub fn last_seen(&self) -> Now {
         self.last_seen
+    }
+
+    /// Whether the session was made and nothing has become of it: no connection, nothing desired, nothing restored.
+    pub fn is_unused(&self) -> bool {
+        let known = self.principal().is_some() || self.has_sequence || !self.facts.known.is_empty();
+        !known && self.offer.generation() == 0
     }
 
     /// Whether nothing is lost with this session but the need of one full report: the agent has been gone for
@@ -262,11 +288,9 @@ impl Session {
         out: &mut Outbox,
     ) -> Result<(), SessionError> {
         let uid = message.instance_uid()?;
-        let agent = match message.capabilities() {
-            unset if unset.bits() == 0 => self.negotiated.agent(), // keep what is known
-            announced => announced,
-        };
-        let accepted = self.accepted_parts(message.parts(), agent, out)?;
+        self.vet(message, &out.settings)?;
+        let agent = self.announced(message);
+        let accepted = self.accepted_parts(message.parts(), agent, out);
 
         self.alive(now);
         self.checkpoint_due = true;
@@ -301,15 +325,10 @@ impl Session {
         Ok(())
     }
 
-    /// The parts that may be used, before anything is changed.
-    fn accepted_parts(
-        &mut self,
-        parts: PartSet,
-        agent: AgentCapabilities,
-        out: &mut Outbox,
-    ) -> Result<PartSet, SessionError> {
+    /// The parts that may be used. The message was vetted: what is not announced is to be ignored.
+    fn accepted_parts(&mut self, parts: PartSet, agent: AgentCapabilities, out: &mut Outbox) -> PartSet {
         if parts.is_empty() {
-            return Ok(parts);
+            return parts;
         }
         let negotiated = Negotiated::new(agent, self.negotiated.server());
         let (mut accepted, mut ignored) = (parts, PartSet::NONE);
@@ -320,10 +339,7 @@ impl Session {
                 Received::NotOurs => {
                     accepted.remove(part);
                 }
-                Received::Missing(capability) => {
-                    if out.settings.capability_mismatch == CapabilityMismatch::Reject {
-                        return Err(SessionError::Capability { part, capability });
-                    }
+                Received::Missing(_) => {
                     accepted.remove(part);
                     ignored.insert(part);
                     out.effects.ignored_parts += 1;
@@ -331,7 +347,15 @@ impl Session {
             }
         }
         self.facts.note_ignored(ignored);
-        Ok(accepted)
+        accepted
+    }
+
+    /// What the agent can do as of this message (A-01: an unset field keeps what is known).
+    fn announced(&self, message: &AgentMessage<'_>) -> AgentCapabilities {
+        match message.capabilities() {
+            unset if unset.bits() == 0 => self.negotiated.agent(),
+            announced => announced,
+        }
     }
 
     fn check_sequence(&mut self, sequence: SequenceNum, accepted: PartSet, agent: AgentCapabilities) {

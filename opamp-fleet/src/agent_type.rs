@@ -87,6 +87,9 @@ mod tests {
     #[test]
     fn invented_types_fold_into_other_beyond_the_bound() {
         let mut types = AgentTypes::new(2);
-        assert_eq!(["a", "b", "c", "a", "d", "b"].map(|t| types.fold(t)), ["a", "b", "other", "a", "other", "b"]);
+        assert_eq!(
+            ["a", "b", "c", "a", "d", "b"].map(|t| types.fold(t)),
+            ["a", "b", "other", "a", "other", "b"]
+        );
     }
 }

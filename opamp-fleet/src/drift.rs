@@ -65,7 +65,9 @@ impl Drift {
         match facts.reported {
             Some((hash, status)) if hash == desired => match RemoteConfigStatuses::try_from(status) {
                 Ok(RemoteConfigStatuses::Applied) => Self::InSync,
-                Ok(RemoteConfigStatuses::Failed) if failed_at.is_some_and(|at| at < assigned_at) => Self::Pending,
+                Ok(RemoteConfigStatuses::Failed) if failed_at.is_some_and(|at| at < assigned_at) => {
+                    Self::Pending
+                }
                 Ok(RemoteConfigStatuses::Failed) => Self::Failed,
                 Ok(RemoteConfigStatuses::Applying | RemoteConfigStatuses::Unset) | Err(_) => Self::Applying,
             },

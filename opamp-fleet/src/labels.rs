@@ -73,7 +73,8 @@ impl Labels {
             (LabelScope::Identifying, &description.identifying_attributes),
             (LabelScope::NonIdentifying, &description.non_identifying_attributes),
         ] {
-            let by_key: BTreeMap<&str, _> = attributes.iter().map(|a| (a.key.as_str(), a.value.as_ref())).collect();
+            let by_key: BTreeMap<&str, _> =
+                attributes.iter().map(|a| (a.key.as_str(), a.value.as_ref())).collect();
             for (key, value) in by_key {
                 if key.len() > LABEL_KEY_BYTES_MAX || labels.len() == LABELS_MAX {
                     labels.truncated = true;
@@ -106,9 +107,10 @@ impl Labels {
 
     /// Every label, by scope and key.
     pub fn iter(&self) -> impl Iterator<Item = (LabelScope, &str, &LabelValue)> {
-        LabelScope::ALL.into_iter().zip(&self.scopes).flat_map(|(scope, labels)| {
-            labels.iter().map(move |(key, value)| (scope, key.as_str(), value))
-        })
+        LabelScope::ALL
+            .into_iter()
+            .zip(&self.scopes)
+            .flat_map(|(scope, labels)| labels.iter().map(move |(key, value)| (scope, key.as_str(), value)))
     }
 
     /// Number of labels.
@@ -168,7 +170,9 @@ pub enum LabelError {
         key: String,
     },
     /// A value is longer than [`LABEL_VALUE_BYTES_MAX`] or has control characters: shorten it.
-    #[error("value of label {key:?} must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control characters")]
+    #[error(
+        "value of label {key:?} must have at most {LABEL_VALUE_BYTES_MAX} bytes and no control characters"
+    )]
     Value {
         /// The key of the value.
         key: String,
@@ -207,7 +211,10 @@ mod tests {
     #[test]
     fn attributes_of_every_scalar_kind_are_comparable_and_the_rest_only_exist() {
         let description = pb::AgentDescription {
-            identifying_attributes: vec![attribute("s", text("x")), attribute("b", Some(Value::BoolValue(true)))],
+            identifying_attributes: vec![
+                attribute("s", text("x")),
+                attribute("b", Some(Value::BoolValue(true))),
+            ],
             non_identifying_attributes: vec![
                 attribute("i", Some(Value::IntValue(-7))),
                 attribute("d", Some(Value::DoubleValue(1.5))),
@@ -244,7 +251,8 @@ mod tests {
             non_identifying_attributes: vec![attribute("k", text("other"))],
         };
         let mut labels = Labels::from_description(&description);
-        let value = |labels: &Labels, scope| labels.value(scope, "k").and_then(|v| v.as_text().map(str::to_owned));
+        let value =
+            |labels: &Labels, scope| labels.value(scope, "k").and_then(|v| v.as_text().map(str::to_owned));
         assert_eq!(value(&labels, None).as_deref(), Some("identifying"), "of a repeated key the last counts");
         labels.set_server(&BTreeMap::from([("k".to_owned(), "operator".to_owned())]));
         assert_eq!(value(&labels, None).as_deref(), Some("operator"));
@@ -278,7 +286,10 @@ mod tests {
                 non_identifying_attributes: Vec::new(),
             });
             let kept = labels.value(None, "k").and_then(LabelValue::as_text).map_or(0, str::len);
-            assert!((LABEL_VALUE_BYTES_MAX + 1..LABEL_VALUE_BYTES_MAX + 5).contains(&kept), "{kept} bytes of {unit}");
+            assert!(
+                (LABEL_VALUE_BYTES_MAX + 1..LABEL_VALUE_BYTES_MAX + 5).contains(&kept),
+                "{kept} bytes of {unit}"
+            );
         }
     }
 
@@ -287,7 +298,9 @@ mod tests {
         let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert_eq!(check_server_labels(&labels("team", "edge")), Ok(()));
         assert_eq!(check_server_labels(&labels("team", "")), Ok(()));
-        for (key, value) in [("", "x"), ("a\n", "x"), ("k", "a\u{7}"), ("k", &"v".repeat(257)), (&"k".repeat(257), "v")] {
+        for (key, value) in
+            [("", "x"), ("a\n", "x"), ("k", "a\u{7}"), ("k", &"v".repeat(257)), (&"k".repeat(257), "v")]
+        {
             assert!(check_server_labels(&labels(key, value)).is_err(), "{key:?} = {value:?}");
         }
         let many = (0..=SERVER_LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();

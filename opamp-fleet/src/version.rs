@@ -20,10 +20,12 @@ impl<'a> Version<'a> {
         let (text, build) = split(text, '+');
         let (core, pre) = split(text, '-');
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        let is_identifier =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let is_identifier = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
         let identifiers = |part: Option<&str>| part.is_none_or(|part| part.split('.').all(is_identifier));
-        (core.split('.').all(is_number) && identifiers(pre) && identifiers(build)).then_some(Self { core, pre })
+        (core.split('.').all(is_number) && identifiers(pre) && identifiers(build))
+            .then_some(Self { core, pre })
     }
 }
 
@@ -134,14 +136,17 @@ mod tests {
 
     #[test]
     fn missing_numbers_count_as_zero_and_build_metadata_does_not_count() {
-        for (a, b) in [("1.2", "v1.2.0"), ("1.2.0+abc", "1.2.0+def.1"), ("01.002", "1.2"), ("V3", "3.0.0.0")] {
+        for (a, b) in [("1.2", "v1.2.0"), ("1.2.0+abc", "1.2.0+def.1"), ("01.002", "1.2"), ("V3", "3.0.0.0")]
+        {
             assert_eq!(version(a), version(b));
         }
     }
 
     #[test]
     fn what_is_no_version_is_refused() {
-        for text in ["", "v", "latest", "1.", ".1", "1..2", "1.x", "1.2.3rc1", "1-", "1+", "1-a..b", " 1", "1.2 "] {
+        for text in
+            ["", "v", "latest", "1.", ".1", "1..2", "1.x", "1.2.3rc1", "1-", "1+", "1-a..b", " 1", "1.2 "]
+        {
             assert!(Version::parse(text).is_none(), "{text:?}");
         }
     }

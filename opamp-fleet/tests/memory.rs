@@ -38,7 +38,9 @@ fn collector(n: u64) -> AgentFacts {
             text("cloud.region", format!("eu-central-{}", n % 3)),
         ],
     });
-    labels.set_server(&[("team".to_owned(), format!("team-{}", n % 30)), ("ring".to_owned(), (n % 4).to_string())].into());
+    labels.set_server(
+        &[("team".to_owned(), format!("team-{}", n % 30)), ("ring".to_owned(), (n % 4).to_string())].into(),
+    );
     AgentFacts {
         id: AgentId::v7(1_760_000_000_000 + n, random(1)),
         uid,

@@ -193,7 +193,9 @@ pub enum ConfigError {
         bytes_max: usize,
     },
     /// The name cannot be used: choose another one.
-    #[error("config name {name:?} must be 1 to {bytes_max} letters, digits, `.`, `_` or `-`, the first a letter or digit")]
+    #[error(
+        "config name {name:?} must be 1 to {bytes_max} letters, digits, `.`, `_` or `-`, the first a letter or digit"
+    )]
     Name {
         /// The beginning of the name.
         name: String,

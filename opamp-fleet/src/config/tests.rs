@@ -122,7 +122,8 @@ fn a_diff_lists_what_changed_and_nothing_else() {
         ("type", file("b", "text/yaml")),
         ("binary", file(b"\x00\x02\x03".as_slice(), "")),
     ]);
-    let by_name: BTreeMap<String, FileDiff> = diff(&from, &to).into_iter().map(|d| (d.name.clone(), d)).collect();
+    let by_name: BTreeMap<String, FileDiff> =
+        diff(&from, &to).into_iter().map(|d| (d.name.clone(), d)).collect();
     assert_eq!(by_name.keys().collect::<Vec<_>>(), ["", "binary", "body", "gone", "type"]);
     assert_eq!(by_name[""].change, FileChange::Added);
     assert_eq!(by_name[""].content_type, Some((String::new(), "text/yaml".to_owned())));
@@ -133,7 +134,11 @@ fn a_diff_lists_what_changed_and_nothing_else() {
     assert_eq!(by_name["type"].content_type, Some(("text/plain".to_owned(), "text/yaml".to_owned())));
     assert_eq!(
         by_name["body"].body,
-        BodyDiff::Text { added: 1, removed: 1, unified: "@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n".to_owned() }
+        BodyDiff::Text {
+            added: 1,
+            removed: 1,
+            unified: "@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n".to_owned()
+        }
     );
 }
 

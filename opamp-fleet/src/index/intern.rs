@@ -112,10 +112,10 @@ impl Interner {
             && let Some(value) = self.values.get_mut(id.0)
         {
             value.uses -= 1;
-            if value.uses == 0 {
-                if let Some(value) = self.values.remove(id.0) {
-                    slot.value_ids.remove(&value.text);
-                }
+            if value.uses == 0
+                && let Some(value) = self.values.remove(id.0)
+            {
+                slot.value_ids.remove(&value.text);
             }
         }
         if key_unused && let Some(key) = self.keys.remove(key_index) {

@@ -350,7 +350,9 @@ impl IndexQuery<'_> {
         self.liveness.is_none_or(|liveness| row.liveness == liveness)
             && self.health.is_none_or(|health| row.health == health)
             && self.drift.is_none_or(|drift| row.drift == drift)
-            && self.selector.is_none_or(|selector| selector.matches(&RowView { row, interner: &index.interner }))
+            && self
+                .selector
+                .is_none_or(|selector| selector.matches(&RowView { row, interner: &index.interner }))
     }
 }
 

@@ -55,7 +55,9 @@ impl Packed {
     ) -> Option<LabelFact<'a>> {
         let key = interner.find_key(key)?;
         // Entries are in the order of scopes, so that the first hit is the one with precedence.
-        let entry = self.entries().find(|entry| entry.key == key && scope.is_none_or(|scope| entry.scope == scope))?;
+        let entry = self
+            .entries()
+            .find(|entry| entry.key == key && scope.is_none_or(|scope| entry.scope == scope))?;
         Some(match entry.value {
             Stored::Inline(text) => LabelFact::Text(text),
             Stored::Opaque => LabelFact::Opaque,

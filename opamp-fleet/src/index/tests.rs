@@ -40,7 +40,8 @@ fn facts(n: u8) -> AgentFacts {
 #[test]
 fn facts_come_back_as_they_went_in() {
     // Two shared values per key, so that some values are stored inline.
-    let mut index = FleetIndex::new(IndexSettings { shared_values_per_key_max: 2, ..IndexSettings::default() });
+    let mut index =
+        FleetIndex::new(IndexSettings { shared_values_per_key_max: 2, ..IndexSettings::default() });
     for n in 0..5 {
         index.insert(&facts(n));
     }
@@ -164,7 +165,10 @@ fn labels_that_find_no_place_in_the_key_table_make_selectors_fail_closed() {
         let query = IndexQuery { selector: Some(&selector), ..IndexQuery::default() };
         index.list(&query, 10, 10).agents.len()
     };
-    assert_eq!([count("a=1"), count("b=2"), count("c=3"), count("!c"), count("c!=3"), count("!z")], [1, 1, 0, 0, 0, 0]);
+    assert_eq!(
+        [count("a=1"), count("b=2"), count("c=3"), count("!c"), count("c!=3"), count("!z")],
+        [1, 1, 0, 0, 0, 0]
+    );
     assert_eq!(index.facts(&id(1)).map(|f| f.labels.is_truncated()), Some(true));
 }
 
@@ -172,7 +176,10 @@ fn labels_that_find_no_place_in_the_key_table_make_selectors_fail_closed() {
 fn listing_goes_on_where_it_stopped_and_looks_at_a_bounded_number() {
     let mut index = FleetIndex::new(IndexSettings::default());
     for n in 0..10 {
-        index.insert(&AgentFacts { health: if n % 2 == 0 { Health::Healthy } else { Health::Unhealthy }, ..facts(n) });
+        index.insert(&AgentFacts {
+            health: if n % 2 == 0 { Health::Healthy } else { Health::Unhealthy },
+            ..facts(n)
+        });
     }
     let mut query = IndexQuery { health: Some(Health::Healthy), ..IndexQuery::default() };
     let first = index.list(&query, 2, 100);

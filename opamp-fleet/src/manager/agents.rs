@@ -60,12 +60,19 @@ impl FleetManager {
     /// [`StoreFailure`] if the record cannot be read.
     pub async fn agent(&self, id: &AgentId) -> Result<Option<AgentDetail>, StoreFailure> {
         let inner = &self.inner;
-        let Some(Newest { record, blob }) = inner.record(id).await? else { return Ok(None) };
-        let (facts, flapping) = {
-            let state = inner.state();
-            let Some(facts) = state.index.facts(id) else { return Ok(None) };
-            (facts, state.index.is_flapping(id, inner.now()))
+        // Record and inventory change under one lock, but reading the record may wait for the store. What the
+        // inventory says after the wait must be what it said before, or the answer would be of two moments.
+        let mut before = inner.state().index.facts(id);
+        let (facts, Newest { record, blob }) = loop {
+            let Some(newest) = inner.record(id).await? else { return Ok(None) };
+            let after = inner.state().index.facts(id);
+            match (before == after, after) {
+                (_, None) => return Ok(None),
+                (true, Some(facts)) => break (facts, newest),
+                (false, after) => before = after,
+            }
         };
+        let flapping = inner.state().index.is_flapping(id, inner.now());
         let effective_config = match (blob, record.effective_config) {
             (Some(bytes), _) => Some(bytes),
             (None, Some(id)) => inner.store.blob(&id).await?,
@@ -220,17 +227,27 @@ impl Inner {
         Ok(())
     }
 
-    async fn restart_agent(self: Arc<Self>, actor: &Actor, id: &AgentId) -> Result<Dispatch, AgentCommandError> {
+    async fn restart_agent(
+        self: Arc<Self>,
+        actor: &Actor,
+        id: &AgentId,
+    ) -> Result<Dispatch, AgentCommandError> {
         let now = self.now();
         let facts = self.state().index.facts(id).ok_or(AgentCommandError::NotFound(*id))?;
-        if !facts.capabilities.contains(AgentCapabilities::ACCEPTS_RESTART_COMMAND) && facts.capabilities.bits() != 0 {
+        if !facts.capabilities.contains(AgentCapabilities::ACCEPTS_RESTART_COMMAND)
+            && facts.capabilities.bits() != 0
+        {
             return Err(AgentCommandError::NotAccepted(*id));
         }
         if facts.liveness != crate::Liveness::Connected {
             return Err(AgentCommandError::NotConnected(*id));
         }
         let mut batch = WriteBatch::new();
-        batch.append_audit(self.audit_entry(actor, now.wall, Deed::of_agent("agent.restart", id, None, None)));
+        batch.append_audit(self.audit_entry(
+            actor,
+            now.wall,
+            Deed::of_agent("agent.restart", id, None, None),
+        ));
         self.commit(batch, None).await.map_err(StoreFailure::from)?;
         self.server.restart_agent(&facts.uid).map_err(|error| match error {
             CommandError::NoSession => AgentCommandError::NotConnected(*id),

@@ -105,7 +105,8 @@ impl Inner {
         };
         let changed = self.with_desired(&base.record, desired, generation);
         let action = if changed.desired.is_some() { "agent.assign" } else { "agent.unassign" };
-        let (before, after) = (desired_value(base.record.desired.as_ref()), desired_value(changed.desired.as_ref()));
+        let (before, after) =
+            (desired_value(base.record.desired.as_ref()), desired_value(changed.desired.as_ref()));
         let mut batch = changed_record_batch(&base, changed.clone());
         batch.append_audit(self.audit_entry(actor, now.wall, Deed::of_agent(action, id, before, after)));
 
@@ -128,7 +129,12 @@ impl Inner {
     }
 
     /// The record with another desired configuration; the former one goes into its history.
-    fn with_desired(&self, base: &AgentRecord, desired: Option<DesiredConfig>, generation: u64) -> AgentRecord {
+    fn with_desired(
+        &self,
+        base: &AgentRecord,
+        desired: Option<DesiredConfig>,
+        generation: u64,
+    ) -> AgentRecord {
         let mut changed = AgentRecord { desired, desired_generation: generation, ..base.clone() };
         changed.desired_history.extend(base.desired.clone());
         let excess = changed.desired_history.len().saturating_sub(self.settings.history_max);
@@ -158,7 +164,8 @@ impl Inner {
             assigned_at: opamp_proto::Wall(0),
         };
         let Some(offer) = self.offer(&desired).await? else {
-            let missing = format!("the files of version {version} of config {:?} are missing", desired.config);
+            let missing =
+                format!("the files of version {version} of config {:?} are missing", desired.config);
             return Err(StoreFailure::Damaged(missing).into());
         };
         Ok((desired, Some(offer)))

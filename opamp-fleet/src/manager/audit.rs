@@ -19,7 +19,12 @@ pub(super) struct Deed {
 }
 
 impl Deed {
-    pub(super) fn of_agent(action: &'static str, id: &AgentId, before: Option<Value>, after: Option<Value>) -> Self {
+    pub(super) fn of_agent(
+        action: &'static str,
+        id: &AgentId,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> Self {
         Self { action, entity: format!("agent:{id}"), before, after }
     }
 

@@ -70,7 +70,10 @@ impl FleetManager {
     ) -> Result<ConfigVersion, ConfigOpError> {
         let draft = self.checked(actor, name, files, comment)?;
         let actor = actor.clone();
-        self.complete(|inner| async move { inner.update_draft(&actor, version, draft, expected_revision).await }).await
+        self.complete(
+            |inner| async move { inner.update_draft(&actor, version, draft, expected_revision).await },
+        )
+        .await
     }
 
     /// Publishes a draft: from now on it cannot change and can be assigned.
@@ -117,7 +120,11 @@ impl FleetManager {
     ///
     /// # Errors
     /// [`StoreFailure`] if they cannot be read.
-    pub async fn configs(&self, after: Option<String>, limit: usize) -> Result<Page<String, String>, StoreFailure> {
+    pub async fn configs(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page<String, String>, StoreFailure> {
         Ok(self.inner.store.config_names(after, limit).await?)
     }
 
@@ -133,11 +140,17 @@ impl FleetManager {
     ///
     /// # Errors
     /// [`ConfigOpError::NotFound`], or the store could not do its part.
-    pub async fn config(&self, name: &str, version: u32) -> Result<(ConfigVersion, ConfigMap), ConfigOpError> {
+    pub async fn config(
+        &self,
+        name: &str,
+        version: u32,
+    ) -> Result<(ConfigVersion, ConfigMap), ConfigOpError> {
         let store = &self.inner.store;
         let found = self.inner.version(name, version).await?;
         let bytes = store.blob(&found.blob).await.map_err(StoreFailure::from)?;
-        let missing = || StoreFailure::Damaged(format!("the files of version {version} of config {name:?} are missing"));
+        let missing = || {
+            StoreFailure::Damaged(format!("the files of version {version} of config {name:?} are missing"))
+        };
         let files = ConfigMap::decode(bytes.ok_or_else(missing)?);
         Ok((found, files.map_err(|error| StoreFailure::Damaged(error.to_string()))?))
     }
@@ -180,9 +193,9 @@ impl FleetManager {
         expected_revision: Option<Revision>,
     ) -> Result<ConfigVersion, ConfigOpError> {
         let (actor, name) = (actor.clone(), name.to_owned());
-        self.complete(
-            |inner| async move { inner.change_state(&actor, &name, version, to, expected_revision).await },
-        )
+        self.complete(|inner| async move {
+            inner.change_state(&actor, &name, version, to, expected_revision).await
+        })
         .await
     }
 }
@@ -200,7 +213,11 @@ impl Inner {
         found.ok_or_else(|| ConfigOpError::NotFound { config: name.to_owned(), version: Some(version) })
     }
 
-    async fn create_version(self: Arc<Self>, actor: &Actor, mut draft: Draft) -> Result<ConfigVersion, ConfigOpError> {
+    async fn create_version(
+        self: Arc<Self>,
+        actor: &Actor,
+        mut draft: Draft,
+    ) -> Result<ConfigVersion, ConfigOpError> {
         let mut repeats = 0;
         loop {
             let versions = self.store.versions(&draft.version.config).await.map_err(StoreFailure::from)?;
@@ -226,7 +243,10 @@ impl Inner {
     ) -> Result<ConfigVersion, ConfigOpError> {
         let Draft { version, encoded } = draft;
         let mut batch = WriteBatch::new();
-        batch.require(Precondition::ConfigVersionAbsent { config: version.config.clone(), version: version.version });
+        batch.require(Precondition::ConfigVersionAbsent {
+            config: version.config.clone(),
+            version: version.version,
+        });
         batch.put_blob(encoded);
         self.put_version(actor, action, batch, None, version).await
     }
@@ -270,7 +290,10 @@ impl Inner {
             VersionState::Published => {
                 let published_by = Some(actor.name.clone());
                 let state = ConfigState::Published;
-                ("config.publish", ConfigVersion { state, published_at: Some(now), published_by, ..before.clone() })
+                (
+                    "config.publish",
+                    ConfigVersion { state, published_at: Some(now), published_by, ..before.clone() },
+                )
             }
             VersionState::Archived | VersionState::Draft => {
                 ("config.archive", ConfigVersion { state: ConfigState::Archived, ..before.clone() })
@@ -308,8 +331,13 @@ impl Inner {
         mut after: ConfigVersion,
     ) -> Result<ConfigVersion, ConfigOpError> {
         batch.put_config_version(after.clone());
-        let deed =
-            Deed::of_version(action, &after.config, after.version, before.map(version_value), Some(version_value(&after)));
+        let deed = Deed::of_version(
+            action,
+            &after.config,
+            after.version,
+            before.map(version_value),
+            Some(version_value(&after)),
+        );
         batch.append_audit(self.audit_entry(actor, self.now().wall, deed));
         match self.commit(batch, None).await {
             Ok(revision) => {

@@ -205,7 +205,8 @@ impl Inner {
         for position in positions {
             // One that changed its identity meanwhile has moved on, and is told of by that the next time.
             let Some(id) = state.index.by_uid(&position.uid) else { continue };
-            let checkpoint = Checkpoint { id, sequence_num: position.sequence_num.0, last_seen: position.last_seen };
+            let checkpoint =
+                Checkpoint { id, sequence_num: position.sequence_num.0, last_seen: position.last_seen };
             state.checkpoints.insert(id, checkpoint);
         }
     }

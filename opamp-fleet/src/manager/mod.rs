@@ -50,8 +50,8 @@ use tokio::sync::watch;
 pub use driver::ManagerDriver;
 pub use durations::{APPLY_DURATION_BOUNDS_S, ApplyHistogram};
 pub use error::{
-    AgentCommandError, AgentError, AssignError, ConfigOpError, IDEMPOTENCY_KEY_BYTES_MAX, NotReady, StartError,
-    StoreFailure,
+    AgentCommandError, AgentError, AssignError, ConfigOpError, IDEMPOTENCY_KEY_BYTES_MAX, NotReady,
+    StartError, StoreFailure,
 };
 pub use settings::{AuditRate, ManagerSettings};
 pub use types::{Actor, AgentDetail, AgentQuery, AgentSummary, Assigned, FleetStats};

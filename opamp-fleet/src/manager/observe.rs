@@ -1,7 +1,9 @@
 //! From what the server reports to records and inventory.
 
 use opamp_proto::{AgentId, InstanceUid, Now, Part, PartSet, Wall};
-use opamp_server::{AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason};
+use opamp_server::{
+    AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason,
+};
 use opamp_store::{AgentRecord, NewAuditEntry};
 use serde_json::json;
 
@@ -79,14 +81,17 @@ impl Inner {
     fn admit(&self, uid: InstanceUid) {
         // As it is now: the change may tell of a session that was forgotten since.
         let Some(snapshot) = self.server.agent(&uid) else { return };
-        let Some(first_seen) = snapshot.connection.as_ref().map(|connection| connection.connected_at) else { return };
+        let Some(first_seen) = snapshot.connection.as_ref().map(|connection| connection.connected_at) else {
+            return;
+        };
         let Some(id) = new_agent_id(self.now().wall) else {
             tracing::error!(%uid, "no random numbers: the agent gets no record until its next change");
             return;
         };
         let record = AgentRecord::new(id, uid, first_seen);
         self.state().index.insert(&AgentFacts::expected(id, uid, first_seen));
-        let change = AgentChange { changed: reported(&snapshot), snapshot, facts: everything(), previous_uid: None };
+        let change =
+            AgentChange { changed: reported(&snapshot), snapshot, facts: everything(), previous_uid: None };
         self.merge(Newest { record, blob: None }, &change);
     }
 
@@ -103,11 +108,14 @@ impl Inner {
             record.previous_uids.drain(..excess);
             record.uid = snapshot.uid;
         }
-        let absorbed = record::absorb(&mut record, change);
-        let arrived = before.connection.is_none() && record.connection.is_some();
-
         let mut state = self.state();
-        for entry in self.notable(&before, &record, arrived, absorbed.former_identity.as_deref(), snapshot, now) {
+        let mut earlier = state.earlier.remove(&record.id);
+        let absorbed = record::absorb(&mut record, change, &mut earlier);
+        state.earlier.extend(earlier.map(|earlier| (record.id, earlier)));
+        let arrived = before.connection.is_none() && record.connection.is_some();
+        for entry in
+            self.notable(&before, &record, arrived, absorbed.former_identity.as_deref(), snapshot, now)
+        {
             state.audit.push(entry, now.mono);
         }
         if moved {
@@ -194,7 +202,8 @@ fn update_index(
     state.index.set_capabilities(&record.id, snapshot.capabilities);
     state.index.set_health(&record.id, record::health(record));
     state.index.set_drift(&record.id, record::drift(record));
-    let reconnected = record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
+    let reconnected =
+        record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
     update_liveness(state, &record.id, snapshot, reconnected, now);
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, ConfigHash, Part, PartSet, Wall, hash, material, pb};
 use opamp_server::{
-    AgentChange, AgentSnapshot, DisconnectReason, FailureFact, Principal, PrincipalKind, RemoteConfigReport, Seed,
-    StickyFacts,
+    AgentChange, AgentSnapshot, DisconnectReason, FailureFact, Principal, PrincipalKind, RemoteConfigReport,
+    Seed, StickyFacts,
 };
-use opamp_store::{AgentRecord, BlobId, Checkpoint, ConnectionFacts, FailureRecord, StickyRecord, StoredParts};
+use opamp_store::{
+    AgentRecord, BlobId, Checkpoint, ConnectionFacts, FailureRecord, StickyRecord, StoredParts,
+};
 use prost::Message;
 
 use crate::{AgentFacts, Drift, DriftFacts, Health, Labels, Liveness};
@@ -27,12 +29,18 @@ pub(super) struct Absorbed {
 }
 
 /// Merges what changed into the record: newest wins, part by part, and sticky facts never go back.
-pub(super) fn absorb(record: &mut AgentRecord, change: &AgentChange) -> Absorbed {
+///
+/// `earlier` are the sticky counters from before the server's session, where that did not begin with them.
+pub(super) fn absorb(
+    record: &mut AgentRecord,
+    change: &AgentChange,
+    earlier: &mut Option<StickyRecord>,
+) -> Absorbed {
     let snapshot = &change.snapshot;
     let mut absorbed = Absorbed::default();
     record.capabilities = snapshot.capabilities.bits();
+    absorb_sticky(record, snapshot, earlier, &mut absorbed);
     absorb_connection(record, snapshot, &mut absorbed);
-    absorb_sticky(record, snapshot, &mut absorbed);
     let restarted = snapshot.sticky.start_time_changes > 0 && started_anew(record, snapshot);
     for part in StoredParts::PARTS {
         let changed = change.changed.contains(part) || (part == Part::Health && restarted);
@@ -68,8 +76,23 @@ fn absorb_connection(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbe
     }
 }
 
-fn absorb_sticky(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+fn absorb_sticky(
+    record: &mut AgentRecord,
+    snapshot: &AgentSnapshot,
+    earlier: &mut Option<StickyRecord>,
+    absorbed: &mut Absorbed,
+) {
+    if began_anew(record, snapshot, earlier.as_ref()) {
+        *earlier = Some(record.sticky.clone());
+    }
     let mut sticky = sticky_record(&snapshot.sticky);
+    if let Some(earlier) = earlier {
+        sticky.connects += earlier.connects;
+        sticky.disconnects += earlier.disconnects;
+        sticky.gaps += earlier.gaps;
+        sticky.start_time_changes += earlier.start_time_changes;
+        sticky.full_state_requests += earlier.full_state_requests;
+    }
     sticky.absorb(&record.sticky);
     if let (Some((hash, at)), Some((offered, offered_at))) = (&sticky.last_applied, &snapshot.offered)
         && sticky.last_applied != record.sticky.last_applied
@@ -79,6 +102,17 @@ fn absorb_sticky(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &
         absorbed.applied_in = Some(Duration::from_millis(at.0 - offered_at.0));
     }
     record.sticky = sticky;
+}
+
+/// Whether the server forgot the agent meanwhile, so that its counters began at nothing: they are lower than what
+/// was taken from them, or did not grow with a new connection.
+fn began_anew(record: &AgentRecord, snapshot: &AgentSnapshot, earlier: Option<&StickyRecord>) -> bool {
+    let taken = record.sticky.connects.saturating_sub(earlier.map_or(0, |earlier| earlier.connects));
+    let connected_at = |connection: &ConnectionFacts| connection.connected_at;
+    let reconnected = snapshot.connection.as_ref().map(|connection| connection.connected_at)
+        != record.connection.as_ref().map(connected_at);
+    let told = u64::from(snapshot.sticky.connects);
+    told < taken || (told == taken && taken > 0 && reconnected && snapshot.connection.is_some())
 }
 
 /// Encoders that keep no order of map entries encode one configuration in many ways. It is stored in the one way of
@@ -98,7 +132,8 @@ fn absorb_effective_config(record: &mut AgentRecord, bytes: &Bytes, absorbed: &m
 /// The start time is not material by itself, but a restart is: the stored health must have the new one, or the
 /// next process would count the restart again.
 fn started_anew(record: &AgentRecord, snapshot: &AgentSnapshot) -> bool {
-    let start_time = |health: Option<&Bytes>| health.map(|bytes| material::health_summary(bytes).start_time_unix_nano);
+    let start_time =
+        |health: Option<&Bytes>| health.map(|bytes| material::health_summary(bytes).start_time_unix_nano);
     let reported = start_time(snapshot.state.part(Part::Health));
     reported.is_some() && reported != start_time(record.parts.health.as_ref())
 }
@@ -138,7 +173,8 @@ pub(super) fn facts(record: &AgentRecord, liveness: Liveness, liveness_since: Wa
 
 /// What the agent says of itself and what operators say of it.
 pub(super) fn labels(record: &AgentRecord) -> Labels {
-    let described = record.parts.agent_description.clone().and_then(|bytes| pb::AgentDescription::decode(bytes).ok());
+    let described =
+        record.parts.agent_description.clone().and_then(|bytes| pb::AgentDescription::decode(bytes).ok());
     let mut labels = described.map(|description| Labels::from_description(&description)).unwrap_or_default();
     labels.set_server(&record.labels);
     labels
@@ -178,7 +214,10 @@ pub(super) fn resting(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> 
         None => (Liveness::NeverSeen, record.first_seen),
         Some(connection) => {
             let last_seen = checkpoint.map_or(connection.connected_at, |checkpoint| checkpoint.last_seen);
-            (Liveness::Disconnected, connection.disconnected_at.unwrap_or(last_seen.max(connection.connected_at)))
+            (
+                Liveness::Disconnected,
+                connection.disconnected_at.unwrap_or(last_seen.max(connection.connected_at)),
+            )
         }
     }
 }
@@ -190,7 +229,7 @@ pub(super) fn resting(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> 
 pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> Seed {
     let mut known = PartSet::NONE;
     let mut digests = Vec::new();
-    if false {
+    if checkpoint.is_some() {
         for (part, bytes) in record.parts.iter() {
             known.insert(part);
             digests.push((part, material::digest(part, bytes)));
@@ -200,7 +239,8 @@ pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> See
             known.insert(Part::EffectiveConfig);
         }
     }
-    let start_time = record.parts.health.as_ref().map(|bytes| material::health_summary(bytes).start_time_unix_nano);
+    let start_time =
+        record.parts.health.as_ref().map(|bytes| material::health_summary(bytes).start_time_unix_nano);
     Seed {
         uid: record.uid,
         sequence_num: checkpoint.map(|checkpoint| opamp_proto::SequenceNum(checkpoint.sequence_num)),

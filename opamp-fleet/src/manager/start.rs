@@ -57,12 +57,19 @@ impl Inner {
     /// The offer of a desired configuration: encoded once, shared by all agents that get it.
     ///
     /// A blob that is missing is no reason not to start: that agent is left alone and the log says why.
-    pub(super) async fn offer(&self, desired: &DesiredConfig) -> Result<Option<RemoteConfigOffer>, StoreFailure> {
+    pub(super) async fn offer(
+        &self,
+        desired: &DesiredConfig,
+    ) -> Result<Option<RemoteConfigOffer>, StoreFailure> {
         if let Some(offer) = self.known_offer(&desired.blob) {
             return Ok(Some(offer));
         }
         let Some(bytes) = self.store.blob(&desired.blob).await? else {
-            tracing::error!(config = desired.config, version = desired.version, "the configuration's blob is missing");
+            tracing::error!(
+                config = desired.config,
+                version = desired.version,
+                "the configuration's blob is missing"
+            );
             return Ok(None);
         };
         let config = ConfigMap::decode(bytes).map_err(|error| StoreFailure::Damaged(error.to_string()))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid, Mono, Now, PartSet};
 use opamp_server::{AgentChange, ChangedFacts, RemoteConfigOffer};
-use opamp_store::{AgentRecord, BlobId, Checkpoint, NewAuditEntry, WriteBatch, WriteBehind};
+use opamp_store::{AgentRecord, BlobId, Checkpoint, NewAuditEntry, StickyRecord, WriteBatch, WriteBehind};
 
 use super::durations::ApplyDurations;
 use super::settings::ManagerSettings;
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) missed_retry: Mono,
     /// Taken from the server and not stored yet.
     pub(super) checkpoints: BTreeMap<AgentId, Checkpoint>,
+    /// Sticky counters from before the server's session of an agent, where that began anew.
+    pub(super) earlier: BTreeMap<AgentId, StickyRecord>,
     pub(super) durations: ApplyDurations,
     pub(super) offers: BTreeMap<BlobId, RemoteConfigOffer>,
     /// Why the store did not do its part last time, until it does again.
@@ -43,6 +45,7 @@ impl State {
             missed: BTreeMap::new(),
             missed_retry: now.mono,
             checkpoints: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             durations: ApplyDurations::new(settings.agent_types_max),
             offers: BTreeMap::new(),
             store_fault: None,
@@ -57,6 +60,7 @@ impl State {
         self.index.remove(id);
         self.unwritten.discard(id);
         self.checkpoints.remove(id);
+        self.earlier.remove(id);
     }
 
     pub(super) fn remember_offer(&mut self, blob: BlobId, offer: RemoteConfigOffer) {
@@ -83,7 +87,7 @@ impl Missed {
 
     /// Takes a later change of the same agent in.
     pub(super) fn merge(&mut self, later: Self) {
-        self.changed = self.changed | later.changed;
+        self.changed |= later.changed;
         self.facts = self.facts | later.facts;
         self.previous_uid = self.previous_uid.or(later.previous_uid);
     }
@@ -117,7 +121,8 @@ impl Unwritten {
 
     pub(super) fn push(&mut self, record: AgentRecord, blob: Option<Bytes>, now: Mono) {
         let earlier = self.records.remove(&record.id).and_then(|earlier| earlier.blob);
-        let blob = blob.or_else(|| earlier.filter(|bytes| record.effective_config == Some(BlobId::of(bytes))));
+        let blob =
+            blob.or_else(|| earlier.filter(|bytes| record.effective_config == Some(BlobId::of(bytes))));
         self.behind.push_with_blobs(record.clone(), blob.clone(), now);
         self.records.insert(record.id, Newest { record, blob });
     }

@@ -31,7 +31,11 @@ impl Inner {
     /// Commits a batch and remembers whether the store works.
     ///
     /// A batch whose outcome is unknown is repeated under its idempotency key; without one it gets one.
-    pub(super) async fn commit(&self, mut batch: WriteBatch, key: Option<String>) -> Result<Revision, CommitError> {
+    pub(super) async fn commit(
+        &self,
+        mut batch: WriteBatch,
+        key: Option<String>,
+    ) -> Result<Revision, CommitError> {
         if let Some(key) = key.or_else(random_key) {
             batch.idempotency_key(key);
         }
@@ -40,7 +44,9 @@ impl Inner {
             let outcome = self.store.commit(batch.clone(), None).await;
             let fault = match &outcome {
                 Err(
-                    error @ (CommitError::Unavailable(_) | CommitError::OutcomeUnknown(_) | CommitError::Closed),
+                    error @ (CommitError::Unavailable(_)
+                    | CommitError::OutcomeUnknown(_)
+                    | CommitError::Closed),
                 ) => Some(error.to_string()),
                 _ => None,
             };

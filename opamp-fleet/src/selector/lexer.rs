@@ -121,7 +121,12 @@ fn quoted(text: &str, at: usize) -> Result<(String, usize), SelectorError> {
                 Some((_, escaped @ ('"' | '\\'))) => content.push(escaped),
                 other => {
                     let found = other.map_or("the end".to_owned(), |(_, char)| format!("{char:?}"));
-                    return Err(SelectorError::new(text, at + offset + 2, found, "`\"` or `\\` after a backslash"));
+                    return Err(SelectorError::new(
+                        text,
+                        at + offset + 2,
+                        found,
+                        "`\"` or `\\` after a backslash",
+                    ));
                 }
             },
             _ => content.push(char),

@@ -48,7 +48,9 @@ impl Requirement {
         match &self.key {
             Key::AgentType => match self_named(subject, "service.name") {
                 LabelFact::Unknown => None,
-                LabelFact::Text(name) => self.test.of_text(LabelFact::Text(agent_type::normalised(Some(name)))),
+                LabelFact::Text(name) => {
+                    self.test.of_text(LabelFact::Text(agent_type::normalised(Some(name))))
+                }
                 LabelFact::Absent | LabelFact::Opaque => {
                     self.test.of_text(LabelFact::Text(agent_type::AGENT_TYPE_UNKNOWN))
                 }
@@ -92,7 +94,8 @@ impl Test {
     }
 
     fn of_capabilities(&self, capabilities: AgentCapabilities) -> bool {
-        let has = |name: &String| AgentCapabilities::from_name(name).is_some_and(|bit| capabilities.contains(bit));
+        let has =
+            |name: &String| AgentCapabilities::from_name(name).is_some_and(|bit| capabilities.contains(bit));
         match self {
             Self::In(names) => names.iter().any(has),
             Self::NotIn(names) => !names.iter().any(has),

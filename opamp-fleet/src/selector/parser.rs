@@ -26,7 +26,11 @@ pub(super) fn parse(text: &str) -> Result<Selector, SelectorError> {
     loop {
         if requirements.len() == REQUIREMENTS_MAX {
             let at = parser.at();
-            return Err(parser.error(at, "another requirement".into(), format!("at most {REQUIREMENTS_MAX}")));
+            return Err(parser.error(
+                at,
+                "another requirement".into(),
+                format!("at most {REQUIREMENTS_MAX}"),
+            ));
         }
         requirements.push(parser.requirement()?);
         let next = parser.next();
@@ -77,7 +81,9 @@ impl<'a> Parser<'a> {
             return Ok((next.at, key));
         }
         if !quoted && name == super::RESERVED_GROUP {
-            return Err(self.unexpected(&next, "another key: `group` is reserved; write `label/group` for the label"));
+            return Err(
+                self.unexpected(&next, "another key: `group` is reserved; write `label/group` for the label")
+            );
         }
         let scoped = LabelScope::ALL
             .into_iter()

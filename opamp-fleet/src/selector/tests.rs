@@ -103,7 +103,8 @@ fn what_cannot_be_evaluated_matches_nothing() {
     let mut unversioned = agent();
     let version = "service.version".to_owned();
     unversioned.labels.insert(LabelScope::Identifying, version, LabelValue::Text("latest".to_owned()));
-    for text in ["version=1.0", "version!=1.0", "version notin (1.0)", "version<2", "version>=0", "!version"] {
+    for text in ["version=1.0", "version!=1.0", "version notin (1.0)", "version<2", "version>=0", "!version"]
+    {
         assert!(!parse(text).matches(&unversioned), "{text}");
     }
     assert!(parse("version").matches(&unversioned));
@@ -112,7 +113,8 @@ fn what_cannot_be_evaluated_matches_nothing() {
 
 #[test]
 fn absence_proves_nothing_where_labels_were_dropped() {
-    let attributes = (0..=LABELS_MAX).map(|n| opamp_proto::pb::KeyValue { key: format!("k{n:03}"), value: None });
+    let attributes =
+        (0..=LABELS_MAX).map(|n| opamp_proto::pb::KeyValue { key: format!("k{n:03}"), value: None });
     let mut facts = agent();
     facts.labels = crate::Labels::from_description(&opamp_proto::pb::AgentDescription {
         identifying_attributes: attributes.collect(),

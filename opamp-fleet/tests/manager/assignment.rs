@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use opamp_fleet::manager::AssignError;
 use opamp_fleet::{AGENT_TYPE_UNKNOWN, Drift, Liveness, VersionState};
+use opamp_proto::hash::config_hash;
 use opamp_proto::pb::RemoteConfigStatuses::{Applied, Applying, Failed};
-use opamp_proto::{AgentCapabilities, AgentId};
+use opamp_proto::{AgentCapabilities, AgentId, pb};
 use opamp_server::Dispatch;
 use opamp_store::{AgentStore as _, MemoryStore};
 
@@ -59,6 +60,48 @@ async fn an_assigned_config_is_offered_applied_and_in_sync() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_agent_is_offered_its_own_files_as_they_were_made_under_a_hash_that_lasts() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let process = Process::start(Arc::new(store.clone()), &clock).await;
+    let raw = |body: &'static [u8], content_type: &str| pb::AgentConfigObject {
+        body: body.into(),
+        content_type: content_type.to_owned(),
+        role: "main".to_owned(),
+    };
+    let made = |body: &'static [u8]| pb::AgentConfigMap {
+        config_map: BTreeMap::from([
+            (String::new(), raw(body, "")),
+            ("raw".to_owned(), raw(b"\x00\r\n\xff\xfe", "application/octet-stream")),
+            ("c.yaml".to_owned(), raw(b"c: 1", "text/yaml; charset=utf-8")),
+        ]),
+    };
+    let mut agents = Vec::new();
+    for (n, body) in [b"first".as_slice(), b"second"].into_iter().enumerate() {
+        let (agent, id) = connected(&process, n as u16).await;
+        let name = format!("config-{n}");
+        process.manager.create_config(&operator(), &name, made(body), "").await.unwrap();
+        process.manager.publish(&operator(), &name, 1, None).await.unwrap();
+        process.manager.assign(&operator(), &id, &name, 1, None).await.unwrap();
+        agents.push((agent, made(body)));
+    }
+    let mut hashes = Vec::new();
+    for (agent, files) in &mut agents {
+        let offer = agent.heartbeat(&process).await.remote_config.expect("offered");
+        assert_eq!(offer.config.as_ref(), Some(&*files));
+        assert_eq!(offer.config_hash, config_hash(files).to_bytes());
+        hashes.push(offer.config_hash);
+    }
+    assert_ne!(hashes[0], hashes[1]);
+    process.stop().await;
+    let process = Process::start(Arc::new(store), &clock).await;
+    for ((agent, files), hash) in agents.iter_mut().zip(hashes) {
+        let offer = agent.heartbeat(&process).await.remote_config.expect("it did not report the hash yet");
+        assert_eq!((offer.config.as_ref(), offer.config_hash), (Some(&*files), hash));
+    }
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_assignment_is_in_the_store_with_its_audit_entry_when_it_is_acknowledged() {
     let store = MemoryStore::new();
     let process = Process::start(Arc::new(store.clone()), &clock()).await;
@@ -94,7 +137,11 @@ async fn a_failed_config_is_remembered_and_tried_again_only_when_assigned_again(
     assert_eq!(drift(&process, &agent).await, Drift::Failed);
     let detail = process.detail(&agent.uid).await;
     assert_eq!(detail.sticky.last_failure.unwrap().error, "no such receiver");
-    assert_ne!(detail.last_known_good, detail.desired.clone().map(|desired| desired.hash), "it still knows the good one");
+    assert_ne!(
+        detail.last_known_good,
+        detail.desired.clone().map(|desired| desired.hash),
+        "it still knows the good one"
+    );
     assert_eq!(detail.desired_history.len(), 1);
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -154,9 +201,8 @@ async fn only_published_versions_of_known_configs_go_to_known_agents() {
     let assign = async |id: &AgentId, config: &str, version| {
         process.manager.assign(&operator(), id, config, version, None).await.map(drop)
     };
-    let not_published = |state| {
-        Err(AssignError::NotPublished { config: "edge".to_owned(), version: 1, state })
-    };
+    let not_published =
+        |state| Err(AssignError::NotPublished { config: "edge".to_owned(), version: 1, state });
     assert_eq!(assign(&id, "edge", draft.version).await, not_published(VersionState::Draft));
     process.manager.publish(&operator(), "edge", 1, None).await.unwrap();
     assert_eq!(assign(&id, "edge", 1).await, Ok(()));
@@ -202,14 +248,20 @@ async fn an_expected_agent_can_be_labelled_and_assigned_to_before_it_comes() {
     let version = process.publish("edge", "a: 1").await;
     let labels = BTreeMap::from([("ring".to_owned(), "0".to_owned())]);
     let id = process.manager.expect_agent(&operator(), uid(1), labels.clone()).await.unwrap();
-    assert!(process.manager.expect_agent(&operator(), uid(1), labels.clone()).await.is_err(), "there is one already");
+    assert!(
+        process.manager.expect_agent(&operator(), uid(1), labels.clone()).await.is_err(),
+        "there is one already"
+    );
     let assigned = process.manager.assign(&operator(), &id, "edge", version, None).await.unwrap();
     assert_eq!(assigned.dispatch, Dispatch::NoSession);
     let detail = process.detail(&uid(1)).await;
     assert_eq!((detail.summary.liveness, detail.summary.last_seen), (Liveness::NeverSeen, None));
 
     let mut agent = Agent::new(1);
-    assert!(agent.connect(&process).await.remote_config.is_some(), "it gets its config with the first answer");
+    assert!(
+        agent.connect(&process).await.remote_config.is_some(),
+        "it gets its config with the first answer"
+    );
     process.settle().await;
     let detail = process.detail(&agent.uid).await;
     assert_eq!((detail.summary.id, detail.summary.liveness), (id, Liveness::Connected));

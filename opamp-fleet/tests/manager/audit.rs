@@ -29,11 +29,16 @@ async fn every_authentication_failure_is_audited_with_source_and_reason() {
         .iter()
         .map(|entry| {
             let after = entry.after.as_ref().unwrap();
-            (after["reason"].as_str().unwrap(), after["detail"].as_str().unwrap(), entry.source.as_deref().unwrap())
+            (
+                after["reason"].as_str().unwrap(),
+                after["detail"].as_str().unwrap(),
+                entry.source.as_deref().unwrap(),
+            )
         })
         .collect();
     let source = "198.51.100.7:4001";
-    let expected = ["missing-credentials", "unknown", "revoked"].map(|detail| ("auth_failed", detail, source));
+    let expected =
+        ["missing-credentials", "unknown", "revoked"].map(|detail| ("auth_failed", detail, source));
     assert_eq!(found, BTreeSet::from(expected));
     assert_eq!(process.manager.stats().registered, 0, "nobody gets a record without proof");
     process.stop().await;
@@ -49,7 +54,8 @@ async fn a_flood_of_failures_fills_no_disk_and_none_is_uncounted() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let entries = process.audit("agent.refuse").await;
     assert!(entries.len() <= 8, "{} entries", entries.len());
-    let left_out = entries.iter().map(|entry| entry.after.as_ref().unwrap()["left_out_before"].as_u64().unwrap());
+    let left_out =
+        entries.iter().map(|entry| entry.after.as_ref().unwrap()["left_out_before"].as_u64().unwrap());
     let told = entries.iter().filter(|entry| entry.role == "agent").count() as u64;
     assert_eq!(told + left_out.sum::<u64>(), 500);
     process.stop().await;

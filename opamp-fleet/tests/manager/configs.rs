@@ -15,7 +15,8 @@ async fn a_version_is_drafted_edited_published_and_archived() {
     assert_eq!((draft.version, draft.state, draft.comment.as_str()), (1, ConfigState::Draft, "first"));
     assert_eq!(draft.hash, config_hash(&files(&[("", "a: 1")])));
     let edited = files(&[("", "a: 2"), ("extra.yaml", "b: 1")]);
-    let edit = async |expected| manager.update_draft(&actor, "edge", 1, edited.clone(), "second", expected).await;
+    let edit =
+        async |expected| manager.update_draft(&actor, "edge", 1, edited.clone(), "second", expected).await;
     let stale = ConfigOpError::Conflict { config: "edge".to_owned(), version: 1 };
     assert_eq!(edit(Revision(draft.revision.0 + 9)).await, Err(stale.clone()));
     let draft = edit(draft.revision).await.unwrap();
@@ -23,10 +24,18 @@ async fn a_version_is_drafted_edited_published_and_archived() {
     assert_eq!(manager.publish(&actor, "edge", 1, Some(Revision(0))).await, Err(stale));
     let published = manager.publish(&actor, "edge", 1, Some(draft.revision)).await.unwrap();
     assert_eq!(published.state, ConfigState::Published);
-    assert_eq!((published.published_by.as_deref(), published.published_at), (Some("olivia"), Some(process.now())));
+    assert_eq!(
+        (published.published_by.as_deref(), published.published_at),
+        (Some("olivia"), Some(process.now()))
+    );
 
     let wrong = |state, action: &str| {
-        Err(ConfigOpError::WrongState { config: "edge".to_owned(), version: 1, state, action: action.to_owned() })
+        Err(ConfigOpError::WrongState {
+            config: "edge".to_owned(),
+            version: 1,
+            state,
+            action: action.to_owned(),
+        })
     };
     assert_eq!(edit(published.revision).await, wrong(VersionState::Published, "be edited"));
     assert_eq!(
@@ -34,7 +43,10 @@ async fn a_version_is_drafted_edited_published_and_archived() {
         wrong(VersionState::Published, "become published")
     );
     manager.archive(&actor, "edge", 1, None).await.unwrap();
-    assert_eq!(manager.archive(&actor, "edge", 1, None).await, wrong(VersionState::Archived, "become archived"));
+    assert_eq!(
+        manager.archive(&actor, "edge", 1, None).await,
+        wrong(VersionState::Archived, "become archived")
+    );
     let (version, read) = manager.config("edge", 1).await.unwrap();
     assert_eq!((version.state, read.map()), (ConfigState::Archived, &edited));
 
@@ -70,10 +82,7 @@ async fn versions_are_numbered_listed_and_compared() {
     assert!(manager.diff("edge", 2, 2).await.unwrap().is_empty());
     let missing = |version| ConfigOpError::NotFound { config: "none".to_owned(), version };
     assert_eq!(manager.diff("none", 1, 2).await, Err(missing(Some(1))));
-    assert_eq!(
-        manager.create_version(&actor, "none", files(&[("", "x")]), "").await,
-        Err(missing(None))
-    );
+    assert_eq!(manager.create_version(&actor, "none", files(&[("", "x")]), "").await, Err(missing(None)));
     process.stop().await;
 }
 
@@ -81,11 +90,12 @@ async fn versions_are_numbered_listed_and_compared() {
 async fn what_cannot_be_offered_is_refused_when_it_is_made() {
     let process = Process::start(Arc::new(MemoryStore::new()), &clock()).await;
     let (manager, actor) = (&process.manager, operator());
-    let refused = async |name: &str, content: &[(&str, &str)], comment: &str| {
-        match manager.create_config(&actor, name, files(content), comment).await {
-            Err(ConfigOpError::Invalid(error)) => error,
-            other => panic!("{other:?}"),
-        }
+    let refused = async |name: &str, content: &[(&str, &str)], comment: &str| match manager
+        .create_config(&actor, name, files(content), comment)
+        .await
+    {
+        Err(ConfigOpError::Invalid(error)) => error,
+        other => panic!("{other:?}"),
     };
     assert!(matches!(refused("a/b", &[("", "x")], "").await, ConfigError::Name { .. }));
     assert_eq!(refused("edge", &[], "").await, ConfigError::Empty);

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use opamp_fleet::manager::{AgentError, ManagerSettings};
 use opamp_fleet::{Drift, Liveness};
 use opamp_proto::pb::RemoteConfigStatuses::Applied;
 use opamp_proto::{AgentToServerFlags, InstanceUid, pb};
-use opamp_server::{StaticToken, StaticTokens};
+use opamp_server::{AuthRequest, Authenticate, Denied, Principal, PrincipalKind, StaticToken, StaticTokens};
 use opamp_store::MemoryStore;
 
 use super::support::*;
@@ -128,5 +129,42 @@ async fn the_principal_is_bound_to_the_record_and_a_change_is_audited() {
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].before.as_ref().unwrap()["identity"], "token:first");
     assert_eq!(entries[0].source.as_deref(), Some("198.51.100.7:4001"));
+    process.stop().await;
+}
+
+/// Takes the token for the name on a verified client certificate.
+struct ByCertificate;
+
+impl Authenticate for ByCertificate {
+    fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
+        Box::pin(async move {
+            Ok(Principal { kind: PrincipalKind::Certificate, id: request.bearer()?.to_owned() })
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_over_an_agent_that_proved_itself_by_certificate_even_after_a_restart() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let start = async || {
+        let settings = ManagerSettings::default();
+        Process::start_with(Arc::new(store.clone()), &clock, Arc::new(ByCertificate), settings).await
+    };
+    let process = start().await;
+    let mut agent = Agent { token: Some("edge-1".to_owned()), ..Agent::new(1) };
+    agent.connect(&process).await;
+    process.settle().await;
+    process.stop().await;
+
+    let process = start().await;
+    let (_, answer) = process.poll(&agent.full(), agent.from, Some("edge-2")).await;
+    assert!(answer.error_response.is_some(), "another identity is refused: {answer:?}");
+    process.settle().await;
+    assert_eq!(process.detail(&agent.uid).await.identity.as_deref(), Some("certificate:edge-1"));
+    let refused = process.audit("agent.refuse").await;
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].actor, "certificate:edge-2");
+    assert_eq!(refused[0].after.as_ref().unwrap()["reason"], "uid_conflict");
+    agent.heartbeat(&process).await;
     process.stop().await;
 }

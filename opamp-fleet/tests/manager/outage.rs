@@ -22,6 +22,7 @@ const WORKS: u8 = 0;
 const DOWN: u8 = 1;
 /// Writes, and then says that it does not know whether it did; once.
 const FORGETS: u8 = 2;
+const UNREADABLE: u8 = 3;
 
 impl Flaky {
     fn new() -> Arc<Self> {
@@ -40,7 +41,11 @@ impl Flaky {
         &'a self,
         read: BoxFuture<'a, Result<T, ReadError>>,
     ) -> BoxFuture<'a, Result<T, ReadError>> {
-        if self.is_down() { Box::pin(async { Err(ReadError::Unavailable(fault())) }) } else { read }
+        if matches!(self.mode.load(Ordering::SeqCst), DOWN | UNREADABLE) {
+            Box::pin(async { Err(ReadError::Unavailable(fault())) })
+        } else {
+            read
+        }
     }
 }
 
@@ -49,7 +54,11 @@ fn fault() -> StorageFault {
 }
 
 impl Store for Flaky {
-    fn commit(&self, batch: WriteBatch, fence: Option<Fence>) -> BoxFuture<'_, Result<Revision, CommitError>> {
+    fn commit(
+        &self,
+        batch: WriteBatch,
+        fence: Option<Fence>,
+    ) -> BoxFuture<'_, Result<Revision, CommitError>> {
         if self.is_down() {
             return Box::pin(async { Err(CommitError::Unavailable(fault())) });
         }
@@ -153,7 +162,12 @@ impl CredentialStore for Flaky {
 }
 
 impl LeaseStore for Flaky {
-    fn acquire(&self, role: &str, holder: &str, ttl: Duration) -> BoxFuture<'_, Result<Acquired, LeaseError>> {
+    fn acquire(
+        &self,
+        role: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> BoxFuture<'_, Result<Acquired, LeaseError>> {
         self.store.acquire(role, holder, ttl)
     }
     fn renew(&self, lease: &Lease, ttl: Duration) -> BoxFuture<'_, Result<Lease, LeaseError>> {
@@ -204,7 +218,9 @@ async fn agents_stay_connected_while_the_store_is_down_and_nothing_of_it_is_lost
     assert_eq!(stats.by_liveness[&Liveness::Disconnected], 1);
     let waiting = stats.records_waiting + stats.changes_waiting;
     assert!((7..=11).contains(&waiting), "{waiting} changes wait: at most one for each agent");
-    assert!(matches!(process.manager.ready().await, Err(NotReady::Store(reason)) if reason.contains("unplugged")));
+    assert!(
+        matches!(process.manager.ready().await, Err(NotReady::Store(reason)) if reason.contains("unplugged"))
+    );
 
     store.set(WORKS);
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -289,5 +305,51 @@ async fn a_change_is_completed_even_if_its_caller_stops_waiting() {
     assert!(tokio::time::timeout(Duration::from_millis(10), impatient).await.is_err());
     process.settle().await;
     assert!(agent.heartbeat(&process).await.remote_config.is_some(), "what was committed is offered");
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_is_not_stored_before_what_was_said_up_to_it() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    store.set(UNREADABLE);
+    agent.health = health(false, 9);
+    let report = pb::AgentToServer { health: Some(agent.health.clone()), ..agent.bare() };
+    agent.send(&process, report).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(process.manager.stats().changes_waiting, 1);
+    let ready = process.manager.ready().await;
+    assert!(matches!(ready, Err(NotReady::Store(_))), "the probe is well, what waits is not: {ready:?}");
+    process.crash().await;
+    store.set(WORKS);
+    let process = Process::start(store, &clock).await;
+    agent.heartbeat(&process).await;
+    process.settle().await;
+    assert_eq!(agent.asked, 1, "what it said was lost, so it is asked");
+    assert_eq!(process.detail(&agent.uid).await.health_report, Some(agent.health.clone()));
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_another_process_changed_is_not_overwritten_by_a_call() {
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let version = process.publish("edge", "a: 1").await;
+    let id = process.id(&agent.uid);
+    agent.health = health(false, 2);
+    agent.connect(&process).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(process.manager.stats().records_waiting, 1, "a change waits that knows the record as it was");
+    let mut batch = WriteBatch::new();
+    batch.put_agent(store.agent(&id).await.unwrap().unwrap());
+    store.commit(batch, None).await.unwrap();
+    let assigned = process.manager.assign(&operator(), &id, "edge", version, None).await;
+    assert_eq!(assigned, Err(AssignError::Conflict(id)));
     process.stop().await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use opamp_fleet::manager::{AgentQuery, ManagerSettings};
 use opamp_fleet::{Drift, Health, Liveness};
 use opamp_proto::hash::config_hash;
+use opamp_proto::pb::any_value::Value;
 use opamp_proto::{AgentCapabilities, pb};
 use opamp_server::InsecureAcceptEveryone;
 use opamp_store::{AgentStore as _, BlobStore as _, MemoryStore};
@@ -22,7 +23,10 @@ async fn a_new_agent_is_recorded_with_everything_it_reports() {
 
     let detail = process.detail(&agent.uid).await;
     let summary = &detail.summary;
-    assert_eq!((summary.liveness, summary.health, summary.drift), (Liveness::Connected, Health::Healthy, Drift::Unmanaged));
+    assert_eq!(
+        (summary.liveness, summary.health, summary.drift),
+        (Liveness::Connected, Health::Healthy, Drift::Unmanaged)
+    );
     assert_eq!(summary.agent_type, "io.example.collector");
     assert_eq!((summary.version.as_deref(), summary.host_name.as_deref()), (Some("0.128.0"), Some("host-1")));
     assert_eq!(summary.capabilities, CAPABILITIES);
@@ -30,7 +34,10 @@ async fn a_new_agent_is_recorded_with_everything_it_reports() {
     assert_eq!(detail.first_seen, connected_at);
     assert_eq!(detail.description, Some(agent.description.clone()));
     assert_eq!(detail.health_report, Some(agent.health.clone()));
-    assert_eq!(detail.effective_config, Some(pb::EffectiveConfig { config_map: Some(agent.effective.clone()) }));
+    assert_eq!(
+        detail.effective_config,
+        Some(pb::EffectiveConfig { config_map: Some(agent.effective.clone()) })
+    );
     assert_eq!(detail.effective_config_hash, Some(config_hash(&agent.effective)));
     let connection = detail.connection.clone().expect("it is connected");
     assert_eq!((connection.transport.as_str(), connection.connected_at), ("http", connected_at));
@@ -41,6 +48,26 @@ async fn a_new_agent_is_recorded_with_everything_it_reports() {
     assert_eq!(stored.uid, agent.uid);
     assert!(store.blob(&stored.effective_config.unwrap()).await.unwrap().is_some());
     assert_eq!(process.audit("agent.first_seen").await.len(), 1);
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_written_is_read_and_changed_as_if_it_were() {
+    let store = MemoryStore::new();
+    let process = Process::start(Arc::new(store.clone()), &clock()).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let id = process.id(&agent.uid);
+    assert_eq!(store.agent(&id).await.unwrap(), None, "it waits");
+    let detail = process.detail(&agent.uid).await;
+    assert_eq!(detail.effective_config, agent.full().effective_config);
+    let labels = BTreeMap::from([("team".to_owned(), "edge".to_owned())]);
+    process.manager.set_labels(&operator(), &id, labels.clone()).await.unwrap();
+    let stored = store.agent(&id).await.unwrap().expect("acknowledged means written");
+    assert_eq!(stored.labels, labels);
+    assert!(stored.parts.health.is_some(), "what waited went along");
+    assert_eq!(process.manager.stats().records_waiting, 0);
     process.stop().await;
 }
 
@@ -71,6 +98,43 @@ async fn an_omitted_part_is_kept_and_a_repeated_one_replaces_the_stored_one_whol
 }
 
 #[tokio::test(start_paused = true)]
+async fn attributes_of_every_kind_and_health_of_any_depth_are_shown_unchanged() {
+    let process = Process::start(Arc::new(MemoryStore::new()), &clock()).await;
+    let mut agent = Agent::new(1);
+    let any = |value| Some(pb::AnyValue { value: Some(value) });
+    let attribute = |key: &str, value| pb::KeyValue { key: key.to_owned(), value: any(value) };
+    let list = pb::ArrayValue { values: any(Value::IntValue(-3)).into_iter().collect() };
+    let nested = pb::KeyValueList { values: vec![attribute("list", Value::ArrayValue(list.clone()))] };
+    let attributes = vec![
+        text("text", "grün"),
+        attribute("bool", Value::BoolValue(true)),
+        attribute("int", Value::IntValue(i64::MIN)),
+        attribute("double", Value::DoubleValue(0.1)),
+        attribute("list", Value::ArrayValue(list)),
+        attribute("map", Value::KvlistValue(nested)),
+        attribute("bytes", Value::BytesValue(b"\x00\xff".as_slice().into())),
+    ];
+    agent.description.non_identifying_attributes.extend(attributes.clone());
+    let mut health = health(true, 1);
+    for level in 0..10 {
+        let outer = pb::ComponentHealth {
+            status: format!("a word nobody knows, level {level}"),
+            attributes: attributes.clone(),
+            component_health_map: BTreeMap::from([("inner".to_owned(), health)]),
+            ..pb::ComponentHealth::default()
+        };
+        health = outer;
+    }
+    agent.health = health;
+    agent.connect(&process).await;
+    process.settle().await;
+    let detail = process.detail(&agent.uid).await;
+    assert_eq!(detail.description, Some(agent.description.clone()));
+    assert_eq!(detail.health_report, Some(agent.health.clone()));
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn agents_are_listed_by_selector_and_axis_page_by_page() {
     let process = Process::start(Arc::new(MemoryStore::new()), &clock()).await;
     for n in 0..10 {
@@ -91,7 +155,11 @@ async fn agents_are_listed_by_selector_and_axis_page_by_page() {
     assert_eq!(list("health=healthy,capability=ReportsHealth"), 4);
     assert_eq!(list("liveness=connected"), 10);
 
-    let first = process.manager.agents(&AgentQuery { health: Some(Health::Unhealthy), limit: 3, ..AgentQuery::default() });
+    let first = process.manager.agents(&AgentQuery {
+        health: Some(Health::Unhealthy),
+        limit: 3,
+        ..AgentQuery::default()
+    });
     assert_eq!((first.items.len(), first.next), (3, Some(first.items[2].id)));
     let rest = process.manager.agents(&AgentQuery {
         health: Some(Health::Unhealthy),
@@ -175,7 +243,8 @@ async fn equal_effective_configs_share_one_blob_however_they_are_encoded() {
 #[tokio::test(start_paused = true)]
 async fn effective_configs_nobody_runs_any_more_are_deleted() {
     let store = MemoryStore::new();
-    let settings = ManagerSettings { blob_sweep_interval: Duration::from_secs(600), ..ManagerSettings::default() };
+    let settings =
+        ManagerSettings { blob_sweep_interval: Duration::from_secs(600), ..ManagerSettings::default() };
     let everyone = Arc::new(InsecureAcceptEveryone);
     let process = Process::start_with(Arc::new(store.clone()), &clock(), everyone, settings).await;
     let mut agent = Agent::new(1);

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use opamp_fleet::manager::AgentCommandError;
+use opamp_fleet::manager::{AgentCommandError, ManagerSettings};
 use opamp_fleet::{Drift, Liveness};
 use opamp_proto::pb::RemoteConfigStatuses::Applied;
 use opamp_proto::{AgentCapabilities, pb};
-use opamp_server::Dispatch;
+use opamp_server::{Dispatch, InsecureAcceptEveryone, ServerSettings};
 use opamp_store::MemoryStore;
 
 use super::support::*;
@@ -22,7 +22,7 @@ async fn fleet(process: &Process, count: u16) -> Vec<Agent> {
     process.settle().await;
     for agent in &mut agents {
         let id = process.id(&agent.uid);
-        process.manager.assign(&operator(), &id, "edge", version, None).await.unwrap();
+        process.manager.assign(&operator(), &id, "edge", version, None).await.expect("assigned");
         let offer = agent.heartbeat(process).await.remote_config.expect("offered");
         agent.report(process, &offer, Applied, "").await;
         agent.heartbeat(process).await;
@@ -95,7 +95,11 @@ async fn after_a_crash_every_agent_is_asked_at_most_once_and_nothing_stays_lost(
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
     for (n, agent) in agents.iter().enumerate() {
-        assert_eq!(agent.asked, usize::from(n < 5), "agent {n}: only those that said something since are asked");
+        assert_eq!(
+            agent.asked,
+            usize::from(n < 5),
+            "agent {n}: only those that said something since are asked"
+        );
         let detail = process.detail(&agent.uid).await;
         assert_eq!(detail.health_report, Some(agent.health.clone()), "agent {n}");
         assert_eq!(detail.summary.drift, Drift::InSync);
@@ -167,6 +171,7 @@ async fn a_restarted_agent_is_counted_once_across_a_restart_of_the_server() {
     let process = Process::start(Arc::new(store.clone()), &clock).await;
     let mut agent = Agent::new(1);
     agent.connect(&process).await;
+    process.settle().await;
     agent.health.start_time_unix_nano += 5;
     agent.connect(&process).await;
     process.stop().await;
@@ -174,5 +179,46 @@ async fn a_restarted_agent_is_counted_once_across_a_restart_of_the_server() {
     agent.connect(&process).await;
     process.settle().await;
     assert_eq!(process.detail(&agent.uid).await.sticky.start_time_changes, 1);
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_report_equal_to_what_is_stored_is_no_change_after_a_restart() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let process = Process::start(Arc::new(store.clone()), &clock).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let before = process.detail(&agent.uid).await;
+    process.stop().await;
+    let process = Process::start(Arc::new(store), &clock).await;
+    agent.health.status_time_unix_nano += 1_000;
+    agent.description.identifying_attributes.reverse();
+    agent.connect(&process).await;
+    process.settle().await;
+    let after = process.detail(&agent.uid).await;
+    assert_eq!(after.health_report, before.health_report, "a ticking time is not material");
+    assert_eq!(after.description, before.description, "nor is the order of attributes");
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_go_on_when_the_server_forgot_an_agent_that_was_long_gone() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let settings = ServerSettings { forget_after: Duration::from_secs(600), ..ServerSettings::default() };
+    let everyone = Arc::new(InsecureAcceptEveryone);
+    let process =
+        Process::start_full(Arc::new(store), &clock, everyone, settings, ManagerSettings::default()).await;
+    let mut agent = Agent::new(1);
+    for absence in 1..4 {
+        agent.connect(&process).await;
+        process.settle().await;
+        let sticky = process.detail(&agent.uid).await.sticky;
+        assert_eq!((sticky.connects, sticky.disconnects), (absence, absence - 1));
+        agent.goodbye(&process).await;
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        assert!(process.server.agent(&agent.uid).is_none(), "the server forgot it");
+    }
+    assert_eq!(process.detail(&agent.uid).await.sticky.disconnects, 3);
     process.stop().await;
 }

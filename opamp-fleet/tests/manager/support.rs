@@ -11,7 +11,8 @@ use opamp_fleet::manager::{Actor, AgentDetail, AgentQuery, FleetManager, Manager
 use opamp_proto::pb::any_value::Value;
 use opamp_proto::{AgentCapabilities, AgentId, InstanceUid, ServerToAgentFlags, Wall, pb};
 use opamp_server::{
-    Authenticate, Clock, InsecureAcceptEveryone, OpampServer, OpampService, PeerInfo, ServerHandle, TokioClock,
+    Authenticate, Clock, InsecureAcceptEveryone, OpampServer, OpampService, PeerInfo, ServerHandle,
+    ServerSettings, TokioClock,
 };
 use opamp_store::{AuditEntry, AuditQuery, Store};
 use prost::Message as _;
@@ -68,8 +69,19 @@ impl Process {
         auth: Arc<dyn Authenticate>,
         settings: ManagerSettings,
     ) -> Self {
+        Self::start_full(store, clock, auth, ServerSettings::default(), settings).await
+    }
+
+    pub(crate) async fn start_full(
+        store: Arc<dyn Store>,
+        clock: &Arc<TokioClock>,
+        auth: Arc<dyn Authenticate>,
+        server_settings: ServerSettings,
+        settings: ManagerSettings,
+    ) -> Self {
         let same_clock: Arc<dyn Clock> = clock.clone();
-        let (service, server, server_driver) = OpampServer::builder(auth).clock(same_clock.clone()).build();
+        let builder = OpampServer::builder(auth).settings(server_settings).clock(same_clock.clone());
+        let (service, server, server_driver) = builder.build();
         let (manager, driver) =
             FleetManager::start(store, server.clone(), settings, same_clock).await.expect("the fleet loads");
         let tasks = vec![tokio::spawn(server_driver.run()), tokio::spawn(driver.run())];
@@ -285,7 +297,10 @@ pub(crate) fn text(key: &str, value: &str) -> pb::KeyValue {
 
 pub(crate) fn description(host: &str) -> pb::AgentDescription {
     pb::AgentDescription {
-        identifying_attributes: vec![text("service.name", "io.example.collector"), text("service.version", "0.128.0")],
+        identifying_attributes: vec![
+            text("service.name", "io.example.collector"),
+            text("service.version", "0.128.0"),
+        ],
         non_identifying_attributes: vec![text("os.type", "linux"), text("host.name", host)],
     }
 }
@@ -306,6 +321,7 @@ pub(crate) fn files(files: &[(&str, &str)]) -> pb::AgentConfigMap {
         content_type: "text/yaml".to_owned(),
         role: String::new(),
     };
-    let config_map: BTreeMap<_, _> = files.iter().map(|(name, body)| ((*name).to_owned(), object(body))).collect();
+    let config_map: BTreeMap<_, _> =
+        files.iter().map(|(name, body)| ((*name).to_owned(), object(body))).collect();
     pb::AgentConfigMap { config_map }
 }

@@ -70,7 +70,11 @@ impl Events {
         loop {
             let slot = {
                 let mut queue = self.0.lock();
-                if let Some(refusal) = queue.refusals.pop_front() {
+                // In turn, so that a flood of one kind does not starve the other.
+                queue.refusal_next = !queue.refusal_next;
+                if (queue.refusal_next || queue.agents.is_empty())
+                    && let Some(refusal) = queue.refusals.pop_front()
+                {
                     return Some(Event::Refused(refusal));
                 }
                 queue.agents.pop_front()?
@@ -94,6 +98,7 @@ pub(crate) struct ChangeQueue {
 struct Queue {
     agents: VecDeque<Arc<Slot>>,
     refusals: VecDeque<Refusal>,
+    refusal_next: bool,
     folded: u64,
     closed: bool,
 }

@@ -43,7 +43,7 @@ use crate::desired::Desired;
 use crate::refusal::SessionError;
 use crate::snapshot::{
     AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Liveness,
-    Principal, Seed, Transport,
+    Principal, PrincipalKind, Seed, Transport,
 };
 
 use self::facts::Facts;
@@ -231,12 +231,15 @@ impl Session {
     }
 
     /// Whether nothing is lost with this session but the need of one full report: the agent has been gone for
-    /// `after`, that was told, nothing is desired of it, and no new identity is on its way to it.
+    /// `after`, that was told, nothing is desired of it, its uid is not bound to a certificate, and no new identity
+    /// is on its way to it.
     pub fn is_forgettable(&self, now: Wall, after: Duration) -> bool {
         let gone =
             self.facts.disconnect.is_some_and(|(_, at)| now.0.saturating_sub(at.0) >= millis(after).into());
         let idle = self.liveness == Liveness::Disconnected && !self.has_change();
-        gone && idle && self.offer.generation() == 0 && self.facts.assigned_uid.is_none()
+        // A certificate binds the uid to its name; forgetting it would let somebody else have the uid.
+        let bound = self.principal().is_some_and(|principal| principal.kind == PrincipalKind::Certificate);
+        gone && idle && !bound && self.offer.generation() == 0 && self.facts.assigned_uid.is_none()
     }
 
     /// Whether [`Session::take_change`] has anything to tell.

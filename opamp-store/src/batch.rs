@@ -156,13 +156,21 @@ impl WriteBatch {
     }
 
     pub(crate) fn put_identified_blob(&mut self, id: BlobId, bytes: Bytes) {
-        self.weight += 64 + bytes.len();
-        self.contents.blobs.insert(id, bytes);
+        let size = 64 + bytes.len();
+        if self.contents.blobs.insert(id, bytes).is_none() {
+            self.weight += size;
+        }
+    }
+
+    pub(crate) fn has_blob(&self, id: &BlobId) -> bool {
+        self.contents.blobs.contains_key(id)
     }
 }
 
 /// The contents of a batch, for those who implement a store.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// `Debug` shows the lengths of blobs, not their bytes.
+#[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct BatchContents {
     /// Conditions on the state before.
@@ -198,6 +206,23 @@ impl BatchContents {
             && self.tokens.is_empty()
             && self.audit.is_empty()
             && self.idempotency_key.is_none()
+    }
+}
+
+impl fmt::Debug for BatchContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blobs: BTreeMap<_, _> = self.blobs.iter().map(|(id, bytes)| (id, bytes.len())).collect();
+        f.debug_struct("BatchContents")
+            .field("preconditions", &self.preconditions)
+            .field("agents", &self.agents)
+            .field("checkpoints", &self.checkpoints)
+            .field("blobs", &blobs)
+            .field("blob_deletions", &self.blob_deletions)
+            .field("config_versions", &self.config_versions)
+            .field("tokens", &self.tokens)
+            .field("audit", &self.audit)
+            .field("idempotency_key", &self.idempotency_key)
+            .finish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Grouping of record writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,13 +49,13 @@ impl Default for WriteBehindLimits {
 ///
 /// It holds at most one waiting and one in-flight record per agent, so memory is bounded by the fleet even while the
 /// store is down.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct WriteBehind {
     limits: WriteBehindLimits,
     waiting: BTreeMap<AgentId, Waiting>,
     /// The same agents by the time of their oldest unwritten change.
     queue: BTreeSet<(Mono, AgentId)>,
-    in_flight: BTreeMap<AgentId, Waiting>,
+    in_flight: Option<InFlight>,
     blobs: BTreeMap<BlobId, Bytes>,
     weight: usize,
     not_before: Mono,
@@ -62,10 +63,17 @@ pub struct WriteBehind {
     singly: usize,
 }
 
-#[derive(Clone, Debug)]
 struct Waiting {
     record: AgentRecord,
     since: Mono,
+}
+
+/// A batch whose outcome is not known yet.
+struct InFlight {
+    /// Its records, but for those discarded since.
+    records: BTreeMap<AgentId, Waiting>,
+    /// How many it had.
+    taken: usize,
 }
 
 impl WriteBehind {
@@ -91,11 +99,12 @@ impl WriteBehind {
     ) {
         let mut newest = Waiting { record, since: now };
         let id = newest.record.id;
-        if let Some(flying) = self.in_flight.get(&id) {
-            newest.record.sticky.absorb(&flying.record.sticky);
-        }
+        // The waiting one first: it is newer than the one in flight, and the first fact found is kept.
         if let Some(older) = self.remove_waiting(&id) {
             newest.supersede(&older);
+        }
+        if let Some(flying) = self.in_flight.as_ref().and_then(|batch| batch.records.get(&id)) {
+            newest.record.sticky.absorb(&flying.record.sticky);
         }
         let wanted: BTreeSet<_> = newest.record.blob_references().collect();
         for blob in blobs {
@@ -112,12 +121,14 @@ impl WriteBehind {
     /// handed to the store, so that no older state is written after it.
     pub fn discard(&mut self, id: &AgentId) {
         self.remove_waiting(id);
-        self.in_flight.remove(id);
+        if let Some(batch) = &mut self.in_flight {
+            batch.records.remove(id);
+        }
     }
 
     /// When [`take`](WriteBehind::take) next has something; `None` while nothing waits or a batch is in flight.
     pub fn deadline(&self) -> Option<Mono> {
-        if !self.in_flight.is_empty() {
+        if self.in_flight.is_some() {
             return None;
         }
         let (oldest, _) = *self.queue.first()?;
@@ -133,21 +144,21 @@ impl WriteBehind {
 
     /// The next batch, due or not: for an orderly end. `None` when nothing waits or a batch is in flight.
     pub fn take_now(&mut self) -> Option<WriteBatch> {
-        if self.in_flight.is_empty() { self.take_waiting() } else { None }
+        if self.in_flight.is_none() { self.take_waiting() } else { None }
     }
 
     /// The batch in flight is in the store.
     pub fn committed(&mut self) {
-        self.in_flight.clear();
+        self.in_flight = None;
         self.not_before = Mono::default();
         self.drop_unwanted_blobs();
     }
 
     /// The batch in flight was not written, or possibly not: its records wait again, unless newer ones already do.
     pub fn failed(&mut self, now: Mono) {
-        for (id, mut record) in std::mem::take(&mut self.in_flight) {
-            if let Some(newer) = self.remove_waiting(&id) {
-                let mut newer = newer;
+        let records = self.in_flight.take().map(|batch| batch.records).unwrap_or_default();
+        for (id, mut record) in records {
+            if let Some(mut newer) = self.remove_waiting(&id) {
                 newer.supersede(&record);
                 record = newer;
             }
@@ -159,10 +170,13 @@ impl WriteBehind {
     /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
     /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
     pub fn refused(&mut self, now: Mono) -> Option<AgentRecord> {
-        if self.in_flight.len() == 1 {
-            return self.in_flight.pop_first().map(|(_, refused)| refused.record);
+        let batch = self.in_flight.as_mut()?;
+        if batch.taken == 1 {
+            let refused = batch.records.pop_first();
+            self.in_flight = None;
+            return refused.map(|(_, refused)| refused.record);
         }
-        self.singly = self.in_flight.len();
+        self.singly = batch.taken;
         self.failed(now);
         self.not_before = Mono::default();
         None
@@ -170,30 +184,30 @@ impl WriteBehind {
 
     /// Agents with a change that waits or is in flight.
     pub fn len(&self) -> usize {
-        self.waiting.len() + self.in_flight.keys().filter(|id| !self.waiting.contains_key(id)).count()
+        let flying = self.in_flight.iter().flat_map(|batch| batch.records.keys());
+        self.waiting.len() + flying.filter(|id| !self.waiting.contains_key(id)).count()
     }
 
-    /// Whether everything pushed is in the store.
+    /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+        self.waiting.is_empty() && self.in_flight.is_none()
     }
 
     fn take_waiting(&mut self) -> Option<WriteBatch> {
         let records_max = if self.singly > 0 { 1 } else { self.limits.records_max };
         self.singly = self.singly.saturating_sub(1);
         let mut batch = WriteBatch::new();
+        let mut records = BTreeMap::new();
         while let Some(&(_, id)) = self.queue.first() {
             let record = &self.waiting.get(&id)?.record;
-            let blobs: Vec<_> = record
-                .blob_references()
-                .filter_map(|id| self.blobs.get_key_value(&id))
-                .map(|(id, bytes)| (*id, bytes.clone()))
-                .collect();
+            let wanted: BTreeSet<_> = record.blob_references().filter(|id| !batch.has_blob(id)).collect();
+            let blobs: Vec<_> =
+                wanted.into_iter().filter_map(|id| Some((id, self.blobs.get(&id)?.clone()))).collect();
             let weight = record.weight() + blobs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
-            let full = self.in_flight.len() >= records_max
+            let full = records.len() >= records_max
                 || batch.ops() + 1 + blobs.len() > WriteBatch::OPS_MAX
                 || batch.bytes() + weight > self.limits.bytes_max.min(WriteBatch::BYTES_MAX);
-            if full && !self.in_flight.is_empty() {
+            if full && !records.is_empty() {
                 break;
             }
             let Some(taken) = self.remove_waiting(&id) else { break };
@@ -201,9 +215,13 @@ impl WriteBehind {
                 batch.put_identified_blob(id, bytes);
             }
             batch.put_agent(taken.record.clone());
-            self.in_flight.insert(id, taken);
+            records.insert(id, taken);
         }
-        if batch.is_empty() { None } else { Some(batch) }
+        if batch.is_empty() {
+            return None;
+        }
+        self.in_flight = Some(InFlight { taken: records.len(), records });
+        Some(batch)
     }
 
     fn insert_waiting(&mut self, waiting: Waiting) {
@@ -232,6 +250,17 @@ impl WriteBehind {
             }
             keep
         });
+    }
+}
+
+impl fmt::Debug for WriteBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteBehind")
+            .field("waiting", &self.waiting.len())
+            .field("in_flight", &self.in_flight.as_ref().map(|batch| batch.taken))
+            .field("blobs", &self.blobs.len())
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
     }
 }
 

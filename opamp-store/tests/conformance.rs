@@ -1,4 +1,5 @@
 //! The conformance suite, run by every implementation in this crate.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Random batches: the SQLite store answers and holds exactly what the memory store does.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod common;
 

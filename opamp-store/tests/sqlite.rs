@@ -1,4 +1,5 @@
 //! What is particular to the SQLite store: its file, its schema, its faults, its groups.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod common;
 
@@ -281,6 +282,32 @@ async fn records_that_cannot_be_read_are_named() {
         }
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn only_the_oldest_keys_are_forgotten() {
+    let file = SqliteFile::new();
+    let store = file.store().await;
+    let repeat = |key: &str| {
+        let key = key.to_owned();
+        store.commit(
+            batch(|batch| {
+                batch.idempotency_key(key);
+            }),
+            None,
+        )
+    };
+    let first = repeat("first").await.unwrap();
+    let second = repeat("second").await.unwrap();
+    // As many as fit beside the second and the third.
+    let rest = opamp_store::BatchContents::KEYS_KEPT - 2;
+    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rest})");
+    tamper(&file, &format!("{numbers} INSERT INTO opamp_idempotency_key (key, revision) SELECT i, 2 FROM n"))
+        .await;
+    assert_eq!(repeat("first").await, Ok(first));
+    repeat("third").await.unwrap();
+    assert_eq!(repeat("second").await, Ok(second));
+    assert_ne!(repeat("first").await, Ok(first));
 }
 
 #[tokio::test]

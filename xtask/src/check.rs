@@ -23,38 +23,14 @@ pub struct Check {
 impl Check {
     /// Every check.
     pub const ALL: &'static [Self] = &[
-        Self {
-            name: "dependencies point the way of the layers",
-            run: direction,
-        },
-        Self {
-            name: "pure crates are built from pure crates",
-            run: purity,
-        },
-        Self {
-            name: "pure code reads no clock and does no IO",
-            run: clocks,
-        },
-        Self {
-            name: "licences are on the list",
-            run: licences,
-        },
-        Self {
-            name: "no banned crate is built in",
-            run: bans,
-        },
-        Self {
-            name: "source files stay within their length",
-            run: lengths,
-        },
-        Self {
-            name: "no file names a path of one machine",
-            run: machine_paths,
-        },
-        Self {
-            name: "links between documents lead somewhere",
-            run: links,
-        },
+        Self { name: "dependencies point the way of the layers", run: direction },
+        Self { name: "pure crates are built from pure crates", run: purity },
+        Self { name: "pure code reads no clock and does no IO", run: clocks },
+        Self { name: "licences are on the list", run: licences },
+        Self { name: "no banned crate is built in", run: bans },
+        Self { name: "source files stay within their length", run: lengths },
+        Self { name: "no file names a path of one machine", run: machine_paths },
+        Self { name: "links between documents lead somewhere", run: links },
     ];
 
     /// Everything that breaks the rule; empty when it holds.
@@ -86,9 +62,7 @@ pub fn long_files(workspace: &Workspace) -> Result<Vec<(usize, String)>, Workspa
 }
 
 fn direction(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
-    Ok(graph::direction_violations(
-        &workspace.metadata()?.internal_edges(),
-    ))
+    Ok(graph::direction_violations(&workspace.metadata()?.internal_edges()))
 }
 
 fn purity(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
@@ -110,16 +84,9 @@ fn clocks(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
     for name in PURE_CRATES {
         let source = format!("{name}/src/");
         let gated = source::gated_modules(&workspace.text(&format!("{source}lib.rs"))?);
-        for path in files
-            .iter()
-            .filter(|path| path.starts_with(&source) && has_extension(path, "rs"))
-        {
+        for path in files.iter().filter(|path| path.starts_with(&source) && has_extension(path, "rs")) {
             let inside = &path[source.len()..];
-            let module = inside
-                .split('/')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches(".rs");
+            let module = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
             if !gated.contains(module) {
                 found.extend(source::impure_lines(path, &workspace.text(path)?));
             }
@@ -129,9 +96,7 @@ fn clocks(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
 }
 
 fn licences(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
-    Ok(licence::licence_violations(
-        &workspace.metadata()?.foreign_packages(),
-    ))
+    Ok(licence::licence_violations(&workspace.metadata()?.foreign_packages()))
 }
 
 fn bans(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
@@ -179,7 +144,5 @@ fn sources(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
 }
 
 fn has_extension(path: &str, extension: &str) -> bool {
-    Path::new(path)
-        .extension()
-        .is_some_and(|found| found == extension)
+    Path::new(path).extension().is_some_and(|found| found == extension)
 }

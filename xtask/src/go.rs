@@ -31,10 +31,9 @@ impl Go {
                     None => Self::Unusable(format!("{needed} is needed, `{text}` is not understood")),
                 }
             }
-            Ok(answer) => Self::Unusable(format!(
-                "{needed} is needed, `go env` failed: {}",
-                answer.stderr.trim()
-            )),
+            Ok(answer) => {
+                Self::Unusable(format!("{needed} is needed, `go env` failed: {}", answer.stderr.trim()))
+            }
             Err(error) => Self::Unusable(format!("{needed} is needed: {error}")),
         }
     }

@@ -13,26 +13,10 @@ use std::fmt;
 ///
 /// Crates that are not listed are programs and tools: they may use everything, and nothing may use them.
 const LAYERS: &[Layer] = &[
-    Layer {
-        name: "opamp-proto",
-        always: &[],
-        optional: &[],
-    },
-    Layer {
-        name: "opamp-server",
-        always: &["opamp-proto"],
-        optional: &[],
-    },
-    Layer {
-        name: "opamp-store",
-        always: &["opamp-proto"],
-        optional: &[],
-    },
-    Layer {
-        name: "opamp-fleet",
-        always: &["opamp-proto"],
-        optional: &["opamp-server", "opamp-store"],
-    },
+    Layer { name: "opamp-proto", always: &[], optional: &[] },
+    Layer { name: "opamp-server", always: &["opamp-proto"], optional: &[] },
+    Layer { name: "opamp-store", always: &["opamp-proto"], optional: &[] },
+    Layer { name: "opamp-fleet", always: &["opamp-proto"], optional: &["opamp-server", "opamp-store"] },
     Layer {
         name: "opamp-testkit",
         always: &["opamp-proto", "opamp-server", "opamp-store", "opamp-fleet"],
@@ -81,16 +65,8 @@ const IMPURE: &[&str] = &[
 ];
 
 /// What a protocol server must never pull in: storage, and the frameworks of whoever embeds it.
-const NOT_IN_SERVER: &[&str] = &[
-    "axum",
-    "clap",
-    "libsqlite3-sys",
-    "opamp-fleet",
-    "opamp-store",
-    "sqlx",
-    "sqlx-core",
-    "toml",
-];
+const NOT_IN_SERVER: &[&str] =
+    &["axum", "clap", "libsqlite3-sys", "opamp-fleet", "opamp-store", "sqlx", "sqlx-core", "toml"];
 
 /// What storage must never pull in: transports and frameworks.
 const NOT_IN_STORE: &[&str] = &[
@@ -118,36 +94,12 @@ pub struct Purity {
 impl Purity {
     /// Every selection that is checked.
     pub const ALL: &'static [Self] = &[
-        Self {
-            package: "opamp-proto",
-            features: &["--all-features"],
-            banned: IMPURE,
-        },
-        Self {
-            package: "opamp-server",
-            features: &["--no-default-features"],
-            banned: IMPURE,
-        },
-        Self {
-            package: "opamp-fleet",
-            features: &["--no-default-features"],
-            banned: IMPURE,
-        },
-        Self {
-            package: "opamp-store",
-            features: &["--no-default-features"],
-            banned: IMPURE,
-        },
-        Self {
-            package: "opamp-server",
-            features: &["--all-features"],
-            banned: NOT_IN_SERVER,
-        },
-        Self {
-            package: "opamp-store",
-            features: &["--all-features"],
-            banned: NOT_IN_STORE,
-        },
+        Self { package: "opamp-proto", features: &["--all-features"], banned: IMPURE },
+        Self { package: "opamp-server", features: &["--no-default-features"], banned: IMPURE },
+        Self { package: "opamp-fleet", features: &["--no-default-features"], banned: IMPURE },
+        Self { package: "opamp-store", features: &["--no-default-features"], banned: IMPURE },
+        Self { package: "opamp-server", features: &["--all-features"], banned: NOT_IN_SERVER },
+        Self { package: "opamp-store", features: &["--all-features"], banned: NOT_IN_STORE },
     ];
 
     /// The banned crates among the crates of a tree.
@@ -189,11 +141,7 @@ impl Edge {
     /// An edge between two names.
     #[must_use]
     pub fn new(from: &str, to: &str, kind: EdgeKind) -> Self {
-        Self {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            kind,
-        }
+        Self { from: from.to_owned(), to: to.to_owned(), kind }
     }
 }
 
@@ -311,10 +259,7 @@ mod tests {
 
     #[test]
     fn a_program_built_from_the_testkit_is_refused() {
-        assert_eq!(
-            one("reference-server", "opamp-testkit", EdgeKind::Always).len(),
-            1
-        );
+        assert_eq!(one("reference-server", "opamp-testkit", EdgeKind::Always).len(), 1);
         assert_eq!(one("opamp-server", "opamp-testkit", EdgeKind::Optional).len(), 1);
     }
 

@@ -15,25 +15,14 @@ pub struct Counts {
 
 impl Counts {
     /// One test that passed.
-    pub const ONE_PASSED: Self = Self {
-        passed: 1,
-        failed: 0,
-        skipped: 0,
-    };
+    pub const ONE_PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
     /// One test that failed.
-    pub const ONE_FAILED: Self = Self {
-        passed: 0,
-        failed: 1,
-        skipped: 0,
-    };
+    pub const ONE_FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 
     /// The line that closes a run.
     #[must_use]
     pub fn line(&self) -> String {
-        format!(
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -138,14 +127,7 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn counts_are_summed_over_programs() {
         let outcome = parse(TWO_PROGRAMS);
-        assert_eq!(
-            outcome.counts,
-            Counts {
-                passed: 3,
-                failed: 1,
-                skipped: 1
-            }
-        );
+        assert_eq!(outcome.counts, Counts { passed: 3, failed: 1, skipped: 1 });
         assert_eq!(outcome.results, 2);
         assert_eq!(outcome.counts.line(), "3 passed, 1 failed, 1 skipped");
     }

@@ -17,10 +17,7 @@ const ALLOWED: &[&str] = &[
 const BANNED: &[(&str, &str)] = &[
     ("async-global-executor", "a second async runtime beside tokio"),
     ("async-std", "a second async runtime beside tokio"),
-    (
-        "aws-lc-sys",
-        "a second cryptography provider: the programs take ring, the libraries choose none",
-    ),
+    ("aws-lc-sys", "a second cryptography provider: the programs take ring, the libraries choose none"),
     ("native-tls", "TLS is rustls"),
     ("openssl", "TLS is rustls"),
     ("openssl-sys", "TLS is rustls"),
@@ -74,10 +71,7 @@ pub fn banned(packages: &[Package]) -> Vec<String> {
 
 /// Whether an SPDX expression can be satisfied with allowed licences. `/` is the old way to write OR.
 fn permits(expression: &str) -> Result<bool, String> {
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut parser = Parser { words: &words };
     let answer = parser.either()?;
@@ -112,11 +106,7 @@ impl<'a> Parser<'a> {
     fn one(&mut self) -> Result<bool, String> {
         if self.take("(") {
             let answer = self.either()?;
-            return if self.take(")") {
-                Ok(answer)
-            } else {
-                Err("a parenthesis is not closed".to_owned())
-            };
+            return if self.take(")") { Ok(answer) } else { Err("a parenthesis is not closed".to_owned()) };
         }
         let mut name = self.name()?.to_owned();
         if self.take("WITH") {
@@ -150,11 +140,7 @@ mod tests {
     use super::*;
 
     fn package(name: &str, licence: Option<&str>) -> Package {
-        Package {
-            name: name.to_owned(),
-            version: "1.0.0".to_owned(),
-            licence: licence.map(str::to_owned),
-        }
+        Package { name: name.to_owned(), version: "1.0.0".to_owned(), licence: licence.map(str::to_owned) }
     }
 
     #[test]
@@ -167,11 +153,7 @@ mod tests {
             "(MIT OR GPL-3.0) AND Unicode-3.0",
             "Apache-2.0 WITH LLVM-exception OR GPL-2.0",
         ] {
-            assert_eq!(
-                licence_violations(&[package("a", Some(licence))]),
-                Vec::<String>::new(),
-                "{licence}"
-            );
+            assert_eq!(licence_violations(&[package("a", Some(licence))]), Vec::<String>::new(), "{licence}");
         }
     }
 
@@ -186,20 +168,13 @@ mod tests {
             "(MIT",
             "MIT MIT",
         ] {
-            assert_eq!(
-                licence_violations(&[package("a", Some(licence))]).len(),
-                1,
-                "{licence}"
-            );
+            assert_eq!(licence_violations(&[package("a", Some(licence))]).len(), 1, "{licence}");
         }
     }
 
     #[test]
     fn a_crate_without_licence_is_refused() {
-        assert_eq!(
-            licence_violations(&[package("a", None)]),
-            ["a 1.0.0 names no licence"]
-        );
+        assert_eq!(licence_violations(&[package("a", None)]), ["a 1.0.0 names no licence"]);
     }
 
     #[test]

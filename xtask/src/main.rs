@@ -34,12 +34,7 @@ fn main() -> ExitCode {
         ["interop", "--require-interop"] => suite::interop(&workspace, MissingInterop::Fail),
         ["bench", options @ ..] => bench(&workspace, options),
         ["docs"] => docs(&workspace),
-        ["ci"] => shown(
-            Program::new("bash")
-                .arg(".ci/run")
-                .directory(workspace.root())
-                .env("CI", "true"),
-        ),
+        ["ci"] => shown(Program::new("bash").arg(".ci/run").directory(workspace.root()).env("CI", "true")),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -65,11 +60,7 @@ fn check(workspace: &Workspace) -> Result<bool, WorkspaceError> {
         let begun = Instant::now();
         let violations = check.violations(workspace)?;
         let mark = if violations.is_empty() { "ok" } else { "FAILED" };
-        println!(
-            "{mark:<6}  {} ({:.1} s)",
-            check.name,
-            begun.elapsed().as_secs_f64()
-        );
+        println!("{mark:<6}  {} ({:.1} s)", check.name, begun.elapsed().as_secs_f64());
         for violation in &violations {
             println!("        {violation}");
         }
@@ -86,12 +77,7 @@ fn check(workspace: &Workspace) -> Result<bool, WorkspaceError> {
 }
 
 fn bench(workspace: &Workspace, options: &[&str]) -> Result<bool, WorkspaceError> {
-    shown(
-        workspace
-            .cargo("bench")
-            .args(["--package", "opamp-benches", "--benches", "--"])
-            .args(options),
-    )
+    shown(workspace.cargo("bench").args(["--package", "opamp-benches", "--benches", "--"]).args(options))
 }
 
 /// The conformance page is written by the test that compares it, the others by the program they describe. Tests compare
@@ -104,10 +90,7 @@ fn docs(workspace: &Workspace) -> Result<bool, WorkspaceError> {
     if !shown(conformance)? {
         return Ok(false);
     }
-    for (command, page) in [
-        ("config-docs", "docs/configuration.md"),
-        ("openapi", "docs/openapi.json"),
-    ] {
+    for (command, page) in [("config-docs", "docs/configuration.md"), ("openapi", "docs/openapi.json")] {
         let printed = workspace
             .cargo("run")
             .args(["--quiet", "--package", "reference-server", "--", command])
@@ -123,8 +106,5 @@ fn docs(workspace: &Workspace) -> Result<bool, WorkspaceError> {
 }
 
 fn shown(program: Program) -> Result<bool, WorkspaceError> {
-    Ok(program
-        .deadline(Duration::from_secs(4 * 3600))
-        .show()?
-        .succeeded())
+    Ok(program.deadline(Duration::from_secs(4 * 3600)).show()?.succeeded())
 }

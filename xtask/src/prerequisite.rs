@@ -36,9 +36,7 @@ pub fn missing() -> Vec<String> {
     let needed = env!("CARGO_PKG_RUST_VERSION");
     match Program::new("rustc").arg("--version").capture() {
         Ok(answer) if older(&answer.stdout, needed) => {
-            missing.push(format!(
-                "rustc {needed} or newer is needed; run `rustup update stable`"
-            ));
+            missing.push(format!("rustc {needed} or newer is needed; run `rustup update stable`"));
         }
         Ok(_) => {}
         Err(error) => missing.push(error.to_string()),
@@ -47,12 +45,7 @@ pub fn missing() -> Vec<String> {
 }
 
 fn sentence(one: &Prerequisite) -> String {
-    format!(
-        "{} is needed for {}; {}",
-        one.any_of.join(" or "),
-        one.used_for,
-        one.remedy
-    )
+    format!("{} is needed for {}; {}", one.any_of.join(" or "), one.used_for, one.remedy)
 }
 
 /// Whether `rustc 1.94.0 (abc 2026-01-01)` is older than `1.95`. What cannot be read is left to cargo.

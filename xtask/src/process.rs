@@ -26,11 +26,7 @@ impl Program {
         let program = program.as_ref();
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Self {
-            command,
-            shown: program.to_string_lossy().into_owned(),
-            deadline: Duration::from_secs(900),
-        }
+        Self { command, shown: program.to_string_lossy().into_owned(), deadline: Duration::from_secs(900) }
     }
 
     /// Cargo itself: the one that runs this command, or the one in the path.
@@ -39,10 +35,7 @@ impl Program {
         let mut cargo = Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.shown = "cargo".to_owned();
         // Set for us by `cargo run`; a nested cargo would take it for the package it works on.
-        cargo
-            .command
-            .env_remove("CARGO_MANIFEST_DIR")
-            .env_remove("CARGO_PKG_NAME");
+        cargo.command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
         cargo
     }
 
@@ -131,26 +124,15 @@ impl Program {
             wait(&mut child, self.deadline).map_err(|source| self.not_started(source))?;
         // A killed program may leave children that hold its pipes: what they still say is not waited for.
         let text = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
-            let bytes = reader
-                .filter(|_| !timed_out)
-                .and_then(|reader| reader.join().ok())
-                .unwrap_or_default();
+            let bytes =
+                reader.filter(|_| !timed_out).and_then(|reader| reader.join().ok()).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        Ok(Finished {
-            status,
-            timed_out,
-            stdout: text(stdout),
-            stderr: text(stderr),
-            took: begun.elapsed(),
-        })
+        Ok(Finished { status, timed_out, stdout: text(stdout), stderr: text(stderr), took: begun.elapsed() })
     }
 
     fn not_started(&self, source: io::Error) -> ProcessError {
-        ProcessError {
-            command: self.shown.clone(),
-            source,
-        }
+        ProcessError { command: self.shown.clone(), source }
     }
 }
 
@@ -184,11 +166,7 @@ impl Finished {
     /// How it ended, for a person.
     #[must_use]
     pub fn ending(&self) -> String {
-        if self.timed_out {
-            "killed at its deadline".to_owned()
-        } else {
-            self.status.to_string()
-        }
+        if self.timed_out { "killed at its deadline".to_owned() } else { self.status.to_string() }
     }
 }
 

@@ -26,35 +26,15 @@ impl Step {
     /// A step that is one check by itself.
     #[must_use]
     pub fn single(name: impl Into<String>, passed: bool, took: Duration, evidence: String) -> Self {
-        let counts = if passed {
-            Counts::ONE_PASSED
-        } else {
-            Counts::ONE_FAILED
-        };
-        Self {
-            name: name.into(),
-            counts,
-            took,
-            skipped: Vec::new(),
-            evidence,
-        }
+        let counts = if passed { Counts::ONE_PASSED } else { Counts::ONE_FAILED };
+        Self { name: name.into(), counts, took, skipped: Vec::new(), evidence }
     }
 
     /// A step that only prepares others: it counts when it fails.
     #[must_use]
     pub fn preparation(name: impl Into<String>, succeeded: bool, took: Duration) -> Self {
-        let counts = if succeeded {
-            Counts::default()
-        } else {
-            Counts::ONE_FAILED
-        };
-        Self {
-            name: name.into(),
-            counts,
-            took,
-            skipped: Vec::new(),
-            evidence: String::new(),
-        }
+        let counts = if succeeded { Counts::default() } else { Counts::ONE_FAILED };
+        Self { name: name.into(), counts, took, skipped: Vec::new(), evidence: String::new() }
     }
 }
 
@@ -67,10 +47,7 @@ pub struct Report {
 
 impl Default for Report {
     fn default() -> Self {
-        Self {
-            begun: Instant::now(),
-            steps: Vec::new(),
-        }
+        Self { begun: Instant::now(), steps: Vec::new() }
     }
 }
 
@@ -90,9 +67,7 @@ impl Report {
     /// The sum over all steps.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.steps
-            .iter()
-            .fold(Counts::default(), |sum, step| sum + step.counts)
+        self.steps.iter().fold(Counts::default(), |sum, step| sum + step.counts)
     }
 
     /// Prints what failed, what was slow, the total time and, last and alone on its line, the counts.
@@ -132,11 +107,7 @@ fn line(step: &Step) -> String {
     if step.counts == Counts::default() {
         format!("{mark:<6}  {} ({seconds:.1} s)", step.name)
     } else {
-        format!(
-            "{mark:<6}  {}: {} ({seconds:.1} s)",
-            step.name,
-            step.counts.line()
-        )
+        format!("{mark:<6}  {}: {} ({seconds:.1} s)", step.name, step.counts.line())
     }
 }
 
@@ -147,41 +118,22 @@ mod tests {
     #[test]
     fn the_last_line_is_the_sum_of_the_steps() {
         let mut report = Report::default();
-        let counts = Counts {
-            passed: 4,
-            failed: 0,
-            skipped: 2,
-        };
-        let tests = Step {
-            counts,
-            ..Step::single("tests", true, Duration::from_secs(2), String::new())
-        };
+        let counts = Counts { passed: 4, failed: 0, skipped: 2 };
+        let tests = Step { counts, ..Step::single("tests", true, Duration::from_secs(2), String::new()) };
         report.steps = vec![
             tests,
             Step::single("variant", false, Duration::from_secs(1), String::new()),
             Step::preparation("build", true, Duration::from_secs(9)),
         ];
         let closing = report.closing();
-        assert_eq!(
-            closing.last().map(String::as_str),
-            Some("4 passed, 1 failed, 2 skipped")
-        );
+        assert_eq!(closing.last().map(String::as_str), Some("4 passed, 1 failed, 2 skipped"));
         assert_eq!(closing[0], "FAILED  variant");
-        assert!(
-            closing[2].ends_with("build"),
-            "the slowest step comes first: {closing:?}"
-        );
+        assert!(closing[2].ends_with("build"), "the slowest step comes first: {closing:?}");
     }
 
     #[test]
     fn a_preparation_counts_only_when_it_fails() {
-        assert_eq!(
-            Step::preparation("build", true, Duration::ZERO).counts,
-            Counts::default()
-        );
-        assert_eq!(
-            Step::preparation("build", false, Duration::ZERO).counts,
-            Counts::ONE_FAILED
-        );
+        assert_eq!(Step::preparation("build", true, Duration::ZERO).counts, Counts::default());
+        assert_eq!(Step::preparation("build", false, Duration::ZERO).counts, Counts::ONE_FAILED);
     }
 }

@@ -40,10 +40,7 @@ pub fn gated_modules(lib: &str) -> BTreeSet<String> {
         } else if line.starts_with("//") {
             continue;
         } else {
-            let name = line
-                .split("mod ")
-                .nth(1)
-                .and_then(|rest| rest.split([';', ' ', '{']).next());
+            let name = line.split("mod ").nth(1).and_then(|rest| rest.split([';', ' ', '{']).next());
             let needs = attributes.contains("cfg(feature") || attributes.contains("cfg(all(feature");
             if let Some(name) = name.filter(|_| needs || attributes.contains("cfg(test)")) {
                 gated.insert(name.to_owned());
@@ -76,9 +73,7 @@ pub fn impure_lines(path: &str, text: &str) -> Vec<String> {
 /// Whether a file is written by a program: its first lines say so.
 #[must_use]
 pub fn is_generated(text: &str) -> bool {
-    text.lines()
-        .take(5)
-        .any(|line| line.contains("@generated") || line.contains("Code generated"))
+    text.lines().take(5).any(|line| line.contains("@generated") || line.contains("Code generated"))
 }
 
 /// A source file that is too long.
@@ -98,10 +93,7 @@ pub fn machine_paths(path: &str, text: &str) -> Vec<String> {
             let needle = format!("/{home}/");
             // Inside a longer path or an address the same letters mean something else.
             let inside = |c: char| c.is_alphanumeric() || "._-/}>$~".contains(c);
-            if line
-                .match_indices(&needle)
-                .any(|(at, _)| !line[..at].ends_with(inside))
-            {
+            if line.match_indices(&needle).any(|(at, _)| !line[..at].ends_with(inside)) {
                 found.push(format!("{path}:{}: a path below {needle}", number + 1));
             }
         }
@@ -139,10 +131,7 @@ mod tests {
     #[test]
     fn a_clock_in_pure_code_is_found() {
         let text = "let a = 1;\nlet now = std::time::Instant::now();\n// Instant::now() is banned\nlet x = MyInstant::now();\n";
-        assert_eq!(
-            impure_lines("a.rs", text),
-            ["a.rs:2: `Instant::now` in pure code"]
-        );
+        assert_eq!(impure_lines("a.rs", text), ["a.rs:2: `Instant::now` in pure code"]);
     }
 
     #[test]
@@ -175,10 +164,7 @@ mod tests;
     #[test]
     fn a_file_past_the_limit_is_refused_unless_generated() {
         let long = "x\n".repeat(LINES_MAX + 1);
-        assert_eq!(
-            too_long("a.rs", &long),
-            Some("a.rs has 601 lines, 600 are the limit".to_owned())
-        );
+        assert_eq!(too_long("a.rs", &long), Some("a.rs has 601 lines, 600 are the limit".to_owned()));
         assert_eq!(too_long("a.rs", &"x\n".repeat(LINES_MAX)), None);
         assert_eq!(too_long("a.rs", &format!("// @generated\n{long}")), None);
     }

@@ -22,9 +22,7 @@ impl Workspace {
     #[must_use]
     pub fn here() -> Self {
         let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self {
-            root: own.parent().unwrap_or(own).to_owned(),
-        }
+        Self { root: own.parent().unwrap_or(own).to_owned() }
     }
 
     /// Its top directory.
@@ -63,11 +61,7 @@ impl Workspace {
     #[must_use]
     pub fn cargo(&self, subcommand: &str) -> Program {
         let cargo = Program::cargo().directory(&self.root).arg(subcommand);
-        if std::env::var_os("CI").is_some() {
-            cargo.arg("--locked")
-        } else {
-            cargo
-        }
+        if std::env::var_os("CI").is_some() { cargo.arg("--locked") } else { cargo }
     }
 
     /// What `cargo metadata` says, with every feature on.
@@ -76,10 +70,7 @@ impl Workspace {
     ///
     /// Cargo fails.
     pub fn metadata(&self) -> Result<Metadata, WorkspaceError> {
-        let finished = self
-            .cargo("metadata")
-            .args(["--format-version", "1", "--all-features"])
-            .capture()?;
+        let finished = self.cargo("metadata").args(["--format-version", "1", "--all-features"]).capture()?;
         if !finished.succeeded() {
             return Err(WorkspaceError(format!(
                 "cargo metadata: {}\n{}",
@@ -100,29 +91,13 @@ impl Workspace {
     pub fn tree(&self, package: &str, features: &[&str]) -> Result<Vec<String>, WorkspaceError> {
         let finished = self
             .cargo("tree")
-            .args([
-                "--package",
-                package,
-                "--edges",
-                "normal,build",
-                "--target",
-                "all",
-                "--prefix",
-                "none",
-            ])
+            .args(["--package", package, "--edges", "normal,build", "--target", "all", "--prefix", "none"])
             .args(features)
             .capture()?;
         if !finished.succeeded() {
-            return Err(WorkspaceError(format!(
-                "cargo tree: {}\n{}",
-                finished.ending(),
-                finished.stderr
-            )));
+            return Err(WorkspaceError(format!("cargo tree: {}\n{}", finished.ending(), finished.stderr)));
         }
-        Ok(crate::graph::tree_names(&finished.stdout)
-            .into_iter()
-            .filter(|name| name != package)
-            .collect())
+        Ok(crate::graph::tree_names(&finished.stdout).into_iter().filter(|name| name != package).collect())
     }
 
     /// Paths of all files that belong to the project, relative, tracked or about to be.
@@ -136,18 +111,10 @@ impl Workspace {
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .capture()?;
         if !finished.succeeded() {
-            return Err(WorkspaceError(format!(
-                "git ls-files: {}\n{}",
-                finished.ending(),
-                finished.stderr
-            )));
+            return Err(WorkspaceError(format!("git ls-files: {}\n{}", finished.ending(), finished.stderr)));
         }
-        let mut files: Vec<String> = finished
-            .stdout
-            .split('\0')
-            .filter(|path| !path.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let mut files: Vec<String> =
+            finished.stdout.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
         // A file that was deleted and not yet committed is listed and gone.
         files.retain(|path| self.path(path).is_file());
         Ok(files)
@@ -175,10 +142,7 @@ impl Metadata {
     #[must_use]
     pub fn internal_edges(&self) -> Vec<Edge> {
         let members: Vec<&Value> = self.members().collect();
-        let names: Vec<&str> = members
-            .iter()
-            .filter_map(|member| member["name"].as_str())
-            .collect();
+        let names: Vec<&str> = members.iter().filter_map(|member| member["name"].as_str()).collect();
         let mut edges = Vec::new();
         for member in &members {
             for dependency in array(&member["dependencies"]) {
@@ -201,10 +165,7 @@ impl Metadata {
     /// Names of the workspace members.
     #[must_use]
     pub fn member_names(&self) -> Vec<String> {
-        self.members()
-            .filter_map(|member| member["name"].as_str())
-            .map(str::to_owned)
-            .collect()
+        self.members().filter_map(|member| member["name"].as_str()).map(str::to_owned).collect()
     }
 
     /// The directory of each workspace member, by name.
@@ -225,29 +186,21 @@ impl Metadata {
             .iter()
             .filter_map(|node| Some((node["id"].as_str()?, node)))
             .collect();
-        let members: Vec<&str> = array(&self.0["workspace_members"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let members: Vec<&str> =
+            array(&self.0["workspace_members"]).iter().filter_map(Value::as_str).collect();
         let mut reached = std::collections::BTreeSet::new();
         let mut open = members.clone();
         while let Some(id) = open.pop() {
             if reached.insert(id)
                 && let Some(node) = nodes.get(id)
             {
-                open.extend(
-                    array(&node["deps"])
-                        .iter()
-                        .filter_map(|dependency| dependency["pkg"].as_str()),
-                );
+                open.extend(array(&node["deps"]).iter().filter_map(|dependency| dependency["pkg"].as_str()));
             }
         }
         array(&self.0["packages"])
             .iter()
             .filter(|package| {
-                package["id"]
-                    .as_str()
-                    .is_some_and(|id| reached.contains(id) && !members.contains(&id))
+                package["id"].as_str().is_some_and(|id| reached.contains(id) && !members.contains(&id))
             })
             .map(|package| Package {
                 name: package["name"].as_str().unwrap_or_default().to_owned(),
@@ -258,10 +211,7 @@ impl Metadata {
     }
 
     fn members(&self) -> impl Iterator<Item = &Value> {
-        let ids: Vec<&str> = array(&self.0["workspace_members"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let ids: Vec<&str> = array(&self.0["workspace_members"]).iter().filter_map(Value::as_str).collect();
         array(&self.0["packages"])
             .iter()
             .filter(move |p| p["id"].as_str().is_some_and(|id| ids.contains(&id)))

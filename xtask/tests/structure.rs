@@ -4,10 +4,8 @@ use xtask::check::Check;
 use xtask::workspace::Workspace;
 
 fn holds(name: &str) {
-    let check = Check::ALL
-        .iter()
-        .find(|check| check.name == name)
-        .unwrap_or_else(|| panic!("no check `{name}`"));
+    let check =
+        Check::ALL.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("no check `{name}`"));
     match check.violations(&Workspace::here()) {
         Ok(found) => assert!(found.is_empty(), "\n{}\n", found.join("\n")),
         Err(error) => panic!("{error}"),

@@ -68,8 +68,8 @@ fn describe(agent: &AgentSnapshot) -> Value {
 }
 
 fn service_name(description: &pb::AgentDescription) -> Option<&str> {
-    let attributes = description.identifying_attributes.iter();
-    let name = attributes.filter(|attribute| attribute.key == "service.name").next_back()?.value.as_ref()?;
+    let mut attributes = description.identifying_attributes.iter();
+    let name = attributes.rfind(|attribute| attribute.key == "service.name")?.value.as_ref()?;
     match &name.value {
         Some(pb::any_value::Value::StringValue(name)) => Some(name),
         _ => None,

@@ -1,5 +1,7 @@
 //! Runs the example as a user would, with an agent on each transport.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use futures::{SinkExt as _, StreamExt as _};

@@ -128,3 +128,37 @@ impl Authenticate for ThroughProxies {
         self.inner.owns(principal, uid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use opamp_server::{PeerInfo, Transport};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// What a peer without TLS gets from a server that listens there.
+    async fn outcome(listen: &str, peer: &str, token: &str) -> Result<Principal, StatusCode> {
+        let mut config = Config::default().opamp;
+        config.listen = listen.parse().unwrap();
+        config.auth = AgentAuth::Token;
+        config.tokens = vec!["edge=good".parse().unwrap()];
+        config.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
+        let access = AgentAccess::new(&config).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let remote_addr = format!("{peer}:9").parse().unwrap();
+        let peer = PeerInfo { remote_addr, tls: false, client_certificate: None };
+        let request = AuthRequest { headers: &headers, peer: Some(&peer), transport: Transport::Http };
+        access.authenticator().authenticate(request).await.map_err(|denied| denied.status)
+    }
+
+    #[tokio::test]
+    async fn beyond_loopback_without_tls_only_proxies_are_served() {
+        assert!(outcome("0.0.0.0:1", "192.0.2.7", "good").await.is_ok());
+        assert!(outcome("0.0.0.0:1", "127.0.0.1", "good").await.is_ok());
+        assert_eq!(outcome("0.0.0.0:1", "192.0.2.8", "good").await, Err(StatusCode::FORBIDDEN));
+        assert_eq!(outcome("0.0.0.0:1", "192.0.2.7", "bad").await, Err(StatusCode::UNAUTHORIZED));
+        assert!(outcome("127.0.0.1:1", "192.0.2.8", "good").await.is_ok(), "nobody else gets there");
+    }
+}

@@ -83,6 +83,8 @@ fn command() -> Command {
             "A complete OpAMP fleet server. Without arguments: everything on loopback, data in ./opamp-data",
         )
         .version(env!("CARGO_PKG_VERSION"))
+        // Of a flag given twice the last one counts, so that a wrapper's flags can be overridden.
+        .args_override_self(true)
         .arg(
             Arg::new("config")
                 .long("config")

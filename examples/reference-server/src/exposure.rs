@@ -88,6 +88,20 @@ mod tests {
     }
 
     #[test]
+    fn plain_connections_come_from_proxies_or_this_machine() {
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        for (peer, allowed) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(plain_peer_allowed(peer.parse().unwrap(), &proxies), allowed, "{peer}");
+        }
+    }
+
+    #[test]
     fn beyond_loopback_the_admin_port_needs_encryption() {
         let mut config = config(|c| c.admin.listen = "0.0.0.0:4321".parse().unwrap());
         let text = check(&config).unwrap_err().to_string();

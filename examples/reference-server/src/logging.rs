@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, stderr};
 
 use tracing_subscriber::{
     Layer as _,
-    filter::Targets,
+    filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
     registry,
@@ -18,12 +18,19 @@ use crate::config::{ConfigError, LogConfig, LogFormat};
 /// # Errors
 /// `log.level` is not a level or a list of levels per module.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
-    let targets: Targets = config.level.parse().map_err(|_| {
+    let wrong = || {
         ConfigError::new(format!(
-            "`log.level` {:?} is not a level (error, warn, info, debug, trace, off) or a list such as `warn,opamp_server=debug`",
+            "`log.level` {:?} is not a level (error, warn, info, debug, trace, off) or a list such as \
+             `warn,opamp_server=debug`",
             config.level
         ))
-    })?;
+    };
+    // `Targets` takes a word that is no level for the name of a module, and would log everything of a typing error.
+    let bare = config.level.split(',').filter(|part| !part.contains('='));
+    if bare.map(|part| part.trim().parse::<LevelFilter>()).any(|level| level.is_err()) {
+        return Err(wrong());
+    }
+    let targets: Targets = config.level.parse().map_err(|_| wrong())?;
     let layer = match config.format {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed(),

@@ -1,6 +1,9 @@
 //! The reference server as a program: command line, signals, exit codes.
 
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+};
 
 use reference_server::{
     Config, Server,
@@ -46,7 +49,8 @@ fn serve(config: Config) -> Result<ExitCode, AnyError> {
     Runtime::new()?.block_on(async {
         let mut signals = Signals::new()?;
         let mut server = Server::start(config).await?;
-        print!("{}", welcome::text(&server));
+        // Nobody may be there to read it, which is no reason to end.
+        let _ = write!(stdout(), "{}", welcome::text(&server)).and_then(|()| stdout().flush());
         loop {
             tokio::select! {
                 order = signals.next() => match order {

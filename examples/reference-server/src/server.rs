@@ -55,6 +55,18 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<RunningServer, StartError> {
+        Self::start_with_clock(config, Arc::new(SystemClock::new())).await
+    }
+
+    /// [`Server::start`] by another clock than the machine's: it dates records, decides what is stale or expired, and
+    /// ends the life of tokens.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running then.
+    pub async fn start_with_clock(
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<RunningServer, StartError> {
         config.check()?;
         exposure::check(&config)?;
         let opamp_tls = load_tls(TlsFiles::of_opamp(&config.opamp))?.map(|(f, tls)| (f, TlsSource::new(tls)));
@@ -69,14 +81,13 @@ impl Server {
         let admin_addr = local(&admin_listener, "admin.listen", config.admin.listen)?;
 
         let (data_dir, store) = open_store(&config).await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (service, opamp, driver) = OpampServer::builder(agents.authenticator())
             .path(config.opamp.path.clone())
             .limits(settings::limits(&config.opamp))
             .settings(settings::server(&config.opamp))
             .clock(Arc::clone(&clock))
             .build();
-        let manager_settings = settings::manager(&config.fleet);
+        let manager_settings = settings::manager(&config);
         let (fleet, fleet_driver) =
             FleetManager::start(Arc::clone(&store), opamp.clone(), manager_settings, Arc::clone(&clock))
                 .await?;
@@ -235,5 +246,48 @@ async fn open_store(config: &Config) -> Result<(Option<DataDir>, Arc<dyn Store>)
             let store = SqliteStore::open(data_dir.database(), SqliteOptions::default()).await?;
             Ok((Some(data_dir), Arc::new(store)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn get(server: &RunningServer, path: &str) -> String {
+        let mut stream = TcpStream::connect(server.admin_addr()).await.unwrap();
+        let token = server.first_admin_token().unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn without_its_store_a_server_is_alive_but_not_ready_and_says_why() {
+        let mut config = Config::default();
+        config.server.store = StoreKind::Memory;
+        config.opamp.listen = ([127, 0, 0, 1], 0).into();
+        config.admin.listen = ([127, 0, 0, 1], 0).into();
+        let server = Server::start(config).await.unwrap();
+        assert!(get(&server, "/health/ready").await.starts_with("HTTP/1.1 200"));
+        server.app.store.close().await;
+        let answer = get(&server, "/health/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the store is closed"), "{answer}");
+        assert!(get(&server, "/health/live").await.starts_with("HTTP/1.1 200"));
+        assert!(get(&server, "/metrics").await.starts_with("HTTP/1.1 200"));
+        let answer = get(&server, "/api/v1/agents").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("tokens cannot be checked"),
+            "{answer}"
+        );
+        server.shutdown().await;
     }
 }

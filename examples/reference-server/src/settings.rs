@@ -1,6 +1,6 @@
 //! From the configuration to the settings of the libraries.
 
-use opamp_fleet::{IndexSettings, manager::ManagerSettings};
+use opamp_fleet::{ConfigLimits, IndexSettings, manager::ManagerSettings};
 use opamp_proto::Limits;
 use opamp_server::{
     ServerSettings,
@@ -9,7 +9,10 @@ use opamp_server::{
 
 use opamp_store::WriteBehindLimits;
 
-use crate::config::{FleetConfig, Mismatch, OpampConfig};
+use crate::config::{Config, Mismatch, OpampConfig};
+
+/// What a message needs around a configuration: identity, hash, capabilities, flags. Generously rounded up.
+const OFFER_OVERHEAD_BYTES: usize = 1024;
 
 /// Limits of received messages.
 pub(crate) fn limits(config: &OpampConfig) -> Limits {
@@ -52,8 +55,13 @@ pub(crate) fn server(config: &OpampConfig) -> ServerSettings {
 }
 
 /// Settings of the fleet manager.
-pub(crate) fn manager(config: &FleetConfig) -> ManagerSettings {
+pub(crate) fn manager(config: &Config) -> ManagerSettings {
+    let limits = ConfigLimits::default();
+    // A configuration that is made can also be offered.
+    let offer_max = config.opamp.message_bytes_max.0.saturating_sub(OFFER_OVERHEAD_BYTES);
+    let config = &config.fleet;
     ManagerSettings {
+        config: ConfigLimits { encoded_bytes_max: limits.encoded_bytes_max.min(offer_max), ..limits },
         index: IndexSettings { expire_after: config.expire_after, ..IndexSettings::default() },
         write_behind: WriteBehindLimits { delay: config.write_delay, ..WriteBehindLimits::default() },
         checkpoint_interval: config.checkpoint_interval,
@@ -65,7 +73,7 @@ pub(crate) fn manager(config: &FleetConfig) -> ManagerSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Inputs, keys::KEYS};
+    use crate::config::{Inputs, keys::KEYS};
 
     #[test]
     fn documented_defaults_are_those_of_the_libraries() {
@@ -74,37 +82,67 @@ mod tests {
         assert_eq!(limits(&config.opamp).message_bytes_max, Limits::default().message_bytes_max);
         let expected =
             ManagerSettings { audit_writer: crate::AUDIT_WRITER.into(), ..ManagerSettings::default() };
-        assert_eq!(format!("{:?}", manager(&config.fleet)), format!("{expected:?}"));
+        assert_eq!(format!("{:?}", manager(&config)), format!("{expected:?}"));
     }
 
-    /// Keys of `[opamp]` that are the library's business; the others concern listening, TLS and authentication.
+    /// Keys that are the server's own business, each with the test that shows its effect. All others are handed to the
+    /// libraries.
+    const OWN: [(&str, &str, &str); 23] = [
+        ("server.data_dir", PROGRAM, "two_servers_never_share_a_data_directory"),
+        ("server.store", PROGRAM, "tokens_are_managed_offline"),
+        (
+            "server.reload_interval",
+            RELOAD,
+            "a_changed_token_file_is_noticed_and_ends_the_connections_of_the_old_token",
+        ),
+        ("server.shutdown_timeout", EFFECTS, "a_shutdown_does_not_wait_longer_than_configured"),
+        ("opamp.listen", PROGRAM, "a_port_in_use_is_named_with_its_key"),
+        ("opamp.path", EFFECTS, "the_endpoint_is_at_the_configured_path_only"),
+        ("opamp.auth", RELOAD, "with_token_or_mtls_each_alone_lets_an_agent_in"),
+        ("opamp.tokens", RELOAD, "a_changed_token_file_is_noticed_and_ends_the_connections_of_the_old_token"),
+        ("opamp.revoked_tokens", RELOAD, "a_revoked_agent_token_is_refused_and_named_in_the_audit_log"),
+        ("opamp.tls_cert", RELOAD, BOTH_PORTS),
+        ("opamp.tls_key", RELOAD, BOTH_PORTS),
+        ("opamp.client_ca", RELOAD, "with_token_or_mtls_each_alone_lets_an_agent_in"),
+        ("admin.listen", PROGRAM, "a_port_in_use_is_named_with_its_key"),
+        ("admin.tls_cert", RELOAD, BOTH_PORTS),
+        ("admin.tls_key", RELOAD, BOTH_PORTS),
+        ("admin.trusted_proxies", PROGRAM, "with_protection_ports_beyond_loopback_are_served"),
+        ("admin.body_bytes_max", ACCESS, "unknown_paths_methods_and_sizes_get_json_errors"),
+        ("admin.request_timeout", EFFECTS, "a_request_that_takes_too_long_is_ended"),
+        ("admin.metrics", ACCESS, "metrics_and_health_are_open_on_loopback_and_metrics_can_be_closed"),
+        ("log.format", PROGRAM, "logs_are_json_objects_when_asked"),
+        ("log.level", PROGRAM, "logs_are_json_objects_when_asked"),
+        ("opamp.trusted_proxies", PROGRAM, "with_protection_ports_beyond_loopback_are_served"),
+        (
+            "opamp.capability_mismatch",
+            EFFECTS,
+            "an_agents_field_without_its_capability_is_ignored_or_rejected_as_configured",
+        ),
+    ];
+    const BOTH_PORTS: &str =
+        "both_ports_show_a_new_certificate_after_a_reload_and_keep_the_old_one_if_it_is_broken";
+    const ACCESS: &str = include_str!("../tests/api_access.rs");
+    const EFFECTS: &str = include_str!("../tests/effects.rs");
+    const PROGRAM: &str = include_str!("../tests/program.rs");
+    const RELOAD: &str = include_str!("../tests/reload.rs");
+
     #[test]
-    fn every_key_of_the_libraries_changes_their_settings() {
-        const ELSEWHERE: [&str; 8] = [
-            "opamp.listen",
-            "opamp.path",
-            "opamp.auth",
-            "opamp.tokens",
-            "opamp.revoked_tokens",
-            "opamp.tls_cert",
-            "opamp.tls_key",
-            "opamp.client_ca",
-        ];
-        let all = |config: &Config| format!("{:?} {:?}", server(&config.opamp), manager(&config.fleet));
+    fn every_key_changes_the_settings_of_a_library_or_has_a_test_of_its_effect() {
+        for (key, file, test) in OWN {
+            assert!(KEYS.iter().any(|known| known.name == key), "{key} is no key");
+            assert!(file.contains(&format!("fn {test}()")), "there is no test {test} for {key}");
+        }
+        let all = |config: &Config| {
+            format!("{:?} {:?} {:?}", limits(&config.opamp), server(&config.opamp), manager(config))
+        };
         let defaults = all(&Config::default());
-        for key in KEYS.iter().filter(|key| key.name.starts_with("opamp.") || key.name.starts_with("fleet."))
-        {
-            if ELSEWHERE.contains(&key.name) {
-                continue;
-            }
-            let value = match (key.name, key.default) {
-                ("opamp.ping_interval", _) => "29s".to_owned(),
-                (_, "ignore") => "reject".to_owned(),
-                (_, "") => "192.0.2.7".to_owned(),
-                (_, number) => format!("1{number}"),
+        for key in KEYS.iter().filter(|key| !OWN.iter().any(|(own, ..)| *own == key.name)) {
+            let value = match key.name {
+                "opamp.ping_interval" => "29s".to_owned(),
+                _ => format!("1{}", key.default),
             };
-            let mut inputs = Inputs::default();
-            inputs.flags = vec![(key.name, vec![value])];
+            let inputs = Inputs { flags: vec![(key.name, vec![value])], ..Inputs::default() };
             assert_ne!(all(&Config::load(&inputs).unwrap()), defaults, "{} changes nothing", key.name);
         }
     }

@@ -1,6 +1,6 @@
 //! What a person sees after a start: where everything is, and how to connect the first agent.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
     config::{AgentAuth, StoreKind},
@@ -13,9 +13,10 @@ pub fn text(server: &RunningServer) -> String {
     let config = server.config();
     let opamp = &config.opamp;
     let (ws, http) = if opamp.tls_cert.is_some() { ("wss", "https") } else { ("ws", "http") };
-    let endpoint = format!("{ws}://{}{}", server.opamp_addr(), opamp.path);
+    let (opamp_host, admin_host) = (reachable(server.opamp_addr()), reachable(server.admin_addr()));
+    let endpoint = format!("{ws}://{opamp_host}{}", opamp.path);
     let admin_scheme = if config.admin.tls_cert.is_some() { "https" } else { "http" };
-    let api = format!("{admin_scheme}://{}/api/v1", server.admin_addr());
+    let api = format!("{admin_scheme}://{admin_host}/api/v1");
     let data = match config.server.store {
         StoreKind::Memory => "in memory, gone at exit".to_owned(),
         StoreKind::Sqlite => std::path::absolute(&config.server.data_dir)
@@ -26,11 +27,10 @@ pub fn text(server: &RunningServer) -> String {
     let mut text = format!(
         "OpAMP reference server {}\n\n\
          \x20 agents connect to  {endpoint}\n\
-         \x20                    {http}://{}{} (polling)\n\
+         \x20                    {http}://{opamp_host}{} (polling)\n\
          \x20 REST API           {api}\n\
          \x20 data               {data}\n",
         env!("CARGO_PKG_VERSION"),
-        server.opamp_addr(),
         opamp.path,
     );
     match server.first_admin_token() {
@@ -52,6 +52,11 @@ pub fn text(server: &RunningServer) -> String {
         text.push_str("\nThe admin port speaks plain HTTP and answers trusted proxies only.\n");
     }
     text
+}
+
+/// An address that others can use: that of all interfaces is none.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() }
 }
 
 fn collector_snippet(endpoint: &str, auth: AgentAuth, tls: bool) -> String {

@@ -1,5 +1,7 @@
 //! Agents, configs and assignments through the REST API.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use data_encoding::BASE64;

@@ -1,5 +1,7 @@
 //! Configuration: sources and their precedence, mistakes and what is said about them, and that every key is read.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};

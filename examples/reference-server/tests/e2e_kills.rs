@@ -89,10 +89,11 @@ impl Writer {
 async fn what_was_acknowledged_survives_fifty_kills_under_write_load() {
     let dir = TempDir::new();
     let data = dir.path().join("data");
-    let mut process = Process::start(&data, &["--write-delay", "20ms"]).await;
+    let mut process = Process::start(&data, &["--fleet-write-delay", "20ms"]).await;
     let token = process.printed_token().expect("the first start prints an admin token");
     let mut rest = process.rest(&token);
-    let (agent, _) = Connector::new(process.endpoint(), Wire::WebSocket).start(Persona::new(1)).await.unwrap();
+    let (agent, _) =
+        Connector::new(process.endpoint(), Wire::WebSocket).start(Persona::new(1)).await.unwrap();
     let id = rest.id_of(agent.persona.uid).await;
     rest.publish("base", &[("", "a: 1\n")]).await;
     rest.publish_version("base", 2, &[("", "a: 2\n")]).await;
@@ -134,10 +135,16 @@ async fn what_was_acknowledged_survives_fifty_kills_under_write_load() {
         assert!((known.label..=known.label + 1).contains(&label), "kill {round}: {record:#} {known:?}");
         let generation = record["desired_config"]["generation"].as_u64().unwrap_or(0);
         let acknowledged = known.generation;
-        assert!((acknowledged..=acknowledged + 1).contains(&generation), "kill {round}: {record:#} {known:?}");
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&generation),
+            "kill {round}: {record:#} {known:?}"
+        );
         (known.label, known.generation) = (label, generation);
     }
-    assert!(known.configs.len() as u64 > KILLS && known.label > KILLS && known.generation > KILLS, "{known:?}");
+    assert!(
+        known.configs.len() as u64 > KILLS && known.label > KILLS && known.generation > KILLS,
+        "{known:?}"
+    );
     for name in &known.configs {
         rest.get(&format!("/api/v1/configs/{name}")).await;
     }
@@ -145,8 +152,11 @@ async fn what_was_acknowledged_survives_fifty_kills_under_write_load() {
     let audit = rest.audit().await;
     for name in &known.configs {
         let entity = format!("config:{name}@1");
-        let actions: Vec<_> =
-            audit.iter().filter(|entry| entry["entity"] == entity.as_str()).map(|entry| &entry["action"]).collect();
+        let actions: Vec<_> = audit
+            .iter()
+            .filter(|entry| entry["entity"] == entity.as_str())
+            .map(|entry| &entry["action"])
+            .collect();
         assert_eq!(actions, ["config.create", "config.publish"], "{name}");
     }
 }

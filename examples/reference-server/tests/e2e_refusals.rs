@@ -5,12 +5,14 @@ mod e2e;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use e2e::{harness::Harness, until, when, wire};
+use e2e::{harness::Harness, pki::Pki, until, when, wire};
 use opamp_proto::{AgentCapabilities, frame, pb};
 use opamp_testkit::{
     agent::{Connector, Persona, ScriptedAgent, Wire},
+    certs::Authority,
     raw::{
-        Endpoint, Frame, Framing, Handshake, HttpRequest, HttpResponse, Length, Opcode, RawHttp, RawWs, Received, gzip,
+        Endpoint, Frame, Framing, Handshake, HttpRequest, HttpResponse, Length, Opcode, RawHttp, RawStream,
+        RawWs, Received, gzip,
     },
     transcript::Transcript,
 };
@@ -178,12 +180,7 @@ const fn denied(name: &'static str, detail: &'static str, act: fn(&Peer) -> Act)
     Case { name, act, outcome: Outcome::Status(401), reason: Some("auth_failed"), audit: Some(detail) }
 }
 
-const fn refused(
-    name: &'static str,
-    outcome: Outcome,
-    reason: &'static str,
-    act: fn(&Peer) -> Act,
-) -> Case {
+const fn refused(name: &'static str, outcome: Outcome, reason: &'static str, act: fn(&Peer) -> Act) -> Case {
     Case { name, act, outcome, reason: Some(reason), audit: None }
 }
 
@@ -204,19 +201,19 @@ const CASES: &[Case] = &[
     denied("a revoked token, WebSocket", "revoked", |p| Request(p.opening().bearer(REVOKED))),
     denied("a revoked token, HTTP", "revoked", |p| Request(p.poll(p.full_state()).without("Authorization").bearer(REVOKED))),
 
-    refused("a text frame", Outcome::Close(1003), "protocol", |p| Frames(vec![Frame::new(Opcode::TEXT, "hello")])),
+    refused("a text frame", Outcome::Close(1003), "protocol", |_| Frames(vec![Frame::new(Opcode::TEXT, "hello")])),
     refused("header 1", Outcome::BadRequest, "malformed", |p| Frames(p.headed(&[1]))),
     refused("a header of eleven bytes", Outcome::BadRequest, "malformed", |p| Frames(p.headed(&ELEVEN_BYTES))),
     accepted("a header of ten bytes", |p| Frames(p.headed(&ELEVEN_BYTES[1..]))),
     accepted("a header of two bytes", |p| Frames(p.headed(&ELEVEN_BYTES[9..]))),
-    refused("garbage, WebSocket", Outcome::BadRequest, "malformed", |p| Frames(vec![framed(&[0xff; 32])])),
+    refused("garbage, WebSocket", Outcome::BadRequest, "malformed", |_| Frames(vec![framed(&[0xff; 32])])),
     refused("garbage, HTTP", Outcome::Status(400), "malformed", |p| Request(p.poll(&[0xff; 32][..]))),
 
     refused("one byte too long, WebSocket", Outcome::Close(1009), "oversize", |p| Frames(vec![framed(&p.full_state_of(LIMIT))])),
     accepted("as long as may be, WebSocket", |p| Frames(vec![framed(&p.full_state_of(LIMIT - 1))])),
     refused("too long in fragments", Outcome::Close(1009), "oversize", |p| Frames(fragments(&p.full_state_of(LIMIT)))),
     accepted("as long as may be, in fragments", |p| Frames(fragments(&p.full_state_of(LIMIT - 1)))),
-    refused("a frame that says it is long", Outcome::Close(1009), "oversize", |p| Frames(vec![Frame { length: Length::Claimed(1 << 40), ..Frame::binary("x") }])),
+    refused("a frame that says it is long", Outcome::Close(1009), "oversize", |_| Frames(vec![Frame { length: Length::Claimed(1 << 40), ..Frame::binary("x") }])),
     refused("one byte too long, HTTP", Outcome::Status(413), "oversize", |p| Request(p.poll(p.full_state_of(LIMIT + 1)))),
     refused("one byte too long, in chunks", Outcome::Status(413), "oversize", |p| Request(p.poll(p.full_state_of(LIMIT + 1)).framed(Framing::Chunked(64 << 10)))),
     accepted("as long as may be, HTTP", |p| Request(p.poll(p.full_state_of(LIMIT)))),
@@ -392,7 +389,9 @@ async fn every_failed_authentication_looks_the_same_to_the_peer() {
     let endpoint = harness.endpoint();
     let poll = HttpRequest::opamp(&endpoint, &Persona::new(1).full_state());
     let mut looks = Vec::new();
-    for authorization in [None, Some("Basic YTpi"), Some(GOOD), Some("Bearer wrong"), Some(&format!("Bearer {REVOKED}"))] {
+    for authorization in
+        [None, Some("Basic YTpi"), Some(GOOD), Some("Bearer wrong"), Some(&format!("Bearer {REVOKED}"))]
+    {
         let request = match authorization {
             None => poll.clone(),
             Some(value) => poll.clone().with("Authorization", value),
@@ -405,6 +404,42 @@ async fn every_failed_authentication_looks_the_same_to_the_peer() {
         looks.push((response.headers, response.body));
     }
     assert!(looks.iter().all(|look| *look == looks[0]), "{looks:#?}");
+}
+
+#[tokio::test]
+async fn a_failed_client_certificate_is_counted_and_audited_with_its_address() {
+    let mut pki = None;
+    let harness = Harness::with(|config, dir| {
+        let pki = pki.insert(Pki::new(dir));
+        config.opamp.auth = AgentAuth::Mtls;
+        config.opamp.tls_cert = Some(pki.cert.clone());
+        config.opamp.tls_key = Some(pki.key.clone());
+        config.opamp.client_ca = Some(pki.client_ca.clone());
+    })
+    .await;
+    let authority = pki.unwrap().authority;
+    let stranger = Authority::new("stranger").client("edge", &[]);
+    let expired = authority.expired_client("edge");
+    let cases = [
+        (authority.client_config(), "client certificate missing"),
+        (authority.client_config_with(&stranger), "client certificate not trusted"),
+        (authority.client_config_with(&expired), "client certificate expired or not yet valid"),
+    ];
+    for (config, detail) in cases {
+        let before = harness.rest.metrics().await.rejected();
+        let endpoint = Endpoint::tls(harness.server.opamp_addr(), config, "localhost");
+        // With TLS 1.3 the client learns of it after its own part of the handshake.
+        let mut stream = RawStream::connect(&endpoint, &Transcript::new()).await.unwrap();
+        let source = stream.local_addr().unwrap();
+        stream.read_to_end().await.expect_err("an alert");
+        let entry = audited(&harness, source).await;
+        assert_eq!(
+            (&entry["after"]["reason"], &entry["after"]["detail"]),
+            (&json!("auth_failed"), &json!(detail))
+        );
+        let counted = more(&before, &harness.rest.metrics().await.rejected());
+        assert_eq!(counted, BTreeMap::from([("auth_failed".to_owned(), 1)]), "{detail}");
+    }
 }
 
 /// What `curl -i -H … http://…/v1/opamp` sends, byte by byte.

@@ -90,7 +90,7 @@ impl Fleet {
 async fn a_graceful_restart_asks_no_agent_for_full_state_and_keeps_everything() {
     let dir = TempDir::new();
     let data = dir.path().join("data");
-    let mut process = Process::start(&data, &["--write-delay", "20ms"]).await;
+    let mut process = Process::start(&data, &["--fleet-write-delay", "20ms"]).await;
     let token = process.printed_token().expect("the first start prints an admin token");
     let rest = process.rest(&token);
     let mut fleet = Fleet::managed(&process, &rest).await;
@@ -138,7 +138,7 @@ async fn a_graceful_restart_asks_no_agent_for_full_state_and_keeps_everything() 
 async fn after_a_kill_an_agent_is_asked_at_most_once_and_what_was_acknowledged_is_there() {
     let dir = TempDir::new();
     let data = dir.path().join("data");
-    let process = Process::start(&data, &["--write-delay", "20ms"]).await;
+    let process = Process::start(&data, &["--fleet-write-delay", "20ms"]).await;
     let token = process.printed_token().expect("the first start prints an admin token");
     let rest = process.rest(&token);
     let mut fleet = Fleet::managed(&process, &rest).await;

@@ -47,7 +47,8 @@ pub async fn every_audit_filter_is_applied(location: &impl Location) {
     .await;
     let text = |text: &str| Some(text.to_owned());
     let all = AuditQuery::default;
-    let cases: [(AuditQuery, fn(u64) -> bool); 9] = [
+    type Admits = fn(u64) -> bool;
+    let cases: [(AuditQuery, Admits); 9] = [
         (all(), |_| true),
         (AuditQuery { actor: text("olga"), ..all() }, |number| number % 3 == 0),
         (AuditQuery { action: text("config"), ..all() }, |number| number / 3 % 3 == 1),

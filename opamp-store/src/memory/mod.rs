@@ -4,6 +4,7 @@ mod leases;
 mod query;
 mod state;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,7 +25,7 @@ use crate::{
 /// A store that keeps nothing beyond the process. Futures are ready at once; the model other stores are compared with.
 ///
 /// A clone is another handle on the same data, with its own counters and its own `close`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemoryStore {
     state: Arc<RwLock<State>>,
     stats: Mutex<StoreStats>,
@@ -100,6 +101,12 @@ impl MemoryStore {
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
         Self { state: Arc::clone(&self.state), ..Self::default() }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("closed", &self.is_closed()).finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     ConfigVersion, Fence, Lease, NewAuditEntry, Revision,
 };
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct State {
     pub(super) revision: Revision,
     pub(super) agents: BTreeMap<AgentId, AgentRecord>,
@@ -205,5 +205,29 @@ impl State {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WriteBatch;
+
+    #[test]
+    fn only_the_oldest_keys_are_forgotten() {
+        let mut state = State::default();
+        let mut commit = |key: u64| {
+            let mut batch = WriteBatch::new();
+            batch.idempotency_key(key.to_string());
+            match state.commit(batch.into_contents().unwrap(), None).unwrap() {
+                Outcome::Applied { revision, .. } => (revision.0, true),
+                Outcome::Unchanged(revision) => (revision.0, false),
+            }
+        };
+        for key in 1..=BatchContents::KEYS_KEPT + 1 {
+            assert_eq!(commit(key), (key, true));
+        }
+        assert_eq!(commit(2), (2, false));
+        assert_eq!(commit(1), (BatchContents::KEYS_KEPT + 2, true));
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn audit_entry(row: &SqliteRow) -> Result<AuditEntry, ReadError> {
     let json = |column: &str| -> Result<Option<serde_json::Value>, ReadError> {
         let text: Option<String> = row.try_get(column)?;
         let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
-        parsed.map_err(|error| corrupt(format!("audit entry {seq}"), error))
+        parsed.map_err(|error| corrupt(format!("audit entry {seq}"), &error))
     };
     Ok(AuditEntry {
         seq,
@@ -160,7 +160,7 @@ pub(super) fn text_list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> St
     serde_json::Value::Array(texts.collect()).to_string()
 }
 
-pub(super) fn corrupt(what: impl Into<String>, reason: impl ToString) -> ReadError {
+pub(super) fn corrupt(what: impl Into<String>, reason: &(impl ToString + ?Sized)) -> ReadError {
     ReadError::Corrupt { what: what.into(), reason: reason.to_string() }
 }
 
@@ -171,9 +171,9 @@ fn wall(row: &SqliteRow, column: &str) -> Result<Wall, ReadError> {
 fn body<T: DeserializeOwned>(row: &SqliteRow, name: impl Fn() -> String) -> Result<T, ReadError> {
     let format: i64 = row.try_get("format")?;
     if format != FORMAT {
-        return Err(corrupt(name(), format!("format {format}, this release reads {FORMAT}")));
+        return Err(corrupt(name(), &format!("format {format}, this release reads {FORMAT}")));
     }
-    serde_json::from_str(row.try_get("body")?).map_err(|error| corrupt(name(), error))
+    serde_json::from_str(row.try_get("body")?).map_err(|error| corrupt(name(), &error))
 }
 
 fn pack_parts(parts: &StoredParts) -> Vec<u8> {

@@ -105,7 +105,7 @@ pub(super) fn unpack(packed: &[u8]) -> Result<impl Iterator<Item = Checkpoint>, 
 
 fn upper(row: &SqliteRow) -> Result<Option<AgentId>, ReadError> {
     let upper: Option<&[u8]> = row.try_get("upper")?;
-    upper.map(AgentId::try_from).transpose().map_err(|error| corrupt("checkpoints", error))
+    upper.map(AgentId::try_from).transpose().map_err(|error| corrupt("checkpoints", &error))
 }
 
 fn pack(entries: &[Checkpoint]) -> Vec<u8> {

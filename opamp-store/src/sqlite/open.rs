@@ -64,10 +64,14 @@ impl Source {
     /// The first connection, with the schema brought up to date.
     pub(super) async fn open(&self, patience: Duration) -> Result<SqliteConnection, OpenError> {
         let mut connection = self.connect_patiently(patience).await.map_err(|error| unavailable(&error))?;
-        let mode = query(sql::JOURNAL_MODE).fetch_one(&mut connection).await;
-        let mode = mode.and_then(|row| row.try_get::<String, _>(0)).map_err(|error| unavailable(&error))?;
-        if mode != "wal" {
-            return Err(OpenError::NotDurable(format!("journal mode is {mode}, not wal")));
+        let row =
+            query(sql::DURABILITY).fetch_one(&mut connection).await.map_err(|error| unavailable(&error))?;
+        let mode: String = row.try_get("journal_mode").map_err(|error| unavailable(&error))?;
+        let synchronous: i64 = row.try_get("synchronous").map_err(|error| unavailable(&error))?;
+        const FULL: i64 = 2;
+        if mode != "wal" || synchronous < FULL {
+            let found = format!("journal mode {mode}, synchronous {synchronous}; it takes wal and {FULL}");
+            return Err(OpenError::NotDurable(found));
         }
         migrate(&mut connection, sql::MIGRATIONS).await?;
         Ok(connection)
@@ -218,4 +222,41 @@ fn make_private(_: &Path) -> io::Result<()> {
 
 fn unavailable(error: &sqlx::Error) -> OpenError {
     OpenError::Unavailable(fault(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "CREATE TABLE one (x INTEGER) STRICT; INSERT INTO one (x) VALUES (1);";
+    const TWO: &str = "UPDATE one SET x = x + 1; CREATE TABLE two (x INTEGER) STRICT;";
+    const BAD: &str = "UPDATE one SET x = x + 1; CREATE TABLE one (x INTEGER) STRICT;";
+
+    /// The only value of table `one`.
+    async fn value(connection: &mut SqliteConnection) -> i64 {
+        query("SELECT x FROM one").fetch_one(connection).await.unwrap().get(0)
+    }
+
+    #[tokio::test]
+    async fn every_migration_runs_once_and_in_order() {
+        let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        migrate(&mut connection, &[ONE]).await.unwrap();
+        assert_eq!(value(&mut connection).await, 1);
+        for _ in 0..2 {
+            migrate(&mut connection, &[ONE, TWO]).await.unwrap();
+            assert_eq!(value(&mut connection).await, 2);
+        }
+        let error = migrate(&mut connection, &[ONE]).await.unwrap_err();
+        assert_eq!(error, OpenError::NewerSchema { found: 2, supported: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_failed_migration_leaves_the_version_before() {
+        let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        migrate(&mut connection, &[ONE]).await.unwrap();
+        assert!(matches!(migrate(&mut connection, &[ONE, BAD]).await, Err(OpenError::Unavailable(_))));
+        assert_eq!(value(&mut connection).await, 1);
+        migrate(&mut connection, &[ONE, TWO]).await.unwrap();
+        assert_eq!(value(&mut connection).await, 2);
+    }
 }

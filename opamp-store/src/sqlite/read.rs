@@ -9,7 +9,7 @@ use opamp_proto::{AgentId, InstanceUid};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{Row as _, Sqlite, query, query_with};
+use sqlx::{Connection as _, Row as _, Sqlite, query, query_with};
 
 use super::{SqliteStore, codec, leaves, sql};
 use crate::page::clamp_limit;
@@ -103,13 +103,11 @@ impl SqliteStore {
 
     async fn verify_audit(&self) -> Result<AuditReport, ReadError> {
         let mut reader = self.reader().await?;
-        // Log and recorded ends must be of the same moment.
-        query(sql::BEGIN_READ).execute(&mut *reader).await?;
-        let outcome = walk_chains(&mut reader).await;
-        if query(sql::ROLLBACK).execute(&mut *reader).await.is_err() {
-            reader.close_on_drop();
-        }
-        outcome
+        // Log and recorded ends must be of the same moment. Dropped half-way, the transaction ends by itself.
+        let mut snapshot = reader.begin().await?;
+        let report = walk_chains(&mut snapshot).await?;
+        snapshot.rollback().await?;
+        Ok(report)
     }
 }
 

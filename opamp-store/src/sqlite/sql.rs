@@ -119,11 +119,12 @@ pub(super) const SCHEMA_VERSION: &str = "SELECT coalesce(max(version), 0) FROM o
 pub(super) const SCHEMA_APPLIED: &str =
     "INSERT INTO opamp_schema (version, applied_at) VALUES (?1, CAST(unixepoch('subsec') * 1000 AS INTEGER))";
 
-pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 pub(super) const COMMIT: &str = "COMMIT";
 pub(super) const ROLLBACK: &str = "ROLLBACK";
-pub(super) const JOURNAL_MODE: &str = "PRAGMA journal_mode";
+/// How durable a connection is: the journal mode, and 2 for flushing at every commit.
+pub(super) const DURABILITY: &str =
+    "SELECT journal_mode, synchronous FROM pragma_journal_mode, pragma_synchronous";
 /// For a connection of the application's own pool; our own connections are opened with the same settings.
 pub(super) const MAKE_DURABLE: &str = "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON";
 pub(super) const TRUNCATE_WAL: &str = "PRAGMA wal_checkpoint(TRUNCATE)";

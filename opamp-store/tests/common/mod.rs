@@ -1,4 +1,5 @@
 //! What several test files need.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;

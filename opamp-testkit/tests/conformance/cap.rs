@@ -44,9 +44,11 @@ on_both_transports! {
     async fn accepts_status_is_always_set(wire: Wire) {
         let server = TestServer::with(|setup| setup.settings.session.capabilities = ServerCapabilities::NONE).await;
         let mut agent = server.connector(wire).connect(Persona::new(1)).await.unwrap();
+        let answer = agent.report_full_state().await.unwrap();
+        assert_eq!(answer.capabilities, ServerCapabilities::ACCEPTS_STATUS.bits());
         for _ in 0..3 {
-            let answer = agent.report_full_state().await.unwrap();
-            assert!(answer.capabilities == 0 || answer.capabilities == 1, "{:#x}", answer.capabilities);
+            let later = agent.heartbeat().await.unwrap().capabilities;
+            assert!(later == 0 || later == ServerCapabilities::ACCEPTS_STATUS.bits(), "{later:#x}");
         }
         assert!(server.part::<pb::AgentDescription>(agent.persona.uid, Part::AgentDescription).is_some());
     }

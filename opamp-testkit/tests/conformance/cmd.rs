@@ -29,8 +29,14 @@ on_both_transports! {
         let mut heard = vec![agent.exchange(&message).await.unwrap()];
         let wishes: [fn(&pb::ServerToAgent) -> bool; 3] =
             [asks_full_state, |message| message.command.is_some(), |message| message.remote_config.is_some()];
-        while !wishes.iter().all(|wish| heard.iter().any(wish)) {
+        for _ in 0..5 {
+            if wishes.iter().all(|wish| heard.iter().any(wish)) {
+                break;
+            }
             heard.push(agent.next_message().await.unwrap());
+        }
+        for wish in wishes {
+            assert!(heard.iter().any(wish), "{heard:#?}");
         }
         let commands: Vec<_> = heard.iter().filter(|message| message.command.is_some()).collect();
         assert_eq!(commands.len(), 1, "ordered once, sent once");

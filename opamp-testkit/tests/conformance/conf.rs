@@ -224,6 +224,9 @@ on_both_transports! {
         let mut agent = server.agent(wire, Persona::new(1)).await;
         server.assign(agent.persona.uid, &yaml("slow: true\n"));
         let offer = agent.next_offer().await.unwrap();
+        for _ in 0..3 {
+            assert!(says_nothing(&agent.heartbeat().await.unwrap()), "the agent has it, and nothing has changed");
+        }
         let applying = agent.persona.applying(&offer);
         assert!(says_nothing(&agent.exchange(&applying).await.unwrap()));
         for _ in 0..10 {

@@ -68,6 +68,7 @@ on_both_transports! {
         let mut no_bit = agent.persona.clone().full_state();
         no_bit.capabilities = 1;
         bad_request(&agent.exchange(&no_bit).await.unwrap());
+        assert!(server.handle.agents().is_empty(), "a refused message makes no agent");
         assert!(says_nothing(&agent.report_full_state().await.unwrap()));
     }
 

@@ -76,6 +76,8 @@ on_both_transports! {
         let first = assigned(&ask(&mut agent).await);
         let again = assigned(&agent.heartbeat().await.unwrap());
         assert_eq!(first, again);
+        assert_eq!(server.handle.agents().len(), 1);
+        assert_eq!(server.handle.stats().agents, 1, "known under two identities and still one agent");
         agent.persona.uid = first;
         assert!(agent.heartbeat().await.unwrap().agent_identification.is_none());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opamp_server::{CommandError, DisconnectReason, Dispatch, Liveness};
+use opamp_server::{CommandError, Desired, DisconnectReason, Dispatch, Liveness};
 
 use super::common::*;
 
@@ -206,19 +206,28 @@ async fn the_end_of_a_stream_disconnects_all_its_agents() {
     assert_eq!(server.handle.stats().websocket_active, 0);
 }
 
-/// R-LIFE-12: the late end of an old connection leaves the new one alone.
+/// R-LIFE-12: the late end of an old connection leaves the new one alone, also when the old one was stuck in a write
+/// and learns of nothing else before its end.
 #[tokio::test]
 async fn a_late_close_does_not_evict_the_new_connection() {
-    let server = TestServer::start().await;
-    let mut first = server.agent(Wire::WebSocket, Persona::new(1)).await;
-    let uid = first.persona.uid;
-    let mut second = server.connector(Wire::WebSocket).connect(first.persona.clone()).await.unwrap();
-    second.heartbeat().await.unwrap();
-    first.vanish();
-    server.eventually(|| (server.handle.stats().websocket_active == 1).then_some(())).await.unwrap();
-    assert_eq!(server.snapshot(uid).liveness, Liveness::Connected);
-    assert_eq!(server.assign(uid, &yaml("a: 1\n")).1, Dispatch::Pushed);
-    assert!(second.next_offer().await.is_ok());
+    for stuck in [false, true] {
+        let server = TestServer::start().await;
+        let mut first = server.agent(Wire::WebSocket, Persona::new(1)).await;
+        let uid = first.persona.uid;
+        if stuck {
+            // More than the buffers of both sockets take, and nobody reads it.
+            server.assign_as(uid, &any_hash(), &yaml(&"x".repeat(32 << 20)));
+            server.eventually(|| (server.handle.stats().offers_sent == 1).then_some(())).await.unwrap();
+            server.handle.set_desired(&uid, Desired::default());
+        }
+        let mut second = server.connector(Wire::WebSocket).connect(first.persona.clone()).await.unwrap();
+        second.heartbeat().await.unwrap();
+        first.vanish();
+        server.eventually(|| (server.handle.stats().websocket_active == 1).then_some(())).await.unwrap();
+        assert_eq!(server.snapshot(uid).liveness, Liveness::Connected, "stuck: {stuck}");
+        assert_eq!(server.assign(uid, &yaml("a: 1\n")).1, Dispatch::Pushed);
+        assert!(second.next_offer().await.is_ok());
+    }
 }
 
 /// R-LIFE-01 from the server's side: a socket on which nothing is said does not stay for ever.

@@ -333,3 +333,45 @@ async fn a_silent_agent_gets_its_offer_right_away() {
     let offer = agent.ws().receive().await.unwrap().remote_config.unwrap();
     assert_eq!(&offer.config_hash[..], hash.as_bytes());
 }
+
+/// R-TRANS-10: frames that RFC 6455 forbids end the connection with its code for that.
+#[tokio::test]
+async fn frames_that_break_rfc_6455_end_the_connection() {
+    let server = TestServer::start().await;
+    let faults = [
+        Frame { mask: None, ..Frame::binary("unmasked") },
+        Frame { rsv: 0b010, ..Frame::binary("reserved bit") },
+        Frame::new(Opcode(0x3), "unknown kind of data"),
+        Frame::new(Opcode(0xB), "unknown kind of control"),
+        Frame::new(Opcode::CONTINUATION, "of nothing"),
+        Frame { fin: false, ..Frame::new(Opcode::PING, "fragmented control") },
+        Frame::new(Opcode::PING, vec![0; 126]),
+        Frame::new(Opcode::CLOSE, vec![3]),
+    ];
+    for (number, fault) in (0..).zip(&faults) {
+        let mut ws = server.ws().await;
+        ws.exchange(&Persona::new(number).full_state()).await.unwrap();
+        ws.send_frame(fault).await.unwrap();
+        let close = ws.expect_close().await.unwrap();
+        assert_eq!(close.code, Some(1002), "{fault:?}");
+        let snapshot = server.until(Persona::new(number).uid, |agent| agent.disconnect.is_some()).await;
+        assert_eq!(snapshot.disconnect.unwrap().0.as_str(), "refused");
+    }
+    assert_eq!(server.rejected(RefusalReason::Protocol), faults.len() as u64);
+}
+
+/// R-TRANS-10: a ping is answered with its own payload, also between the fragments of a message.
+#[tokio::test]
+async fn pings_are_answered_between_fragments() {
+    let server = TestServer::start().await;
+    let mut ws = server.ws().await;
+    let fragments = Frame::fragments(&Bytes::from(framed(&Persona::new(1).full_state())), 50);
+    for (number, fragment) in (0_u8..).zip(&fragments) {
+        ws.send_frame(fragment).await.unwrap();
+        if !fragment.fin {
+            ws.send_frame(&Frame::new(Opcode::PING, vec![number; 125])).await.unwrap();
+            assert_eq!(ws.next().await.unwrap(), Received::Pong(vec![number; 125].into()));
+        }
+    }
+    assert!(ws.receive().await.unwrap().error_response.is_none());
+}

@@ -23,48 +23,24 @@ pub(super) fn go_programs(workspace: &Workspace, go: &Go, report: &mut Report) -
         let skipped = declared_tests(workspace)?;
         report.add(Step {
             name: format!("{MODULE} go test"),
-            counts: Counts {
-                skipped: skipped.len(),
-                ..Counts::default()
-            },
+            counts: Counts { skipped: skipped.len(), ..Counts::default() },
             took: Duration::ZERO,
-            skipped: skipped
-                .into_iter()
-                .map(|name| format!("{name} ({reason})"))
-                .collect(),
+            skipped: skipped.into_iter().map(|name| format!("{name} ({reason})")).collect(),
             evidence: String::new(),
         });
         return Ok(());
     }
-    let formatted = Program::new("gofmt")
-        .args(["-l", "."])
-        .directory(&directory)
-        .capture()?;
+    let formatted = Program::new("gofmt").args(["-l", "."]).directory(&directory).capture()?;
     let passed = formatted.succeeded() && formatted.stdout.trim().is_empty();
-    report.add(Step::single(
-        format!("{MODULE} gofmt"),
-        passed,
-        formatted.took,
-        formatted.stdout,
-    ));
-    report.add(single(
-        format!("{MODULE} go vet"),
-        &run_go(&directory, &["vet", "./..."])?,
-    ));
-    report.add(tests(&run_go(
-        &directory,
-        &["test", "-json", "-count=1", "./..."],
-    )?));
+    report.add(Step::single(format!("{MODULE} gofmt"), passed, formatted.took, formatted.stdout));
+    report.add(single(format!("{MODULE} go vet"), &run_go(&directory, &["vet", "./..."])?));
+    report.add(tests(&run_go(&directory, &["test", "-json", "-count=1", "./..."])?));
     Ok(())
 }
 
 fn run_go(directory: &Path, arguments: &[&str]) -> Result<Finished, WorkspaceError> {
     // The module's own directory decides; a workspace file or flags of the machine do not.
-    Ok(Program::new("go")
-        .args(arguments)
-        .env("GOWORK", "off")
-        .directory(directory)
-        .capture()?)
+    Ok(Program::new("go").args(arguments).env("GOWORK", "off").directory(directory).capture()?)
 }
 
 fn tests(finished: &Finished) -> Step {
@@ -73,23 +49,14 @@ fn tests(finished: &Finished) -> Step {
         counts += Counts::ONE_FAILED;
     }
     let evidence = format!("{output}{}{}", finished.stderr, finished.ending());
-    Step {
-        name: format!("{MODULE} go test"),
-        counts,
-        took: finished.took,
-        skipped,
-        evidence,
-    }
+    Step { name: format!("{MODULE} go test"), counts, took: finished.took, skipped, evidence }
 }
 
 /// Counts the tests in the events of `go test -json`. A test with subtests is only their heading and does not count.
 fn read_events(events: &str) -> (Counts, Vec<String>, String) {
     let mut results: BTreeMap<String, String> = BTreeMap::new();
     let mut output = String::new();
-    for event in events
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-    {
+    for event in events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         match (event["Action"].as_str(), event["Test"].as_str()) {
             (Some(action @ ("pass" | "fail" | "skip")), Some(test)) => {
                 let package = event["Package"].as_str().unwrap_or_default();
@@ -123,16 +90,11 @@ fn read_events(events: &str) -> (Counts, Vec<String>, String) {
 /// Names of the tests in the Go files, for a machine that cannot run them.
 fn declared_tests(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
     let mut names = Vec::new();
-    for path in workspace
-        .files()?
-        .iter()
-        .filter(|path| path.starts_with(MODULE) && path.ends_with("_test.go"))
+    for path in
+        workspace.files()?.iter().filter(|path| path.starts_with(MODULE) && path.ends_with("_test.go"))
     {
         for line in workspace.text(path)?.lines() {
-            if let Some((name, _)) = line
-                .strip_prefix("func Test")
-                .and_then(|rest| rest.split_once('('))
-            {
+            if let Some((name, _)) = line.strip_prefix("func Test").and_then(|rest| rest.split_once('(')) {
                 names.push(format!("{MODULE} Test{name}"));
             }
         }
@@ -156,14 +118,7 @@ mod tests_of_interop {
 {"Action":"fail","Package":"p"}
 "#;
         let (counts, skipped, output) = read_events(events);
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 1,
-                failed: 1,
-                skipped: 1
-            }
-        );
+        assert_eq!(counts, Counts { passed: 1, failed: 1, skipped: 1 });
         assert_eq!(skipped, ["p TestB"]);
         assert_eq!(output, "a_test.go:3: no\n");
     }

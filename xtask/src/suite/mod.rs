@@ -59,14 +59,7 @@ pub fn interop(workspace: &Workspace, missing: MissingInterop) -> Result<bool, W
     let go = Go::detect();
     let mut report = Report::default();
     interop::go_programs(workspace, &go, &mut report)?;
-    let packages = [
-        "--package",
-        INTEROP,
-        "--package",
-        "reference-server",
-        "--tests",
-        "--bins",
-    ];
+    let packages = ["--package", INTEROP, "--package", "reference-server", "--tests", "--bins"];
     if let Some(programs) = rust::compile(workspace, &packages, &mut report)? {
         for program in programs.tests().filter(|program| program.package == INTEROP) {
             report.add(rust::run(&programs, program, go == Go::Usable)?);

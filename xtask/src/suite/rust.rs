@@ -37,19 +37,13 @@ impl Programs {
     /// The test programs, those that need the most from outside last.
     pub(super) fn tests(&self) -> impl Iterator<Item = &TestProgram> {
         let last = |program: &&TestProgram| program.package == INTEROP;
-        self.tests
-            .iter()
-            .filter(move |p| !last(p))
-            .chain(self.tests.iter().filter(last))
+        self.tests.iter().filter(move |p| !last(p)).chain(self.tests.iter().filter(last))
     }
 
     /// Reads the messages of cargo, one JSON object a line.
     fn read(messages: &str) -> Self {
         let mut programs = Self::default();
-        for message in messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        {
+        for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let (Some("compiler-artifact"), Some(executable)) =
                 (message["reason"].as_str(), message["executable"].as_str())
             else {
@@ -108,11 +102,7 @@ pub(super) fn compile(
         .args(["--no-run", "--message-format", "json-render-diagnostics"])
         .deadline(COMPILE_DEADLINE)
         .capture_stdout()?;
-    report.add(Step::preparation(
-        "compile all test programs",
-        finished.succeeded(),
-        finished.took,
-    ));
+    report.add(Step::preparation("compile all test programs", finished.succeeded(), finished.took));
     Ok(finished.succeeded().then(|| Programs::read(&finished.stdout)))
 }
 
@@ -180,13 +170,7 @@ fn step(name: String, finished: &Finished, programs_min: usize) -> Step {
         counts += Counts::ONE_FAILED;
     }
     let evidence = format!("{}{}{}", finished.stdout, finished.stderr, finished.ending());
-    Step {
-        name,
-        counts,
-        took: finished.took,
-        skipped: outcome.skipped,
-        evidence,
-    }
+    Step { name, counts, took: finished.took, skipped: outcome.skipped, evidence }
 }
 
 /// Errors and warnings about crates of this workspace, as the compiler renders them.
@@ -225,17 +209,8 @@ not json
 "#;
         let programs = Programs::read(messages);
         let titles: Vec<String> = programs.tests().map(TestProgram::title).collect();
-        assert_eq!(
-            titles,
-            [
-                "opamp-proto tests/golden",
-                "opamp-benches benches/codec, each once"
-            ]
-        );
-        assert_eq!(
-            programs.binaries["reference-server"],
-            Path::new("/t/reference-server")
-        );
+        assert_eq!(titles, ["opamp-proto tests/golden", "opamp-benches benches/codec, each once"]);
+        assert_eq!(programs.binaries["reference-server"], Path::new("/t/reference-server"));
     }
 
     #[test]

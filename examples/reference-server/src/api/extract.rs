@@ -35,7 +35,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(ApiError::unsupported_media_type("the body must be JSON")
                 .hint("send `Content-Type: application/json`"));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(body_rejected)?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| body_rejected(&error))?;
         serde_json::from_slice(&bytes).map(Body).map_err(|error| json_rejected(&error))
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     value.parse().map_err(|error| ApiError::bad_request(format!("query parameter `{name}`: {error}")))
 }
 
-fn body_rejected(rejection: BytesRejection) -> ApiError {
+fn body_rejected(rejection: &BytesRejection) -> ApiError {
     match rejection.status() {
         http::StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::too_large("the body is larger than `admin.body_bytes_max`")

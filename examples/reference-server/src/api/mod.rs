@@ -20,10 +20,11 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
 };
+use http::{HeaderValue, header};
 use opamp_store::Role;
 
 use self::{error::ApiError, routes::ROUTES, state::App};
@@ -48,21 +49,31 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         MetricsAccess::Open => true,
         MetricsAccess::Token => false,
     };
+    let admit = from_fn_with_state(Arc::clone(app), access::admit);
     let mut metrics = get(system::metrics);
     if !metrics_open {
-        metrics = metrics.route_layer(from_fn_with_state((Arc::clone(app), Role::Viewer), access::authorize));
+        let authorize = from_fn_with_state((Arc::clone(app), Role::Viewer), access::authorize);
+        metrics = metrics.route_layer(authorize).route_layer(admit.clone());
     }
+    // Where credentials are sent, the way they come matters; probes send none.
     router
+        .layer(admit)
+        .layer(map_response(not_stored))
         .route("/health/live", get(system::live))
         .route("/health/ready", get(system::ready))
         .route("/metrics", metrics)
         .fallback(|| async { ApiError::not_found("no such path").hint("see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("this path has other methods") })
         .layer(DefaultBodyLimit::max(admin.body_bytes_max.0))
-        .layer(from_fn_with_state(Arc::clone(app), access::admit))
         .layer(from_fn_with_state(admin.request_timeout, within))
         .layer(from_fn_with_state(Arc::clone(app), count))
         .with_state(Arc::clone(app))
+}
+
+/// Answers may hold configurations and tokens: no cache keeps them.
+async fn not_stored(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Ends a request that takes too long.

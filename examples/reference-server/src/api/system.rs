@@ -22,7 +22,7 @@ use crate::{metrics, scrape};
 
 reply! {
     /// What is running.
-    pub(crate) struct Version {
+    pub(crate) struct ServerVersion {
         /// Name of the program.
         name: &'static str,
         /// Its version.
@@ -34,8 +34,8 @@ reply! {
     }
 }
 
-pub(crate) async fn version(State(app): State<Arc<App>>, _: Query<NoParameters>) -> Json<Version> {
-    Json(Version {
+pub(crate) async fn version(State(app): State<Arc<App>>, _: Query<NoParameters>) -> Json<ServerVersion> {
+    Json(ServerVersion {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         opamp_version: crate::OPAMP_VERSION,

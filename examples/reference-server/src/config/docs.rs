@@ -39,7 +39,7 @@ pub fn markdown() -> String {
 pub(super) fn effective(config: &Config) -> String {
     let mut text = String::new();
     for (section, values) in config.sections() {
-        let _ = write!(text, "{}[{section}]\n", if text.is_empty() { "" } else { "\n" });
+        let _ = writeln!(text, "{}[{section}]", if text.is_empty() { "" } else { "\n" });
         for (name, value) in values {
             let _ = writeln!(text, "{name} = {value}");
         }

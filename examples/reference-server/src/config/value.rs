@@ -21,15 +21,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Writes a duration so that [`parse_duration`] reads it back.
 pub fn format_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let ms = duration.as_millis();
-    match ms {
-        0 => "0s".into(),
-        _ if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        _ if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
-        _ => format!("{ms}ms"),
+    if ms == 0 {
+        return "0s".into();
     }
+    let (scale, unit) = UNITS.into_iter().find(|(scale, _)| ms.is_multiple_of(*scale)).unwrap_or((1, "ms"));
+    format!("{}{unit}", ms / scale)
 }
 
 /// Reads a size in bytes such as `512`, `64KiB`, `64MiB` or `1GiB`.

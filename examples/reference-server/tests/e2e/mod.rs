@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod pki;
 pub mod process;
 pub mod rest;
+pub mod swarm;
 pub mod wire;
 
 use std::{future::Future, time::Duration};

@@ -46,19 +46,26 @@ impl Process {
         });
         let unset = ([0, 0, 0, 0], 0).into();
         let mut process = Process { child, output, opamp: unset, admin: unset };
-        (process.opamp, process.admin) = until("the server says where it listens", || async {
-            let text = process.output();
-            let address = |before: &str, after: &str| {
-                let found = text.split_once(before)?.1.split_once(after)?.0;
-                found.parse::<SocketAddr>().ok()
-            };
-            // The last line of the text, so that all of it is there.
-            let complete = text.contains("/api/v1/agents");
-            let found = address("ws://", "/v1/opamp").zip(address("REST API           http://", "/api/v1"));
-            found.filter(|_| complete).ok_or(text)
+        (process.opamp, process.admin) = until("the server says where it listens", || {
+            let ended = process.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it did not start: {ended:?}");
+            process.listens()
         })
         .await;
         process
+    }
+
+    /// Where it says it listens, once it has said everything.
+    fn listens(&self) -> impl Future<Output = Result<(SocketAddr, SocketAddr), String>> + use<> {
+        let text = self.output();
+        let address = |before: &str, after: &str| {
+            let found = text.split_once(before)?.1.split_once(after)?.0;
+            found.parse::<SocketAddr>().ok()
+        };
+        // The last line of the text, so that all of it is there.
+        let complete = text.contains("/api/v1/agents");
+        let found = address("ws://", "/v1/opamp").zip(address("REST API           http://", "/api/v1"));
+        std::future::ready(found.filter(|_| complete).ok_or(text))
     }
 
     /// Everything it has printed on standard output.

@@ -21,9 +21,10 @@ fn reversed_varint(mut value: usize, out: &mut Vec<u8>) {
 
 /// An `AgentToServer` of `uid` whose health has a component, which has a component, and so on, `levels` deep.
 ///
-/// Written from the innermost level outwards and backwards, so that no level is copied twice.
+/// It announces ReportsStatus and ReportsHealth. Written from the innermost level outwards and backwards, so that no level is copied twice.
 pub fn nested_health(uid: &[u8; 16], levels: usize) -> Vec<u8> {
-    // AgentToServer.health and ComponentHealth.component_health_map.
+    // AgentToServer.capabilities and .health, ComponentHealth.component_health_map.
+    const CAPABILITIES: [u8; 3] = [4 << 3, 0x81, 0x10];
     const HEALTH: u8 = 5;
     const COMPONENTS: u8 = 6;
     let mut backwards = Vec::new();
@@ -37,6 +38,7 @@ pub fn nested_health(uid: &[u8; 16], levels: usize) -> Vec<u8> {
     }
     reversed_varint(backwards.len(), &mut backwards);
     backwards.push(tag(HEALTH));
+    backwards.extend(CAPABILITIES.iter().rev());
     backwards.extend(uid.iter().rev());
     backwards.extend([16, tag(1)]);
     backwards.reverse();

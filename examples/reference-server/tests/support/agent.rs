@@ -6,7 +6,10 @@ use futures::{SinkExt as _, StreamExt as _};
 use opamp_proto::{AgentCapabilities, InstanceUid, frame, pb};
 use prost::Message as _;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{self, client::IntoClientRequest as _},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -21,7 +24,20 @@ pub struct Agent {
 impl Agent {
     /// Connects and reports who it is. `number` makes the identity.
     pub async fn connect(url: &str, number: u8) -> Self {
-        let (socket, _) = timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap();
+        Self::connect_as(url, number, None).await.expect("the server lets it in")
+    }
+
+    /// The same with a bearer token; `None` if the server answers 401.
+    pub async fn connect_as(url: &str, number: u8, token: Option<&str>) -> Option<Self> {
+        let mut request = url.into_client_request().unwrap();
+        if let Some(token) = token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let socket = match timeout(PATIENCE, tokio_tungstenite::connect_async(request)).await.unwrap() {
+            Ok((socket, _)) => socket,
+            Err(tungstenite::Error::Http(answer)) if answer.status() == 401 => return None,
+            Err(error) => panic!("{error}"),
+        };
         let capabilities = AgentCapabilities::REPORTS_STATUS
             | AgentCapabilities::ACCEPTS_REMOTE_CONFIG
             | AgentCapabilities::REPORTS_REMOTE_CONFIG
@@ -42,7 +58,7 @@ impl Agent {
             })
             .await;
         assert!(answer.error_response.is_none(), "{answer:?}");
-        agent
+        Some(agent)
     }
 
     /// Sends a report and reads the answer.

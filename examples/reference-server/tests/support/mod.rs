@@ -12,5 +12,5 @@ mod temp_dir;
 pub use agent::Agent;
 pub use http::{Answer, Client};
 pub use process::Process;
-pub use server::{TestServer, config};
+pub use server::{HandClock, TestServer, config};
 pub use temp_dir::TempDir;

@@ -1,7 +1,12 @@
 //! A server of its own for each test, in this process, on ports of its own.
 
-use std::path::Path;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use opamp_proto::{Mono, Now, Wall};
+use opamp_server::{Clock, SystemClock};
 use reference_server::{
     Config, RunningServer, Server,
     config::{Inputs, StoreKind},
@@ -9,6 +14,26 @@ use reference_server::{
 use serde_json::{Value, json};
 
 use super::{Client, TempDir};
+
+/// A clock that stands until a test moves it.
+#[derive(Debug, Default)]
+pub struct HandClock(AtomicU64);
+
+impl HandClock {
+    /// Where it starts: some day in 2025.
+    const EPOCH_MS: u64 = 1_760_000_000_000;
+
+    pub fn advance_ms(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Now {
+        let ms = self.0.load(Ordering::SeqCst);
+        Now { mono: Mono(ms), wall: Wall(Self::EPOCH_MS + ms) }
+    }
+}
 
 /// A running server with its admin token.
 pub struct TestServer {
@@ -24,7 +49,11 @@ impl TestServer {
     }
 
     pub async fn start_with(config: Config) -> Self {
-        let running = Server::start(config).await.unwrap();
+        Self::start_with_clock(config, Arc::new(SystemClock::new())).await
+    }
+
+    pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Self {
+        let running = Server::start_with_clock(config, clock).await.unwrap();
         let token = running.first_admin_token().unwrap().to_owned();
         let admin = Client::new(running.admin_addr(), Some(&token));
         TestServer { running, admin, token }

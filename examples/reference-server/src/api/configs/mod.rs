@@ -14,7 +14,7 @@ use opamp_fleet::manager::{Actor, ConfigOpError};
 use opamp_store::{ConfigVersion, Revision};
 
 pub(crate) use self::shape::{
-    Config, ConfigPage, Diff, NewConfigRequest, Version, VersionContent, VersionRequest,
+    Config, ConfigPage, Diff, NewConfigRequest, VersionContent, VersionRequest, VersionSummary,
 };
 use self::shape::{ConfigItem, config_map};
 use super::{
@@ -109,7 +109,7 @@ pub(crate) async fn detail(
     if versions.is_empty() {
         return Err(ApiError::not_found(format!("there is no config {name:?}")));
     }
-    Ok(Json(Config { name, versions: versions.into_iter().map(Version::from).collect() }))
+    Ok(Json(Config { name, versions: versions.into_iter().map(VersionSummary::from).collect() }))
 }
 
 pub(crate) async fn create_version(
@@ -225,7 +225,7 @@ impl From<ConfigOpError> for ApiError {
 
 fn tagged(status: StatusCode, version: ConfigVersion) -> Response {
     let tag = etag(&version);
-    (status, [(header::ETAG, tag)], Json(Version::from(version))).into_response()
+    (status, [(header::ETAG, tag)], Json(VersionSummary::from(version))).into_response()
 }
 
 fn etag(version: &ConfigVersion) -> HeaderValue {

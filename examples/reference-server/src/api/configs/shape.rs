@@ -51,7 +51,7 @@ request! {
 
 reply! {
     /// A version of a config, without its files.
-    pub(crate) struct Version {
+    pub(crate) struct VersionSummary {
         /// Name of the config.
         config: String,
         /// Number of the version, from 1 on.
@@ -79,7 +79,7 @@ reply! {
     /// A version of a config with its files.
     pub(crate) struct VersionContent {
         /// What is known of it.
-        version: Version,
+        version: VersionSummary,
         /// Files by name.
         files: BTreeMap<String, ConfigFile>,
     }
@@ -91,7 +91,7 @@ reply! {
         /// Its name.
         name: String,
         /// Ascending by number.
-        versions: Vec<Version>,
+        versions: Vec<VersionSummary>,
     }
 }
 
@@ -113,7 +113,7 @@ reply! {
         /// How many versions it has.
         versions: u32,
         /// Its newest version.
-        latest: Version,
+        latest: VersionSummary,
     }
 }
 
@@ -167,9 +167,9 @@ reply! {
     }
 }
 
-impl From<ConfigVersion> for Version {
+impl From<ConfigVersion> for VersionSummary {
     fn from(version: ConfigVersion) -> Self {
-        Version {
+        VersionSummary {
             config: version.config,
             version: version.version,
             state: version.state.as_str(),

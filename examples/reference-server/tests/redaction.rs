@@ -1,0 +1,71 @@
+//! Everything the server writes during a busy life at the most talkative log level, searched for secrets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+
+use serde_json::json;
+use support::{Agent, Client, Process, TempDir};
+
+const BODY: &str = "password: hunter2-in-a-config";
+const AGENT_TOKEN: &str = "agent-token-9c1e";
+const FILE_TOKEN: &str = "file-token-77ab";
+const BAD_TOKEN: &str = "opamp-pat.BADBADBADBAD.GUESSED";
+
+#[tokio::test]
+async fn no_output_metric_or_audit_entry_has_a_secret() {
+    let dir = TempDir::new();
+    fs::write(dir.path().join("token"), format!("{FILE_TOKEN}\n")).unwrap();
+    let tokens = format!("--tokens=edge={AGENT_TOKEN},core=@token");
+    let mut server = Process::serve(dir.path(), &["--log-level=trace", "--auth=token", &tokens]);
+    let (address, first) = server.started();
+    let first = first.unwrap();
+    let admin = Client::new(address, Some(&first));
+    let made = admin.post("/api/v1/tokens", json!({"name": "ci", "role": "operator"})).await.expect(201);
+    let second = made["token"].as_str().unwrap().to_owned();
+    let operator = admin.as_token(&second);
+
+    operator.as_token(BAD_TOKEN).get("/api/v1/agents").await.error(401);
+    operator
+        .header("content-type", "application/json")
+        .send("POST", "/api/v1/configs", Some(format!("{{\"x\": \"{BODY}\"}}")))
+        .await
+        .error(400);
+    let config = json!({"name": "c", "files": {"": {"body": BODY}}});
+    operator.post("/api/v1/configs", config.clone()).await.expect(201);
+    operator.post("/api/v1/configs", config).await.error(409);
+    operator.order("/api/v1/configs/c/versions/1/publish").await.expect(200);
+
+    let mut agent = Agent::connect_as(&server.endpoint(), 1, Some(AGENT_TOKEN)).await.unwrap();
+    assert!(Agent::connect_as(&server.endpoint(), 2, Some("guessed-agent-token")).await.is_none());
+    let mut path = String::new();
+    while path.is_empty() {
+        let page = operator.get("/api/v1/agents").await.expect(200);
+        path = page["agents"][0]["id"].as_str().map(|id| format!("/api/v1/agents/{id}")).unwrap_or_default();
+    }
+    operator.post(&format!("{path}/assign"), json!({"config": "c", "version": 1})).await.expect(200);
+    agent.take_offer(Some("cannot parse")).await;
+    let audit = admin.get("/api/v1/audit?limit=1000").await.text();
+    let metrics = admin.get("/metrics").await.text();
+    server.signal("HUP");
+    server.wait_for_output("certificates and agent tokens read");
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0));
+
+    let log = server.stderr();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is talkative\n{log}");
+    let stdout = server.stdout();
+    assert_eq!(stdout.matches(&first).count(), 1, "once");
+    for secret in [BODY, "hunter2", AGENT_TOKEN, FILE_TOKEN, BAD_TOKEN, "guessed-agent-token", &second] {
+        for (place, text) in
+            [("log", &log), ("stdout", &stdout), ("audit log", &audit), ("metrics", &metrics)]
+        {
+            assert!(!text.contains(secret), "{secret} is in the {place}:\n{text}");
+        }
+    }
+    for (place, text) in [("log", &log), ("audit log", &audit), ("metrics", &metrics)] {
+        assert!(!text.contains(&first), "the admin token is in the {place}");
+    }
+}

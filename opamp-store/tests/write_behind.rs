@@ -1,0 +1,378 @@
+//! Grouping of record writes, against a real store.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use opamp_proto::{AgentId, ConfigHash, Mono, Wall};
+use opamp_store::{
+    AgentRecord, AgentStore as _, BatchContents, BlobId, BlobStore as _, CommitError, FailureRecord,
+    MemoryStore, Store as _, WriteBatch, WriteBehind, WriteBehindLimits,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use self::common::{agent, agent_id};
+
+const LIMITS: WriteBehindLimits = WriteBehindLimits {
+    delay: Duration::from_millis(100),
+    retry_delay: Duration::from_millis(1_000),
+    records_max: 3,
+    bytes_max: 10_000,
+};
+
+/// A record of which one can tell when it was pushed.
+fn pushed(number: u64, mark: u64) -> AgentRecord {
+    AgentRecord { desired_generation: mark, ..agent(number) }
+}
+
+/// The memory store answers at once.
+fn ready<T>(future: BoxFuture<'_, T>) -> T {
+    future.now_or_never().unwrap()
+}
+
+fn contents(batch: WriteBatch) -> BatchContents {
+    batch.into_contents().unwrap()
+}
+
+fn marks(batch: WriteBatch) -> Vec<(AgentId, u64)> {
+    contents(batch)
+        .agents
+        .into_values()
+        .flatten()
+        .map(|record| (record.id, record.desired_generation))
+        .collect()
+}
+
+#[test]
+fn nothing_is_due_for_a_steady_fleet() {
+    let mut behind = WriteBehind::new(LIMITS);
+    assert_eq!(behind.deadline(), None);
+    assert!(behind.take(Mono(u64::MAX)).is_none() && behind.take_now().is_none() && behind.is_empty());
+    // After a change is written, nothing is due again.
+    behind.push(pushed(1, 1), Mono(5));
+    assert!(behind.take(Mono(105)).is_some());
+    behind.committed();
+    assert_eq!(behind.deadline(), None);
+    assert!(behind.take(Mono(u64::MAX)).is_none() && behind.take_now().is_none() && behind.is_empty());
+}
+
+#[test]
+fn a_change_waits_for_the_delay_and_the_newest_wins() {
+    let mut behind = WriteBehind::new(LIMITS);
+    behind.push(pushed(1, 1), Mono(10));
+    behind.push(pushed(1, 2), Mono(90));
+    assert_eq!((behind.deadline(), behind.len()), (Some(Mono(110)), 1));
+    assert!(behind.take(Mono(109)).is_none());
+    assert_eq!(marks(behind.take(Mono(110)).unwrap()), [(agent_id(1), 2)]);
+}
+
+#[test]
+fn a_full_batch_is_due_at_once_and_oldest_first() {
+    let mut behind = WriteBehind::new(LIMITS);
+    for number in (0..7).rev() {
+        behind.push(pushed(number, number), Mono(10 - number));
+    }
+    assert!(behind.deadline() <= Some(Mono(10)));
+    let first = marks(behind.take(Mono(10)).unwrap());
+    assert_eq!(first, [4, 5, 6].map(|number| (agent_id(number), number)));
+    // One batch at a time.
+    assert_eq!(behind.deadline(), None);
+    assert!(behind.take(Mono(10)).is_none() && behind.take_now().is_none());
+    behind.committed();
+    assert_eq!(marks(behind.take(Mono(10)).unwrap()), [1, 2, 3].map(|number| (agent_id(number), number)));
+    behind.committed();
+    assert_eq!(behind.deadline(), Some(Mono(110)));
+    assert_eq!(marks(behind.take_now().unwrap()), [(agent_id(0), 0)]);
+}
+
+#[test]
+fn many_bytes_are_due_at_once_and_split() {
+    let mut behind = WriteBehind::new(LIMITS);
+    let large = |number: u64, size: usize| {
+        let mut record = pushed(number, number);
+        record.parts.health = Some(Bytes::from(vec![0; size]));
+        record
+    };
+    behind.push(large(1, 6_000), Mono(0));
+    assert_eq!(behind.deadline(), Some(Mono(100)));
+    behind.push(large(2, 6_000), Mono(1));
+    behind.push(large(3, 50_000), Mono(2));
+    for number in 1..=3 {
+        // The second does not fit beside the first; the third fits nowhere and goes alone.
+        assert_eq!(marks(behind.take(Mono(2)).unwrap()), [(agent_id(number), number)]);
+        behind.committed();
+    }
+    assert!(behind.is_empty());
+}
+
+#[test]
+fn a_failed_batch_waits_and_comes_back_unless_newer() {
+    let mut behind = WriteBehind::new(LIMITS);
+    behind.push(pushed(1, 1), Mono(0));
+    behind.push(pushed(2, 1), Mono(0));
+    assert!(behind.take(Mono(100)).is_some());
+    behind.push(pushed(2, 2), Mono(120));
+    behind.push(pushed(3, 2), Mono(130));
+    assert_eq!(behind.len(), 3);
+    behind.failed(Mono(150));
+    assert_eq!((behind.deadline(), behind.len()), (Some(Mono(1_150)), 3));
+    assert!(behind.take(Mono(1_149)).is_none());
+    let again = marks(behind.take(Mono(1_150)).unwrap());
+    assert_eq!(again, [(agent_id(1), 1), (agent_id(2), 2), (agent_id(3), 2)]);
+    behind.committed();
+    assert!(behind.is_empty());
+}
+
+#[test]
+fn sticky_facts_are_kept() {
+    let failure =
+        |text: &str| Some(FailureRecord { hash: ConfigHash::default(), error: text.into(), at: Wall(1) });
+    let mut behind = WriteBehind::new(LIMITS);
+    let mut record = agent(1);
+    record.sticky.gaps = 5;
+    record.sticky.last_failure = failure("no such file");
+    record.sticky.last_applied = Some((ConfigHash::default(), Wall(3)));
+    behind.push(record, Mono(0));
+    let mut newer = pushed(1, 2);
+    newer.sticky.connects = 7;
+    newer.sticky.gaps = 4;
+    behind.push(newer, Mono(1));
+    let batch = contents(behind.take(Mono(100)).unwrap());
+    let sticky = &batch.agents[&agent_id(1)].as_ref().unwrap().sticky;
+    assert_eq!((sticky.connects, sticky.gaps), (7, 5));
+    assert_eq!((&sticky.last_failure, sticky.last_applied.is_some()), (&failure("no such file"), true));
+    // Also over a batch in flight; and a newer failure replaces the older.
+    let mut newest = agent(1);
+    newest.sticky.last_failure = failure("no such port");
+    behind.push(newest, Mono(101));
+    behind.failed(Mono(102));
+    let batch = contents(behind.take(Mono(2_000)).unwrap());
+    let sticky = &batch.agents[&agent_id(1)].as_ref().unwrap().sticky;
+    assert_eq!((sticky.connects, sticky.gaps, &sticky.last_failure), (7, 5, &failure("no such port")));
+}
+
+#[test]
+fn blobs_travel_with_the_record_that_refers_to_them() {
+    let store = MemoryStore::new();
+    let mut behind = WriteBehind::new(LIMITS);
+    let shared = Bytes::from_static(b"shared");
+    let refers = |number| AgentRecord { effective_config: Some(BlobId::of(&shared)), ..agent(number) };
+    for number in 1..=4 {
+        let stranger = Bytes::from_static(b"nobody refers to this");
+        behind.push_with_blobs(refers(number), [shared.clone(), stranger], Mono(0));
+    }
+    for expected in [3, 1] {
+        let batch = behind.take(Mono(100)).unwrap();
+        assert_eq!(batch.ops(), expected + 1, "so many records and one blob");
+        ready(store.commit(batch, None)).unwrap();
+        behind.committed();
+    }
+    assert_eq!(ready(store.blob(&BlobId::of(&shared))).unwrap(), Some(shared.clone()));
+    // What nobody waiting refers to any more is forgotten.
+    behind.push_with_blobs(refers(5), [shared.clone()], Mono(0));
+    behind.push(agent(5), Mono(0));
+    behind.push(refers(6), Mono(0));
+    assert_eq!(behind.take_now().unwrap().ops(), 3);
+    behind.committed();
+    behind.push(refers(7), Mono(0));
+    assert_eq!(behind.take_now().unwrap().ops(), 1);
+}
+
+#[test]
+fn a_refused_record_goes_and_the_others_stay() {
+    let store = MemoryStore::new();
+    let mut behind = WriteBehind::new(LIMITS);
+    let missing = Some(BlobId::of(b"missing"));
+    behind.push(agent(1), Mono(0));
+    behind.push(AgentRecord { effective_config: missing, ..agent(2) }, Mono(0));
+    behind.push(agent(3), Mono(0));
+    let mut refused = Vec::new();
+    let mut batches = 0;
+    while let Some(batch) = behind.take(Mono(100)) {
+        batches += 1;
+        match ready(store.commit(batch, None)) {
+            Ok(_) => behind.committed(),
+            Err(CommitError::BlobMissing(_)) => refused.extend(behind.refused(Mono(100))),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(refused.iter().map(|record| record.id).collect::<Vec<_>>(), [agent_id(2)]);
+    assert_eq!((batches, behind.len()), (4, 0));
+    let stored = ready(store.agents(None, 10)).unwrap().items;
+    assert_eq!(stored.iter().map(|record| record.id).collect::<Vec<_>>(), [agent_id(1), agent_id(3)]);
+    // Then batches are as large as before.
+    (1..=3).for_each(|number| behind.push(agent(number), Mono(200)));
+    assert_eq!(behind.take(Mono(200)).unwrap().ops(), 3);
+}
+
+#[test]
+fn a_discarded_agent_is_not_written_again() {
+    let mut behind = WriteBehind::new(LIMITS);
+    (1..=4).for_each(|number| behind.push(agent(number), Mono(number)));
+    assert!(behind.take(Mono(4)).is_some());
+    behind.discard(&agent_id(2));
+    behind.discard(&agent_id(4));
+    behind.failed(Mono(5));
+    assert_eq!(marks(behind.take_now().unwrap()), [(agent_id(1), 0), (agent_id(3), 0)]);
+}
+
+#[test]
+fn a_batch_whose_records_were_discarded_is_still_in_flight() {
+    let mut behind = WriteBehind::new(LIMITS);
+    behind.push(agent(1), Mono(0));
+    assert!(behind.take(Mono(100)).is_some());
+    behind.discard(&agent_id(1));
+    behind.push(agent(2), Mono(100));
+    assert_eq!((behind.deadline(), behind.len()), (None, 1));
+    assert!(behind.take_now().is_none());
+    behind.committed();
+    assert_eq!(behind.deadline(), Some(Mono(200)));
+    // What is left of a refused batch need not be what was refused.
+    behind.push(agent(3), Mono(100));
+    assert_eq!(behind.take(Mono(200)).unwrap().ops(), 2);
+    behind.discard(&agent_id(2));
+    assert_eq!(behind.refused(Mono(200)), None);
+    assert_eq!(marks(behind.take(Mono(200)).unwrap()), [(agent_id(3), 0)]);
+}
+
+#[test]
+fn a_shared_blob_counts_once() {
+    let mut behind = WriteBehind::new(WriteBehindLimits { records_max: 100, ..LIMITS });
+    let shared = Bytes::from(vec![0; 3_000]);
+    for number in 0..5 {
+        let record = AgentRecord { effective_config: Some(BlobId::of(&shared)), ..agent(number) };
+        behind.push_with_blobs(record, [shared.clone()], Mono(0));
+    }
+    assert_eq!(behind.deadline(), Some(Mono(100)));
+    assert_eq!(behind.take(Mono(100)).unwrap().ops(), 6);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Push { number: u64, gaps: u64, failure: bool, size: usize },
+    Pass(u64),
+    Outcome(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        5 => (0..8_u64, 0..9_u64, any::<bool>(), 0..4_000_usize)
+            .prop_map(|(number, gaps, failure, size)| Event::Push { number, gaps, failure, size }),
+        3 => (0..150_u64).prop_map(Event::Pass),
+        3 => (0..4_u8).prop_map(Event::Outcome),
+    ]
+}
+
+/// What a pushed record must have become when it is written: the newest, with everything sticky of its predecessors
+/// since the last one known to be written.
+fn merge(expected: &mut BTreeMap<AgentId, AgentRecord>, mut record: AgentRecord) {
+    if let Some(older) = expected.get(&record.id) {
+        record.sticky.gaps = record.sticky.gaps.max(older.sticky.gaps);
+        record.sticky.last_failure = record.sticky.last_failure.or_else(|| older.sticky.last_failure.clone());
+    }
+    expected.insert(record.id, record);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_change_is_lost_and_the_newest_wins(events in vec(event(), 1..120)) {
+        let mut behind = WriteBehind::new(LIMITS);
+        let (mut now, mut mark) = (Mono(0), 0);
+        // What is unwritten by agent, what of it is in flight, and what is written.
+        let mut unwritten = BTreeMap::<AgentId, AgentRecord>::new();
+        let mut in_flight: Option<BTreeMap<AgentId, AgentRecord>> = None;
+        let mut written = BTreeMap::<AgentId, AgentRecord>::new();
+        let settle = |written: &mut BTreeMap<AgentId, AgentRecord>, unwritten: &mut BTreeMap<AgentId, AgentRecord>, flown: BTreeMap<AgentId, AgentRecord>| {
+            for (id, record) in flown {
+                if unwritten.get(&id) == Some(&record) {
+                    unwritten.remove(&id);
+                }
+                written.insert(id, record);
+            }
+        };
+        for event in events {
+            match event {
+                Event::Push { number, gaps, failure, size } => {
+                    mark += 1;
+                    let mut record = pushed(number, mark);
+                    record.sticky.gaps = gaps;
+                    record.sticky.last_failure = failure.then(|| FailureRecord { hash: ConfigHash::default(), error: mark.to_string(), at: Wall(mark) });
+                    record.parts.health = Some(Bytes::from(vec![0; size]));
+                    merge(&mut unwritten, record.clone());
+                    behind.push(record, now);
+                }
+                Event::Pass(ms) => now = now + Duration::from_millis(ms),
+                Event::Outcome(outcome) => match (in_flight.take(), outcome) {
+                    (None, _) => (),
+                    (Some(_), 0) => behind.failed(now),
+                    (Some(flown), 1) => {
+                        let alone = (flown.len() == 1).then(|| flown.into_values().next()).flatten();
+                        prop_assert_eq!(&behind.refused(now), &alone);
+                        if let Some(refused) = alone && unwritten.get(&refused.id) == Some(&refused) {
+                            unwritten.remove(&refused.id);
+                        }
+                    }
+                    (Some(flown), _) => {
+                        behind.committed();
+                        settle(&mut written, &mut unwritten, flown);
+                    }
+                },
+            }
+            let due = behind.deadline();
+            prop_assert!(due.is_none_or(|_| in_flight.is_none()));
+            let taken = behind.take(now);
+            prop_assert_eq!(taken.is_some(), due.is_some_and(|due| due <= now));
+            if let Some(batch) = taken {
+                let bytes = batch.bytes();
+                let records: BTreeMap<_, _> = contents(batch).agents.into_iter().map(|(id, record)| (id, record.unwrap())).collect();
+                prop_assert!((1..=LIMITS.records_max).contains(&records.len()));
+                prop_assert!(bytes <= LIMITS.bytes_max || records.len() == 1);
+                for (id, record) in &records {
+                    prop_assert_eq!(unwritten.get(id), Some(record));
+                }
+                in_flight = Some(records);
+            }
+            prop_assert_eq!(behind.len(), unwritten.len());
+        }
+        if let Some(flown) = in_flight {
+            behind.committed();
+            settle(&mut written, &mut unwritten, flown);
+        }
+        while let Some(batch) = behind.take_now() {
+            let records = contents(batch).agents.into_iter().map(|(id, record)| (id, record.unwrap())).collect();
+            behind.committed();
+            settle(&mut written, &mut unwritten, records);
+        }
+        prop_assert!(unwritten.is_empty() && behind.is_empty(), "{:?}", unwritten);
+    }
+
+    #[test]
+    fn with_a_store_that_keeps_up_no_change_waits_longer_than_the_delay(pushes in vec((0..200_u64, 0..20_u64), 1..200)) {
+        let mut behind = WriteBehind::new(LIMITS);
+        let mut now = Mono(0);
+        let mut waiting = BTreeMap::<AgentId, Mono>::new();
+        for (pause, number) in pushes {
+            let then = now + Duration::from_millis(pause);
+            // The driver: at every deadline it takes, and the store commits at once.
+            while let Some(due) = behind.deadline().filter(|due| *due <= then) {
+                now = due.max(now);
+                for (id, _) in marks(behind.take(now).unwrap()) {
+                    let since = waiting.remove(&id).unwrap();
+                    prop_assert!(now - since <= LIMITS.delay);
+                }
+                behind.committed();
+            }
+            now = then;
+            waiting.entry(agent_id(number)).or_insert(now);
+            behind.push(pushed(number, 0), now);
+        }
+        prop_assert_eq!(behind.len(), waiting.len());
+    }
+}

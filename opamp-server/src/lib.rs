@@ -36,6 +36,7 @@ pub use net::{
     clock::{Clock, SystemClock, TokioClock},
     driver::Driver,
     handle::{CommandError, ServerHandle},
+    network::{Network, NetworkError},
     peer::PeerInfo,
     serve::serve,
     service::OpampService,

@@ -1,5 +1,7 @@
 //! TLS over loopback: who gets in by certificate, who does not and how that shows, and certificates that change.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,13 +1,12 @@
 //! How agents prove who they are, built from the configuration and kept up to date with its files.
 
-use std::{fs, net::IpAddr, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use futures::future::BoxFuture;
-use http::StatusCode;
 use opamp_proto::InstanceUid;
 use opamp_server::{
-    AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls, Principal,
-    PrincipalKind, ServerHandle, StaticToken, StaticTokens,
+    AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls, Network,
+    Principal, PrincipalKind, ServerHandle, StaticToken, StaticTokens,
 };
 
 use crate::{
@@ -109,19 +108,19 @@ fn read_token(entry: &TokenEntry, revoked: bool) -> Result<StaticToken, ConfigEr
 /// Beyond loopback without TLS: only what comes through a proxy that terminates TLS, or from this machine.
 struct ThroughProxies {
     inner: Arc<dyn Authenticate>,
-    proxies: Vec<IpAddr>,
+    proxies: Vec<Network>,
 }
 
 impl Authenticate for ThroughProxies {
     fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         let peer = request.peer.map(|peer| peer.remote_addr.ip().to_canonical());
-        if peer.is_some_and(|peer| peer.is_loopback() || self.proxies.contains(&peer)) {
+        if peer
+            .is_some_and(|peer| peer.is_loopback() || self.proxies.iter().any(|proxy| proxy.contains(peer)))
+        {
             return self.inner.authenticate(request);
         }
         tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
-        let mut denied = Denied::from(DeniedReason::Unknown);
-        denied.status = StatusCode::FORBIDDEN;
-        Box::pin(std::future::ready(Err(denied)))
+        Box::pin(std::future::ready(Err(DeniedReason::InsecureTransport.into())))
     }
 
     fn owns(&self, principal: &Principal, uid: &InstanceUid) -> bool {
@@ -131,7 +130,7 @@ impl Authenticate for ThroughProxies {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
     use opamp_server::{PeerInfo, Transport};
 
     use super::*;

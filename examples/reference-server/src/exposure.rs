@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{AgentAuth, Config, ConfigError, value::Network};
+use opamp_server::Network;
+
+use crate::config::{AgentAuth, Config, ConfigError};
 
 /// Whether an address can be reached from this machine only.
 pub fn is_loopback(address: &SocketAddr) -> bool {

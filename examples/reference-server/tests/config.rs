@@ -128,6 +128,13 @@ fn every_key_is_read_from_file_environment_and_flags() {
 }
 
 #[test]
+fn without_configuration_agents_connect_where_the_specification_says() {
+    let config = Config::default();
+    assert_eq!(config.opamp.listen, "127.0.0.1:4320".parse().unwrap());
+    assert_eq!(config.opamp.path, "/v1/opamp");
+}
+
+#[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let file = "[opamp]\npath = \"/file\"\nfaults_max = 3\nretry_after = \"3s\"\n";
     let config = Sources::file(file)

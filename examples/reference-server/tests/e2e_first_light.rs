@@ -1,6 +1,8 @@
 //! An agent is managed from its first message to its goodbye, over every transport: it is seen, given a configuration,
 //! reports it applied, is restarted, leaves, comes back and breaks off.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod e2e;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! One connection with many agents, and one agent with more than one identity.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod e2e;
 
 use e2e::{PATIENCE, harness::Harness, rest::Rest, until, when};

@@ -1,5 +1,7 @@
 //! Fifty kills under write load: whatever the REST API acknowledged is there afterwards.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod e2e;
 
 use std::sync::{

@@ -1,6 +1,8 @@
 //! The server stops in order, or is killed, and starts again on the same data: nobody is asked for what is known, and
 //! nothing that was acknowledged is lost.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod e2e;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ pub(crate) mod core;
 pub(crate) mod directory;
 pub(crate) mod driver;
 pub(crate) mod handle;
+pub(crate) mod network;
 pub(crate) mod peer;
 pub(crate) mod polling;
 pub(crate) mod serve;

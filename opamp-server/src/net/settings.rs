@@ -1,8 +1,8 @@
 //! Limits and intervals of a server.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
+use super::network::Network;
 use crate::session::SessionSettings;
 
 /// Everything about a server that can be set beside [`opamp_proto::Limits`]. Every queue, wait and count has its bound here.
@@ -52,7 +52,7 @@ pub struct ServerSettings {
     /// Concurrent TLS handshakes in [`serve`](crate::serve). Default 256.
     pub handshakes_max: usize,
     /// Proxies whose `X-Forwarded-For` is believed; from anyone else the header is ignored. Default none.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for ServerSettings {

@@ -13,11 +13,12 @@ use axum::{
 use http::{HeaderMap, header, request::Parts};
 use opamp_fleet::manager::Actor;
 use opamp_proto::Wall;
+use opamp_server::Network;
 use opamp_store::{ApiToken, Role};
 use serde_json::json;
 
 use super::{error::ApiError, state::App};
-use crate::{admin::listener::Peer, config::value::Network, exposure, token};
+use crate::{admin::listener::Peer, exposure, token};
 
 /// Refusals written to the audit log in a burst; after that one per [`AUDIT_REFILL_MS`].
 const AUDIT_BURST: u64 = 30;

@@ -3,16 +3,14 @@
 //! The sections' types, file keys, environment variables, command-line flags, `config-docs`, `--print-config` and the
 //! "nearest known key" suggestions are all made from it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use opamp_server::Network;
 
 use super::{
     load::{ConfigError, Values},
     setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Setting as _, Size, StoreKind},
-    value::{Network, TokenEntry},
+    value::TokenEntry,
 };
 
 /// One configuration key.
@@ -157,8 +155,8 @@ config! {
             "PEM file with the private key of the OpAMP port.";
         client_ca: Option<PathBuf>, Kind::Path, "",
             "PEM file with the authorities that issue client certificates; needed by `mtls` and `token-or-mtls`.";
-        trusted_proxies: Vec<IpAddr>, Kind::List, "",
-            "Addresses of proxies in front of the OpAMP port that terminate TLS. Their `X-Forwarded-For` names the agent's address; beyond loopback without TLS everyone else is refused.";
+        trusted_proxies: Vec<Network>, Kind::List, "",
+            "Addresses or networks of proxies in front of the OpAMP port that terminate TLS. Their `X-Forwarded-For` names the agent's address; beyond loopback without TLS everyone else is refused.";
         message_bytes_max: Size, Kind::Size, "64MiB",
             "Largest message of an agent after decompression, and largest one sent. Larger ones are 413 or close code 1009.";
         connections_max: Count, Kind::Count, "100000",

@@ -2,15 +2,17 @@
 
 use std::{
     fmt::{Display, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
+use opamp_server::Network;
+
 use super::{
     load::nearest,
-    value::{Network, TokenEntry, format_duration, parse_duration, parse_size},
+    value::{TokenEntry, format_duration, parse_duration, parse_size},
 };
 
 /// A type of configuration values.
@@ -120,7 +122,7 @@ macro_rules! lists {
     };
 }
 
-lists!(IpAddr, Network, TokenEntry);
+lists!(Network, TokenEntry);
 
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {

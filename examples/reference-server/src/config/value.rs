@@ -1,6 +1,6 @@
-//! Notations of single values: durations, sizes, networks, token entries.
+//! Notations of single values: durations, sizes, token entries.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
@@ -53,55 +53,6 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
 fn split_unit(text: &str) -> (&str, &str) {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     (&text[..at], text[at..].trim_start())
-}
-
-/// An address or a network in CIDR notation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// Whether the address lies in this network. IPv4-mapped IPv6 addresses count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let problem = || format!("{text:?} is not an address or network; write `10.0.0.7` or `10.0.0.0/8`");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse::<IpAddr>().map_err(|_| problem())?.to_canonical();
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(problem)?,
-            None => bits,
-        };
-        Ok(Network { address, prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
 }
 
 /// One entry of `opamp.tokens`: a name and where its token is. `Debug` and `Display` never show the token.
@@ -201,21 +152,6 @@ mod tests {
         assert_eq!(parse_size("64 MiB"), Ok(67_108_864));
         for wrong in ["", "64MB", "x", "-1", "18446744073709551615GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn networks_compare_prefixes_and_mapped_addresses() {
-        let network: Network = "10.1.0.0/16".parse().unwrap();
-        assert!(network.contains("10.1.255.3".parse().unwrap()));
-        assert!(network.contains("::ffff:10.1.2.3".parse().unwrap()));
-        assert!(!network.contains("10.2.0.1".parse().unwrap()));
-        assert!(!network.contains("fe80::1".parse().unwrap()));
-        assert!("0.0.0.0/0".parse::<Network>().unwrap().contains("8.8.8.8".parse().unwrap()));
-        assert!("::/0".parse::<Network>().unwrap().contains("fe80::1".parse().unwrap()));
-        assert!("fd00::1".parse::<Network>().unwrap().contains("fd00::1".parse().unwrap()));
-        for wrong in ["10.0.0.0/33", "::/129", "ten", "10.0.0.0/"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 

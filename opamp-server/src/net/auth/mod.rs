@@ -88,22 +88,26 @@ impl Denied {
 
 impl From<DeniedReason> for Denied {
     fn from(reason: DeniedReason) -> Self {
-        let (status, headers) = if reason == DeniedReason::Unavailable {
-            (StatusCode::SERVICE_UNAVAILABLE, Vec::new())
-        } else {
-            let challenge = HeaderValue::from_static("Bearer realm=\"opamp\"");
-            (StatusCode::UNAUTHORIZED, vec![(header::WWW_AUTHENTICATE, challenge)])
+        let (status, headers) = match reason {
+            DeniedReason::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Vec::new()),
+            DeniedReason::InsecureTransport => (StatusCode::FORBIDDEN, Vec::new()),
+            _ => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"opamp\"");
+                (StatusCode::UNAUTHORIZED, vec![(header::WWW_AUTHENTICATE, challenge)])
+            }
         };
         Self { reason, status, headers, claimed: None }
     }
 }
 
-/// Why credentials were refused. On the wire all of them look the same.
+/// Why credentials were refused. On the wire the wrong ones all look the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeniedReason {
     /// Past their time.
     Expired,
+    /// Not over TLS although that is required; answered 403.
+    InsecureTransport,
     /// Recognisably cut or mistyped.
     Malformed,
     /// None were sent.
@@ -123,6 +127,7 @@ impl DeniedReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::InsecureTransport => "insecure-transport",
             Self::Malformed => "malformed",
             Self::MissingCredentials => "missing-credentials",
             Self::Revoked => "revoked",

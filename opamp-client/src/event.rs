@@ -1,0 +1,236 @@
+//! What an agent is told about its connection and its server: one event per transition, one per failure.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opamp_proto::{InstanceUid, Part};
+
+use crate::failure::Failure;
+
+/// How messages travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Plain HTTP: polling.
+    Http,
+    /// WebSocket.
+    WebSocket,
+}
+
+/// Something an operator may want to know. Each prints as one line that says what happened and, if it is a failure, what to do.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An attempt to reach the server failed; the agent was not connected.
+    ConnectFailed {
+        /// The endpoint that was tried.
+        endpoint: Arc<str>,
+        /// Why.
+        failure: Failure,
+        /// When the next attempt follows; zero if another endpoint is tried at once.
+        retry_in: Duration,
+    },
+    /// The server was reached: the WebSocket stands, or the first answer came over HTTP. Not repeated with every poll.
+    Connected {
+        /// The endpoint.
+        endpoint: Arc<str>,
+        /// How messages travel now.
+        transport: Transport,
+    },
+    /// The connection is over, whoever ended it.
+    Disconnected {
+        /// The endpoint.
+        endpoint: Arc<str>,
+        /// Why.
+        cause: DisconnectCause,
+    },
+    /// A part of a report is larger than what may be sent and stays unsent until it changes (R-WS-21, R-HTTP-33).
+    Discarded {
+        /// The part.
+        part: Part,
+        /// What the message would have had, in bytes.
+        bytes: usize,
+        /// What it may have, in bytes.
+        limit: usize,
+    },
+    /// The server gave this agent another identity, which is in use and saved from now on.
+    IdentityAssigned {
+        /// The identity before.
+        from: InstanceUid,
+        /// The identity now.
+        to: InstanceUid,
+    },
+    /// The server answered a report with an error; the same content is not sent again (R-ERR-04, R-ERR-07).
+    ServerError {
+        /// The kind of error.
+        kind: ServerErrorKind,
+        /// What the server says, made fit for a log line.
+        message: String,
+    },
+    /// A message of the server, or a part of it, made no sense and was ignored.
+    ServerFault(ServerFault),
+    /// What has to outlive a restart could not be saved.
+    StateNotSaved {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a connection is over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DisconnectCause {
+    /// Something failed, or the server ended it. The next attempt follows after `retry_in`.
+    Failed {
+        /// What.
+        failure: Failure,
+        /// When the next attempt follows.
+        retry_in: Duration,
+    },
+    /// The agent left it to connect anew.
+    Reconnecting,
+    /// The agent was stopped.
+    Stopped,
+}
+
+/// The kind of an error that a server answers with (spec section "ServerErrorResponse"). Unavailable is a
+/// [`FailureKind::Throttled`](crate::FailureKind::Throttled) instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServerErrorKind {
+    /// The server holds the report for malformed.
+    BadRequest,
+    /// The server does not know what is wrong.
+    Unknown,
+}
+
+/// What was wrong with a message of the server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerFault {
+    /// A remote configuration came without its hash, so it could never be acknowledged.
+    #[error("the server offered a remote configuration without a hash; it is ignored")]
+    ConfigWithoutHash,
+    /// The identity given is not 16 bytes long (R-ID-12).
+    #[error("the server assigned an instance uid of {length} bytes instead of 16; the old one stays")]
+    IdentityLength {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The message does not decode.
+    #[error("the server sent a malformed message, which is ignored: {what}")]
+    Malformed {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Event {
+    /// Whether somebody should look at it. What passes by itself, and what was asked for, is not.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        match self {
+            Self::Connected { .. } | Self::IdentityAssigned { .. } => false,
+            Self::Disconnected { cause, .. } => matches!(cause, DisconnectCause::Failed { .. }),
+            Self::ConnectFailed { .. }
+            | Self::Discarded { .. }
+            | Self::ServerError { .. }
+            | Self::ServerFault(_)
+            | Self::StateNotSaved { .. } => true,
+        }
+    }
+
+    /// The failure in it, if there is one.
+    #[must_use]
+    pub const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::ConnectFailed { failure, .. }
+            | Self::Disconnected { cause: DisconnectCause::Failed { failure, .. }, .. } => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectFailed { endpoint, failure, retry_in } if retry_in.is_zero() => {
+                write!(f, "cannot connect to {endpoint}: {failure}; trying the next endpoint")
+            }
+            Self::ConnectFailed { endpoint, failure, retry_in } => {
+                write!(f, "cannot connect to {endpoint}: {failure}; next attempt in {}", Seconds(*retry_in))
+            }
+            Self::Connected { endpoint, transport } => {
+                write!(f, "connected to {endpoint} over {}", transport.as_str())
+            }
+            Self::Disconnected { endpoint, cause } => match cause {
+                DisconnectCause::Failed { failure, retry_in } => {
+                    let next = Seconds(*retry_in);
+                    write!(f, "disconnected from {endpoint}: {failure}; next attempt in {next}")
+                }
+                DisconnectCause::Reconnecting => write!(f, "left {endpoint} to connect anew"),
+                DisconnectCause::Stopped => write!(f, "left {endpoint}, stopped"),
+            },
+            Self::Discarded { part, bytes, limit } => write!(
+                f,
+                "{part} is not reported: {bytes} bytes are more than the {limit} that may be sent; report less, or raise the send limit"
+            ),
+            Self::IdentityAssigned { from, to } => {
+                write!(f, "the server changed the instance uid from {from} to {to}")
+            }
+            Self::ServerError { kind, message } => {
+                write!(f, "the server answered a report with {}: {message}", kind.as_str())
+            }
+            Self::ServerFault(fault) => fault.fmt(f),
+            Self::StateNotSaved { why } => write!(f, "the agent's state could not be saved: {why}"),
+        }
+    }
+}
+
+impl Transport {
+    /// The word for it: `http` or `websocket`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+impl ServerErrorKind {
+    /// The name in the specification.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BadRequest",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A span to a tenth of a second.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::FailureKind;
+
+    #[test]
+    fn a_failure_reads_as_one_line_with_what_to_do() {
+        let failure = Failure::new(FailureKind::Refused, "connection refused");
+        let retry_in = Duration::from_millis(1_250);
+        let event = Event::ConnectFailed { endpoint: "ws://h:4320/v1/opamp".into(), failure, retry_in };
+        assert_eq!(
+            event.to_string(),
+            "cannot connect to ws://h:4320/v1/opamp: refused: connection refused (check that the server runs and listens on \
+             this host and port); next attempt in 1.2 s"
+        );
+        assert!(event.is_warning());
+    }
+}

@@ -1,0 +1,268 @@
+//! Messages of the server, read no further than somebody asks for.
+//!
+//! What belongs to a capability this agent does not have is skipped without being decoded (R-CAP-06): an offer that nobody takes
+//! costs nothing, however large it claims to be.
+
+use std::borrow::Cow;
+
+use opamp_proto::pb;
+use prost::Message as _;
+
+const WIRE_VARINT: u8 = 0;
+const WIRE_FIXED64: u8 = 1;
+const WIRE_BYTES: u8 = 2;
+const WIRE_FIXED32: u8 = 5;
+/// Fields of `ServerToAgent` that this agent may look into.
+const PARTS: usize = 12;
+
+/// Why a message cannot be used as a whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("{0}")]
+    Frame(#[from] opamp_proto::frame::FrameError),
+    #[error("not a ServerToAgent")]
+    Protobuf,
+    #[error("{0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("a configuration of more than {max} files")]
+    Files { max: usize },
+}
+
+/// The bytes of a `ServerToAgent`. A sub-message that occurs twice has to be merged, as the protobuf encoding demands; no known
+/// server sends that, and only then anything is copied.
+pub(super) fn merged(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let mut seen = 0_u32;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (number, value) = field(&mut rest)?;
+        if let Value::Bytes(_) = value
+            && (2..PARTS as u32).contains(&number)
+        {
+            if seen & (1 << number) != 0 {
+                return Ok(pb::ServerToAgent::decode(bytes)?.encode_to_vec().into());
+            }
+            seen |= 1 << number;
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// The top level of a `ServerToAgent`: numbers read, sub-messages as the bytes they came in.
+#[derive(Debug, Default)]
+pub(super) struct ServerMessage<'a> {
+    pub(super) instance_uid: &'a [u8],
+    pub(super) flags: u64,
+    pub(super) capabilities: u64,
+    parts: [Option<&'a [u8]>; PARTS],
+}
+
+impl<'a> ServerMessage<'a> {
+    /// Reads the top level of [`merged`] bytes.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut message = Self::default();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match field(&mut rest)? {
+                (1, Value::Bytes(uid)) => message.instance_uid = uid,
+                (6, Value::Varint(flags)) => message.flags = flags,
+                (7, Value::Varint(capabilities)) => message.capabilities = capabilities,
+                (number @ (2..=5 | 8..=11), Value::Bytes(part)) => message.parts[number as usize] = Some(part),
+                (1..=11, _) => return Err(Malformed::Protobuf),
+                _ => {}
+            }
+        }
+        Ok(message)
+    }
+
+    pub(super) fn error(&self) -> Result<Option<pb::ServerErrorResponse>, Malformed> {
+        self.part(2)
+    }
+
+    pub(super) fn identification(&self) -> Result<Option<pb::AgentIdentification>, Malformed> {
+        self.part(8)
+    }
+
+    pub(super) fn command(&self) -> Result<Option<pb::ServerToAgentCommand>, Malformed> {
+        self.part(9)
+    }
+
+    /// The offered configuration, unless it has more than `files_max` files: an entry costs 2 bytes on the wire and far more
+    /// once decoded.
+    pub(super) fn remote_config(&self, files_max: usize) -> Result<Option<pb::AgentRemoteConfig>, Malformed> {
+        let Some(offer) = self.parts[3] else { return Ok(None) };
+        let mut files = 0;
+        for map in children(offer, 1) {
+            files += children(map, 1).count();
+        }
+        if files > files_max {
+            return Err(Malformed::Files { max: files_max });
+        }
+        Ok(Some(pb::AgentRemoteConfig::decode(offer)?))
+    }
+
+    /// The heartbeat interval in seconds, if OpAMP connection settings are offered. 0 is the same as unset.
+    pub(super) fn heartbeat_seconds(&self) -> Option<u64> {
+        let opamp = children(self.parts[4]?, 1).last()?;
+        let mut rest = opamp;
+        let mut seconds = 0;
+        while !rest.is_empty() {
+            match field(&mut rest) {
+                Ok((4, Value::Varint(value))) => seconds = value,
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(seconds)
+    }
+
+    fn part<M: prost::Message + Default>(&self, number: usize) -> Result<Option<M>, Malformed> {
+        Ok(self.parts[number].map(M::decode).transpose()?)
+    }
+}
+
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    Skipped,
+}
+
+/// The length-delimited fields of this number; ends where the bytes stop making sense.
+fn children(bytes: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            match field(&mut rest) {
+                Ok((number, Value::Bytes(child))) if number == wanted => return Some(child),
+                Ok(_) => {}
+                Err(_) => rest = &[],
+            }
+        }
+        None
+    })
+}
+
+/// Takes the next field off the start of `rest`.
+fn field<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), Malformed> {
+    let key = varint(rest)?;
+    let number = u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
+    let number = number.ok_or(Malformed::Protobuf)?;
+    let value = match (key & 7) as u8 {
+        WIRE_VARINT => Value::Varint(varint(rest)?),
+        WIRE_BYTES => {
+            let len = varint(rest)?;
+            Value::Bytes(take(rest, len)?)
+        }
+        WIRE_FIXED64 => take(rest, 8).map(|_| Value::Skipped)?,
+        WIRE_FIXED32 => take(rest, 4).map(|_| Value::Skipped)?,
+        // Groups are history; nothing that speaks proto3 sends them.
+        _ => return Err(Malformed::Protobuf),
+    };
+    Ok((number, value))
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first().ok_or(Malformed::Protobuf)?;
+        *rest = tail;
+        if shift == 63 && byte > 1 {
+            break;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Malformed::Protobuf)
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: u64) -> Result<&'a [u8], Malformed> {
+    let len = usize::try_from(len).map_err(|_| Malformed::Protobuf)?;
+    let (head, tail) = rest.split_at_checked(len).ok_or(Malformed::Protobuf)?;
+    *rest = tail;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings(seconds: u64) -> pb::ServerToAgent {
+        let opamp = pb::OpAmpConnectionSettings {
+            destination_endpoint: "wss://x/v1/opamp".into(),
+            heartbeat_interval_seconds: seconds,
+            ..Default::default()
+        };
+        let offers = pb::ConnectionSettingsOffers { opamp: Some(opamp), ..Default::default() };
+        pb::ServerToAgent { connection_settings: Some(offers), ..Default::default() }
+    }
+
+    fn with_files(count: usize) -> Vec<u8> {
+        let config_map = (0..count).map(|number| (number.to_string(), Default::default())).collect();
+        let config = Some(pb::AgentConfigMap { config_map });
+        let offer = pb::AgentRemoteConfig { config, config_hash: vec![1].into() };
+        pb::ServerToAgent { remote_config: Some(offer), ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn the_heartbeat_interval_is_found_where_the_schema_has_it() {
+        let bytes = settings(7).encode_to_vec();
+        assert_eq!(ServerMessage::decode(&bytes).unwrap().heartbeat_seconds(), Some(7));
+        let bytes = settings(0).encode_to_vec();
+        assert_eq!(ServerMessage::decode(&bytes).unwrap().heartbeat_seconds(), Some(0), "offered, and 0 or unset");
+        assert_eq!(ServerMessage::decode(&[]).unwrap().heartbeat_seconds(), None);
+    }
+
+    #[test]
+    fn a_configuration_of_too_many_files_is_malformed() {
+        let bytes = with_files(11);
+        let message = ServerMessage::decode(&bytes).unwrap();
+        assert!(matches!(message.remote_config(10), Err(Malformed::Files { max: 10 })));
+        assert_eq!(message.remote_config(11).unwrap().unwrap().config.unwrap().config_map.len(), 11);
+    }
+
+    #[test]
+    fn a_part_that_occurs_twice_is_merged() {
+        let command = pb::ServerToAgent {
+            error_response: Some(pb::ServerErrorResponse { error_message: "a".into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let mut bytes = command.encode_to_vec();
+        let kind = pb::ServerErrorResponse { r#type: 1, ..Default::default() };
+        pb::ServerToAgent { error_response: Some(kind), ..Default::default() }.encode(&mut bytes).unwrap();
+        let merged = merged(&bytes).unwrap();
+        let error = ServerMessage::decode(&merged).unwrap().error().unwrap().unwrap();
+        assert_eq!((error.r#type, error.error_message.as_str()), (1, "a"));
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped_and_wrong_types_refused() {
+        let unknown = [0xa0, 0x06, 0x01, 0x3a + 0x38, 0x01, b'x'];
+        assert!(ServerMessage::decode(&unknown).is_ok(), "fields 100 and 14");
+        for bad in [&[0x08, 0x01][..], &[0x30], &[0x12, 0x05, 0x01], &[0x0b], &[0x00], &[0xff; 12]] {
+            assert!(ServerMessage::decode(bad).is_err(), "{bad:x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(merged) = merged(&bytes)
+                && let Ok(message) = ServerMessage::decode(&merged)
+            {
+                let _ = (message.error(), message.identification(), message.command());
+                let _ = (message.remote_config(5), message.heartbeat_seconds());
+            }
+        }
+
+        #[test]
+        fn what_prost_writes_is_read(uid in proptest::collection::vec(any::<u8>(), 0..20), flags: u64, capabilities: u64) {
+            let message = pb::ServerToAgent { instance_uid: uid.clone().into(), flags, capabilities, ..Default::default() };
+            let bytes = message.encode_to_vec();
+            let read = ServerMessage::decode(&bytes).unwrap();
+            prop_assert_eq!((read.instance_uid, read.flags, read.capabilities), (&uid[..], flags, capabilities));
+        }
+    }
+}

@@ -41,11 +41,13 @@
 //! }
 //! ```
 //!
-//! The one that is right:
+//! The one that is right asks after the message, and differs from the three above in nothing else:
 //!
 //! ```
-//! # use opamp_server::{capability::*, reply::Reply, session::Session, RemoteConfigOffer};
-//! fn offer(session: &Session, offer: &RemoteConfigOffer, reply: &mut Reply<'_>) {
+//! # use opamp_server::{capability::*, reply::Reply, session::*, RemoteConfigOffer};
+//! # use opamp_proto::Now;
+//! fn offer(session: &mut Session, input: Input<'_>, now: Now, outbox: &mut Outbox, offer: &RemoteConfigOffer, reply: &mut Reply<'_>) {
+//!     let _ = session.handle(input, now, outbox);
 //!     if let Some(permit) = session.negotiated().permit::<RemoteConfig>() {
 //!         reply.remote_config(&permit, offer);
 //!     }

@@ -131,9 +131,6 @@ pub enum SessionError {
     /// Nothing was received, or nothing could be written, within the deadline.
     #[error("deadline passed")]
     Timeout,
-    /// The server is shutting down.
-    #[error("the server is shutting down")]
-    Draining,
 }
 
 impl SessionError {
@@ -153,7 +150,6 @@ impl SessionError {
             Self::WebSocketProtocol => (Nothing, Some(CloseCode::Protocol), 400, RefusalReason::Protocol),
             Self::TooManyFaults { .. } => (Nothing, Some(CloseCode::Policy), 400, RefusalReason::Malformed),
             Self::Timeout => (Nothing, Some(CloseCode::Policy), 408, RefusalReason::Timeout),
-            Self::Draining => (Unavailable, Some(CloseCode::GoingAway), 503, RefusalReason::Unavailable),
         };
         Consequence { reply, close, http_status, reason }
     }
@@ -222,13 +218,31 @@ mod tests {
             SessionError::WebSocketProtocol,
             SessionError::TooManyFaults { limit: 1 },
             SessionError::Timeout,
-            SessionError::Draining,
         ]
+    }
+
+    /// Fails to compile when a variant is added, as a reminder to add it to [`every_error`].
+    fn position(error: &SessionError) -> usize {
+        match error {
+            SessionError::Frame(_) => 0,
+            SessionError::Decode(_) => 1,
+            SessionError::Uid(_) => 2,
+            SessionError::Oversize { .. } => 3,
+            SessionError::Capability { .. } => 4,
+            SessionError::UidConflict { .. } => 5,
+            SessionError::TooManyAgentsOnConnection { .. } => 6,
+            SessionError::TooManyAgents { .. } => 7,
+            SessionError::TextMessage => 8,
+            SessionError::WebSocketProtocol => 9,
+            SessionError::TooManyFaults { .. } => 10,
+            SessionError::Timeout => 11,
+        }
     }
 
     #[test]
     fn every_session_error_has_a_visible_consequence() {
-        for error in every_error() {
+        for (index, error) in every_error().into_iter().enumerate() {
+            assert_eq!(position(&error), index);
             let consequence = error.consequence();
             assert!(
                 consequence.reply != ErrorReply::Nothing || consequence.close.is_some(),

@@ -1,5 +1,6 @@
 //! Writing `ServerToAgent` messages without intermediate values.
 
+use std::fmt;
 use std::ops::Range;
 
 use opamp_proto::{InstanceUid, ServerCapabilities, ServerToAgentFlags, encode, frame, pb};
@@ -10,7 +11,6 @@ use crate::desired::RemoteConfigOffer;
 /// One `ServerToAgent` being written into a buffer, WebSocket header first.
 ///
 /// Fields that a capability gates are written with a [`Permit`] only; see [`crate::capability`].
-#[derive(Debug)]
 pub struct Reply<'o> {
     out: &'o mut Vec<u8>,
     start: usize,
@@ -53,11 +53,9 @@ impl<'o> Reply<'o> {
         encode::bytes_field(3, offer.encoded(), self.out);
     }
 
-    /// `flags`; nothing is written for no flag.
-    pub fn flags(&mut self, flags: ServerToAgentFlags) {
-        if flags.bits() != 0 {
-            encode::varint_field(6, flags.bits(), self.out);
-        }
+    /// `flags` with ReportFullState, the one flag that no capability gates.
+    pub fn report_full_state(&mut self) {
+        encode::varint_field(6, ServerToAgentFlags::REPORT_FULL_STATE.bits(), self.out);
     }
 
     /// `capabilities`, undefined bits cleared (R-CAP-07).
@@ -87,6 +85,13 @@ impl<'o> Reply<'o> {
     }
 }
 
+/// Shows how long the message is so far: offers may hold secrets.
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("bytes", &(self.out.len() - self.start)).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +115,7 @@ mod tests {
         let mut out = vec![0xee];
         let mut reply = Reply::new(&mut out, Some(&UID));
         reply.remote_config(&all.permit().unwrap(), &offer);
-        reply.flags(ServerToAgentFlags::REPORT_FULL_STATE);
+        reply.report_full_state();
         reply.capabilities(all.server());
         reply.agent_identification(&InstanceUid::from_bytes([4; 16]));
         let range = reply.finish();

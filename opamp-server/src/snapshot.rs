@@ -195,7 +195,7 @@ pub struct StickyFacts {
 }
 
 /// The status sub-messages of an agent as last received: encoded, exact size, shared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ReportedState(pub(crate) Arc<[Option<Bytes>; 8]>);
 
 impl ReportedState {
@@ -207,6 +207,14 @@ impl ReportedState {
     /// Bytes held, for accounting.
     pub fn len_bytes(&self) -> usize {
         self.0.iter().flatten().map(Bytes::len).sum()
+    }
+}
+
+/// Shows which parts there are and how long they are: their contents may hold secrets.
+impl fmt::Debug for ReportedState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = Part::ALL.into_iter().filter_map(|part| Some((part.name(), self.part(part)?.len())));
+        f.debug_map().entries(parts).finish()
     }
 }
 
@@ -246,7 +254,7 @@ pub struct AgentSnapshot {
     pub state: ReportedState,
     /// Its last remote config status.
     pub remote_config: Option<RemoteConfigReport>,
-    /// The configuration offered last on this connection, and when.
+    /// The desired configuration, if it was offered since it was desired, and when last.
     pub offered: Option<(ConfigHash, Wall)>,
     /// Generation of the desired state the session works with.
     pub desired_generation: u64,
@@ -336,6 +344,9 @@ pub struct Seed {
     pub sticky: StickyFacts,
     /// What it should have.
     pub desired: Desired,
+    /// The agent reported FAILED for the desired configuration since it was desired: it is not offered again until
+    /// the desired generation changes.
+    pub desired_failed: bool,
     /// `ComponentHealth.start_time_unix_nano` of its last report, 0 if unknown.
     pub start_time_unix_nano: u64,
     /// Who authenticated its last connection.

@@ -296,7 +296,77 @@ async fn a_slow_reader_is_cut_off_and_stalls_nobody() {
 }
 
 #[tokio::test]
-async fn a_drain_closes_with_1001_and_turns_newcomers_away() {
+async fn a_slow_but_steady_reader_is_not_cut_off() {
+    let server = TestServer::start().await;
+    let mut slow = server.connect(None).await;
+    slow.say(uid(1), full()).await;
+    let body = vec![7; 32 << 20];
+    server.handle.set_desired(&uid(1), desired(1, &body));
+    server.until("the write began", |handle| handle.agent(&uid(1)).unwrap().offered.is_some()).await;
+    // Taken in many small steps, each well within the deadline, all of them together far beyond it.
+    let mut taken = 0;
+    let raw = slow.socket.get_mut();
+    let mut chunk = vec![0; 256 << 10];
+    while taken < body.len() {
+        let read = tokio::time::timeout(common::PATIENCE, tokio::io::AsyncReadExt::read(raw, &mut chunk));
+        taken += read.await.expect("the server goes on writing").unwrap();
+        server.clock.advance(1);
+        assert!(server.handle.agent(&uid(1)).unwrap().disconnect.is_none(), "cut off after {taken} bytes");
+    }
+}
+
+#[tokio::test]
+async fn two_clients_with_one_temporary_uid_are_told_different_ones() {
+    let server = TestServer::start().await;
+    let asking = || pb::AgentToServer { flags: 1, ..full() };
+    let (mut first, mut second) = (server.connect(None).await, server.connect(None).await);
+    let told = |answer: pb::ServerToAgent| {
+        opamp_proto::InstanceUid::try_from(&answer.agent_identification.unwrap().new_instance_uid[..])
+            .unwrap()
+    };
+    let one = told(first.say(uid(1), asking()).await);
+    let two = told(second.say(uid(1), asking()).await);
+    assert_ne!(one, two);
+    for (agent, uid) in [(&mut first, one), (&mut second, two)] {
+        let answer = agent.say(uid, pb::AgentToServer::default()).await;
+        assert_eq!((answer.flags, answer.error_response), (0, None), "each goes on as itself");
+    }
+    assert_eq!(server.handle.stats().agents, 2);
+}
+
+#[tokio::test]
+async fn a_socket_whose_agent_says_goodbye_may_be_used_again() {
+    let server = TestServer::start().await;
+    let mut witness = server.connect(None).await;
+    witness.say(uid(2), full()).await;
+    let mut socket = server.connect(None).await;
+    socket.say(uid(1), full()).await;
+    server.clock.advance(40);
+    let goodbye = pb::AgentToServer { agent_disconnect: Some(pb::AgentDisconnect {}), ..Default::default() };
+    socket.say(uid(1), goodbye).await;
+    server.clock.advance(20);
+    // A sweep has looked at both by then.
+    server.change("stale", |change| change.snapshot.liveness == Liveness::Stale).await;
+    socket.say(uid(1), full()).await;
+    assert_eq!(server.handle.agent(&uid(1)).unwrap().liveness, Liveness::Connected);
+}
+
+#[tokio::test]
+async fn a_drained_service_answers_503_with_a_time_to_come_back() {
+    use tower_service::Service as _;
+    let builder = opamp_server::OpampServer::builder(Arc::new(InsecureAcceptEveryone));
+    let (mut service, handle, _driver) = builder.build();
+    assert!(handle.drain(Duration::from_secs(1)).await);
+    let request = http::Request::get("/v1/opamp").body(http_body_util::Full::new(Bytes::new())).unwrap();
+    let response = service.call(request).await.unwrap();
+    assert_eq!(response.status(), 503);
+    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((15..=30).contains(&seconds), "{seconds}");
+    assert_eq!(handle.stats().frames_rejected[RefusalReason::Unavailable.index()], 1);
+}
+
+#[tokio::test]
+async fn a_drain_closes_with_1001_and_ends_half_sent_requests() {
     let server = TestServer::start().await;
     let mut agents = Vec::new();
     for number in 1..=20 {
@@ -314,6 +384,10 @@ async fn a_drain_closes_with_1001_and_turns_newcomers_away() {
     assert!(drain.await.unwrap(), "all sockets were closed in time");
     let gone = server.handle.agents();
     assert!(gone.iter().all(|agent| agent.disconnect.unwrap().0 == DisconnectReason::ServerShutdown));
+    let mut rest = Vec::new();
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut newcomer, &mut rest);
+    let ended = tokio::time::timeout(common::PATIENCE, ended).await;
+    assert!(ended.is_ok(), "half a request keeps no connection");
 }
 
 #[tokio::test]

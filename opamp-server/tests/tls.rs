@@ -381,3 +381,16 @@ async fn a_handshake_that_never_ends_is_cut_off() {
     assert_eq!((refusal.reason, refusal.remote_addr), (RefusalReason::Timeout, Some(own)));
     assert_eq!(server.rejected(RefusalReason::Timeout), 1);
 }
+
+#[tokio::test]
+async fn who_sends_nothing_keeps_nobody_from_a_handshake() {
+    let authority = Authority::new("ca");
+    let settings =
+        ServerSettings { handshakes_max: 1, handshake_timeout: PATIENCE, ..ServerSettings::default() };
+    let config = Authority::server_config(&authority.server(&["localhost"]));
+    let server = TlsServer::with(config, Arc::new(opamp_server::InsecureAcceptEveryone), settings).await;
+    let endpoint = Endpoint::plain(server.address).with_wait(PATIENCE);
+    let _silent = RawStream::connect(&endpoint, &Transcript::new()).await.unwrap();
+    let (_agent, answer) = server.agent(authority.client_config(), Wire::WebSocket, 1).await;
+    assert!(answer.error_response.is_none());
+}

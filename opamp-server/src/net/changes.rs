@@ -55,10 +55,12 @@ impl Events {
         let queue = Arc::clone(&self.0);
         loop {
             let notified = queue.notify.notified();
+            // Asked first: what is queued before the end is still told.
+            let closed = queue.lock().closed;
             if let Some(event) = self.try_next() {
                 return Some(event);
             }
-            if queue.lock().closed {
+            if closed {
                 return None;
             }
             notified.await;

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use opamp_proto::{InstanceUid, Mono};
 use tokio::sync::Notify;
@@ -28,6 +27,8 @@ pub(crate) struct Connection {
     last_ping: AtomicU64,
     writing_since: AtomicU64,
     agents: AtomicUsize,
+    /// When the socket last had no agent on it, as long as it has none.
+    empty_since: AtomicU64,
 }
 
 /// What the connection's task is to do; coalesced until it gets there.
@@ -54,6 +55,7 @@ impl Connection {
             last_ping: AtomicU64::new(now.0),
             writing_since: AtomicU64::new(NEVER),
             agents: AtomicUsize::new(0),
+            empty_since: AtomicU64::new(now.0),
         }
     }
 
@@ -106,8 +108,9 @@ impl Connection {
         self.writing_since.store(since.map_or(NEVER, |since| since.0), Ordering::Relaxed);
     }
 
-    pub(crate) fn set_agents(&self, agents: usize) {
+    pub(crate) fn set_agents(&self, agents: usize, now: Mono) {
         self.agents.store(agents, Ordering::Relaxed);
+        self.empty_since.store(now.0, Ordering::Relaxed);
     }
 
     /// Looks at the deadlines: orders a ping, ends a blocked write, closes a silent socket.
@@ -119,12 +122,15 @@ impl Connection {
             self.abort.notify_one();
             return;
         }
+        let agents = self.agents.load(Ordering::Relaxed);
         let silent = waited(&self.last_heard) >= settings.read_timeout;
-        let idle = self.agents.load(Ordering::Relaxed) == 0
-            && waited(&self.last_heard).max(first_message_wait(self, now)) >= settings.first_message_timeout;
+        // Pongs alone do not keep a socket that carries no agent.
+        let idle = agents == 0 && waited(&self.empty_since) >= settings.first_message_timeout;
+        // What is heard of one agent says nothing about the others behind the same socket; alone it does.
+        let unheard = agents > 1 || waited(&self.last_heard) >= settings.ping_interval;
         if silent || idle {
             self.close(CloseCode::Policy, DisconnectReason::Timeout);
-        } else if waited(&self.last_ping) >= settings.ping_interval {
+        } else if unheard && waited(&self.last_ping) >= settings.ping_interval {
             self.last_ping.store(now.0, Ordering::Relaxed);
             self.order(|orders| orders.ping = true);
         }
@@ -134,9 +140,4 @@ impl Connection {
         write(&mut self.mailbox.lock().unwrap_or_else(PoisonError::into_inner));
         self.mail.notify_one();
     }
-}
-
-/// How long a socket that carries no agent has been open: pongs alone do not keep it.
-fn first_message_wait(connection: &Connection, now: Mono) -> Duration {
-    now - connection.opened
 }

@@ -132,6 +132,13 @@ impl Core {
                 drop(inner);
                 continue; // removed between the look-up and the lock
             }
+            if is_second_with_temporary_uid(&inner, message, sender) {
+                inner.session.adopt_assigned();
+                self.directory.adopt(&uid, &inner.session.uid(), &slot);
+                self.note_change(&slot, &inner.session);
+                drop(inner);
+                continue; // the uid is free for the newcomer now
+            }
             let handled = inner
                 .session
                 .vet(message, &self.settings.session)
@@ -149,9 +156,14 @@ impl Core {
     }
 
     /// Feeds an input that is no message, tells what changed, and wakes the socket that has something to send.
-    pub(crate) fn dispatch(&self, slot: &Arc<Slot>, input: Input<'_>) -> Dispatch {
-        let mut out = self.outbox();
+    ///
+    /// None if the agent was forgotten since the slot was found.
+    pub(crate) fn dispatch(&self, slot: &Arc<Slot>, input: Input<'_>) -> Option<Dispatch> {
         let mut inner = slot.lock();
+        if inner.forgotten {
+            return None;
+        }
+        let mut out = self.outbox();
         let handled = inner.session.handle(input, self.now(), &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
         self.note_change(slot, &inner.session);
@@ -168,16 +180,22 @@ impl Core {
         };
         drop(inner);
         self.reuse(out);
-        dispatch
+        Some(dispatch)
     }
 
     /// Sets the desired state of an agent, known or not: it waits for the agent to come.
-    pub(crate) fn set_desired(&self, uid: &InstanceUid, desired: Desired) -> Dispatch {
+    pub(crate) fn set_desired(&self, uid: &InstanceUid, desired: &Desired) -> Dispatch {
         let now = self.now();
         let max = usize::MAX; // the application's own doing is not an attack
-        let slot =
-            self.directory.find_or_insert(uid, max, || Session::new(*uid, &self.settings.session, now));
-        slot.map_or(Dispatch::NoSession, |slot| self.dispatch(&slot, Input::Desired(desired)))
+        loop {
+            let make = || Session::new(*uid, &self.settings.session, now);
+            let Some(slot) = self.directory.find_or_insert(uid, max, make) else {
+                return Dispatch::NoSession;
+            };
+            if let Some(dispatch) = self.dispatch(&slot, Input::Desired(desired.clone())) {
+                return dispatch;
+            }
+        }
     }
 
     pub(crate) fn restore(&self, seed: Seed) {
@@ -414,6 +432,19 @@ impl std::fmt::Debug for Core {
             .field("agents", &self.directory.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether this asks for an identity under a temporary uid that an agent on another live socket used to ask for its
+/// own: two agents, which must not be told the same (R-ID-05, R-ID-07).
+fn is_second_with_temporary_uid(inner: &SlotInner, message: &AgentMessage<'_>, sender: Sender<'_>) -> bool {
+    let asks = message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID);
+    let told = inner.session.assigned_uid().is_some();
+    let elsewhere = match (&inner.owner, sender) {
+        (Owner::Socket(owner), Sender::Socket(connection)) => owner.id() != connection.id(),
+        (Owner::Socket(_), Sender::Polling { .. }) => true,
+        (Owner::Polling | Owner::Nobody, _) => false,
+    };
+    asks && told && elsewhere
 }
 
 /// Whether these credentials may not take this agent over: its identity was proven by a certificate with another

@@ -1,6 +1,7 @@
 //! The sweeps: one timer for the whole server instead of one per connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use opamp_proto::Now;
 use tokio::time::MissedTickBehavior;
@@ -18,7 +19,8 @@ pub struct Driver(pub(crate) Arc<Core>);
 impl Driver {
     /// Runs until the server has drained.
     pub async fn run(self) {
-        let mut interval = tokio::time::interval(self.0.settings.sweep_interval);
+        let period = self.0.settings.sweep_interval.max(std::time::Duration::from_millis(1));
+        let mut interval = tokio::time::interval(period);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -41,11 +43,12 @@ impl Core {
 
     fn sweep_agent(&self, slot: &Arc<Slot>, now: Now) {
         let mut inner = slot.lock();
-        if inner.session.is_forgettable(now.wall, self.settings.forget_after) {
+        let nobody_listens = !self.events_taken.load(Ordering::Relaxed);
+        if inner.session.is_forgettable(now.wall, self.settings.forget_after, nobody_listens) {
             inner.forgotten = true;
-            let uid = inner.session.uid();
+            let uids = [Some(inner.session.uid()), inner.session.assigned_uid()];
             drop(inner);
-            self.directory.remove(&uid, slot);
+            uids.into_iter().flatten().for_each(|uid| self.directory.remove(&uid, slot));
             return;
         }
         if inner.session.deadline(&self.settings.session).is_none_or(|deadline| deadline > now.mono) {

@@ -26,6 +26,16 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Length of its prefix in bits: 0 for every address there is, 32 or 128 for a single one.
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether it is a network of IPv4 addresses.
+    pub fn is_ipv4(&self) -> bool {
+        self.address.is_ipv4()
+    }
 }
 
 impl FromStr for Network {
@@ -68,6 +78,20 @@ pub struct NetworkError(String);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_tells_family_and_prefix_length() {
+        for (text, ipv4, prefix) in [
+            ("10.0.0.0/8", true, 8),
+            ("10.0.0.7", true, 32),
+            ("::ffff:10.0.0.7", true, 32),
+            ("::/0", false, 0),
+            ("fd00::1", false, 128),
+        ] {
+            let network: Network = text.parse().unwrap();
+            assert_eq!((network.is_ipv4(), network.prefix_len()), (ipv4, prefix), "{text}");
+        }
+    }
 
     #[test]
     fn networks_compare_prefixes_and_mapped_addresses() {

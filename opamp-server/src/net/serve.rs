@@ -8,7 +8,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -29,15 +29,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// slow headers, a bound on concurrent handshakes, classified TLS failures, [`PeerInfo`] for every request.
 pub async fn serve(listener: TcpListener, tls: Option<TlsSource>, service: OpampService) {
     let core = Arc::clone(&service.0);
-    let handshakes = Arc::new(Semaphore::new(core.settings.handshakes_max));
+    let handshakes = semaphore(core.settings.handshakes_max);
+    let places = semaphore(core.settings.http_connections_max);
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = core.draining.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let (stream, remote_addr) = match accepted {
+        let (stream, remote_addr, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -50,17 +51,40 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsSource>, service: Opamp
         match &tls {
             None => {
                 let peer = PeerInfo { remote_addr, tls: false, client_certificate: None };
-                tasks.spawn(http(service.clone(), stream, peer));
+                let http = http(service.clone(), stream, peer);
+                tasks.spawn(async move {
+                    http.await;
+                    drop(place);
+                });
             }
             Some(tls) => {
                 let acceptor = TlsAcceptor::from(tls.current());
-                tasks.spawn(https(service.clone(), stream, remote_addr, acceptor, Arc::clone(&handshakes)));
+                let https = https(service.clone(), stream, remote_addr, acceptor, Arc::clone(&handshakes));
+                tasks.spawn(async move {
+                    https.await;
+                    drop(place);
+                });
             }
         }
     }
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
+    // Never closed, so there is always a permit to come.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    let (stream, remote_addr) = listener.accept().await?;
+    Ok((stream, remote_addr, place))
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 async fn https(
@@ -71,12 +95,15 @@ async fn https(
     handshakes: Arc<Semaphore>,
 ) {
     let core = Arc::clone(&service.0);
-    let Ok(permit) = handshakes.acquire().await else {
-        return;
+    let handshake = async {
+        // Who sends nothing must not keep others from their handshakes.
+        stream.peek(&mut [0]).await?;
+        let permit = handshakes.acquire().await;
+        let stream = acceptor.accept(stream).await;
+        drop(permit);
+        stream
     };
-    let handshake = tokio::time::timeout(core.settings.handshake_timeout, acceptor.accept(stream)).await;
-    drop(permit);
-    let stream = match handshake {
+    let stream = match tokio::time::timeout(core.settings.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tls_failed(&core, TlsFailure::classify(&error), remote_addr),
         Err(_) => {

@@ -14,13 +14,14 @@ pub struct ServerSettings {
     pub ping_interval: Duration,
     /// A WebSocket without any frame for this long is closed. Default 90 s: three ping intervals.
     pub read_timeout: Duration,
-    /// A WebSocket whose peer takes nothing for this long is closed. Default 20 s.
+    /// A WebSocket whose peer takes nothing for this long, in the middle of a message, is closed. Default 20 s.
     pub write_timeout: Duration,
     /// A WebSocket must carry its first message within this time. Default 30 s (R-STATUS-01).
     pub first_message_timeout: Duration,
     /// How long TLS handshake, authentication and upgrade may take together, each. Default 10 s.
     pub handshake_timeout: Duration,
-    /// How long request headers may take; enforced by [`serve`](crate::serve) only. Default 10 s.
+    /// How long request headers may take, and how long a connection may rest between two requests; enforced by
+    /// [`serve`](crate::serve) only. Default 45 s, so that agents that poll every 30 s keep their connection.
     pub header_read_timeout: Duration,
     /// How long a request body may take. Default 30 s.
     pub body_timeout: Duration,
@@ -32,8 +33,8 @@ pub struct ServerSettings {
     pub agents_per_connection_max: usize,
     /// Agents the server keeps a session for, connected or not. Default 1,000,000.
     pub agents_max: usize,
-    /// The session of an agent that has been gone this long is forgotten, unless something is desired of it.
-    /// Coming back later costs it one full report. Default 24 h.
+    /// The session of an agent that has been gone this long is forgotten, unless something is desired of it or its
+    /// uid is bound to a certificate. Coming back later costs it one full report. Default 24 h.
     pub forget_after: Duration,
     /// Faulty messages in a row after which a WebSocket is closed with 1008. Default 10.
     pub faults_max: u32,
@@ -42,15 +43,18 @@ pub struct ServerSettings {
     pub frame_bytes: usize,
     /// Smallest response body that is compressed when the client accepts gzip. Default 1,024 bytes.
     pub compress_min_bytes: usize,
-    /// Refusals kept for [`Events`](crate::Events) until they are taken; older ones are folded into a count.
-    /// Default 1,024.
+    /// Refusals kept for [`Events`](crate::Events) until they are taken; further ones are only counted, into the next
+    /// that is kept. Default 1,024.
     pub refusals_kept: usize,
     /// `Retry-After` of refusals for want of capacity, at least; up to twice as long at random. Default 15 s.
     pub retry_after: Duration,
     /// How often staleness, pings and deadlines are looked at. Default 1 s; the precision of all of them.
     pub sweep_interval: Duration,
-    /// Concurrent TLS handshakes in [`serve`](crate::serve). Default 256.
+    /// Concurrent TLS handshakes in [`serve`](crate::serve). Default 256. A connection counts once its first bytes
+    /// are there.
     pub handshakes_max: usize,
+    /// Connections in [`serve`](crate::serve) that are no WebSocket (yet); beyond it accepting waits. Default 16,384.
+    pub http_connections_max: usize,
     /// Proxies whose `X-Forwarded-For` is believed; from anyone else the header is ignored. Default none.
     pub trusted_proxies: Vec<Network>,
 }
@@ -64,7 +68,7 @@ impl Default for ServerSettings {
             write_timeout: Duration::from_secs(20),
             first_message_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
-            header_read_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(45),
             body_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(2),
             connections_max: 100_000,
@@ -78,6 +82,7 @@ impl Default for ServerSettings {
             retry_after: Duration::from_secs(15),
             sweep_interval: Duration::from_secs(1),
             handshakes_max: 256,
+            http_connections_max: 16_384,
             trusted_proxies: Vec::new(),
         }
     }

@@ -48,14 +48,21 @@ impl Facts {
         self.remembered = seed.principal.clone();
     }
 
-    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
-    pub(super) fn store(&mut self, part: Part, encoded: &[u8], now: Wall) -> Result<(), SessionError> {
+    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially. `offered_at` is
+    /// when the desired configuration was offered last.
+    pub(super) fn store(
+        &mut self,
+        part: Part,
+        encoded: &[u8],
+        offered_at: Option<Wall>,
+        now: Wall,
+    ) -> Result<(), SessionError> {
         let Some(index) = status_index(part) else {
             return Ok(());
         };
         match part {
             Part::Health => self.note_start_time(encoded),
-            Part::RemoteConfigStatus => self.note_remote_config(encoded, now)?,
+            Part::RemoteConfigStatus => self.note_remote_config(encoded, offered_at, now)?,
             _ => {}
         }
         let digest = material::digest(part, encoded);
@@ -106,6 +113,12 @@ impl Facts {
         self.mark(ChangedFacts::STICKY);
     }
 
+    /// Counts what comes with messages and is no reason to tell anybody: it travels with the next change.
+    pub(super) fn count_quietly(&mut self, counter: impl FnOnce(&mut StickyFacts) -> &mut u32) {
+        let counter = counter(&mut self.sticky);
+        *counter = counter.saturating_add(1);
+    }
+
     pub(super) fn mark(&mut self, facts: ChangedFacts) {
         self.dirty.insert(facts);
     }
@@ -133,14 +146,22 @@ impl Facts {
         }
     }
 
-    fn note_remote_config(&mut self, encoded: &[u8], now: Wall) -> Result<(), SessionError> {
+    fn note_remote_config(
+        &mut self,
+        encoded: &[u8],
+        offered_at: Option<Wall>,
+        now: Wall,
+    ) -> Result<(), SessionError> {
         let status = pb::RemoteConfigStatus::decode(encoded).map_err(DecodeError::from)?;
         let report = RemoteConfigReport {
             hash: ConfigHash::new(Bytes::copy_from_slice(&status.last_remote_config_hash)),
             status: status.status,
             error: status.error_message,
         };
-        if self.remote_config.as_ref() == Some(&report) {
+        let failed_at = self.sticky.last_failure.as_ref().map(|failure| failure.at);
+        // The same words about a later offer are another failure.
+        let again = report.status == pb::RemoteConfigStatuses::Failed as i32 && offered_at > failed_at;
+        if self.remote_config.as_ref() == Some(&report) && !again {
             return Ok(());
         }
         if report.status == pb::RemoteConfigStatuses::Failed as i32 {

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use opamp_proto::{
     AgentCapabilities, AgentMessage, AgentToServerFlags, InstanceUid, Mono, Now, Part, PartSet, SequenceNum,
-    ServerToAgentFlags, Wall,
+    Wall,
 };
 
 use crate::capability::{Negotiated, Received};
@@ -134,6 +134,9 @@ impl Session {
         }
         session.facts.restore(&seed);
         session.offer.desire(seed.desired, session.facts.remote_config.as_ref());
+        if seed.desired_failed {
+            session.offer.restore_failure();
+        }
         session
     }
 
@@ -193,6 +196,14 @@ impl Session {
         self.uid
     }
 
+    /// Takes the agent to use the identity it was told, because its old one is used by another from now on.
+    pub(crate) fn adopt_assigned(&mut self) {
+        if let Some(assigned) = self.facts.assigned_uid {
+            self.facts.adopt_uid(self.uid);
+            self.uid = assigned;
+        }
+    }
+
     /// The identity the agent was told to take over and has not used yet.
     pub fn assigned_uid(&self) -> Option<InstanceUid> {
         self.facts.assigned_uid
@@ -231,15 +242,17 @@ impl Session {
     }
 
     /// Whether nothing is lost with this session but the need of one full report: the agent has been gone for
-    /// `after`, that was told, nothing is desired of it, its uid is not bound to a certificate, and no new identity
-    /// is on its way to it.
-    pub fn is_forgettable(&self, now: Wall, after: Duration) -> bool {
-        let gone =
-            self.facts.disconnect.is_some_and(|(_, at)| now.0.saturating_sub(at.0) >= millis(after).into());
-        let idle = self.liveness == Liveness::Disconnected && !self.has_change();
+    /// `after`, that was told if anybody listens, nothing is desired of it, and its uid is not bound to a certificate.
+    pub fn is_forgettable(&self, now: Wall, after: Duration, nobody_listens: bool) -> bool {
+        if self.liveness != Liveness::Disconnected {
+            return false;
+        }
+        let since = self.facts.disconnect.map_or(self.last_seen.wall, |(_, at)| at);
+        let gone = now.0.saturating_sub(since.0) >= millis(after).into();
+        let told = nobody_listens || !self.has_change();
         // A certificate binds the uid to its name; forgetting it would let somebody else have the uid.
         let bound = self.principal().is_some_and(|principal| principal.kind == PrincipalKind::Certificate);
-        gone && idle && !bound && self.offer.generation() == 0 && self.facts.assigned_uid.is_none()
+        gone && told && !bound && self.offer.generation() == 0
     }
 
     /// Whether [`Session::take_change`] has anything to tell.
@@ -305,10 +318,15 @@ impl Session {
             self.negotiated.set_agent(agent);
             self.facts.mark(ChangedFacts::CAPABILITIES);
         }
-        self.check_sequence(message.sequence_num(), accepted, agent);
+        // A bare identity, as a poll may be, does not count: it says nothing about what was lost.
+        let counted = message.sequence_num().0 != 0 || message.capabilities().bits() != 0;
+        if counted || !message.parts().is_empty() || !self.has_sequence {
+            self.check_sequence(message.sequence_num(), accepted, agent);
+        }
+        let offered_at = self.offer.offered_at();
         for part in accepted.iter().filter(|part| part.is_status()) {
             if let Some(bytes) = message.part(part) {
-                self.facts.store(part, bytes, now.wall)?;
+                self.facts.store(part, bytes, offered_at, now.wall)?;
             }
         }
         if accepted.contains(Part::RemoteConfigStatus)
@@ -367,7 +385,7 @@ impl Session {
         self.sequence = sequence;
         self.has_sequence = true;
         if gap {
-            self.facts.count(|sticky| &mut sticky.gaps);
+            self.facts.count_quietly(|sticky| &mut sticky.gaps);
             self.offer.answer_may_be_lost();
         }
         self.resync.observe(gap || unknown, accepted, agent);
@@ -395,7 +413,7 @@ impl Session {
             reply.remote_config(permit, offer);
         }
         if ask {
-            reply.flags(ServerToAgentFlags::REPORT_FULL_STATE);
+            reply.report_full_state();
         }
         reply.capabilities(self.negotiated.server());
         if let Some(assigned) = &assigned {
@@ -432,7 +450,7 @@ impl Session {
                 message.remote_config(permit, offer);
             }
             if ask {
-                message.flags(ServerToAgentFlags::REPORT_FULL_STATE);
+                message.report_full_state();
             }
             message.capabilities(self.negotiated.server());
             let message = message.finish();
@@ -465,7 +483,7 @@ impl Session {
         }
         if asked {
             out.effects.full_state_requests += 1;
-            facts.count(|sticky| &mut sticky.full_state_requests);
+            facts.count_quietly(|sticky| &mut sticky.full_state_requests);
         }
         if out.effects.discarded_oversize > 0 {
             facts.mark(ChangedFacts::OFFER);
@@ -479,13 +497,15 @@ impl Session {
         }
         let gave_up = matches!(self.facts.disconnect, Some((DisconnectReason::Timeout, _)));
         if gave_up && self.transport == Transport::Http && connection.transport == Transport::Http {
-            // It polls more slowly than was thought.
-            self.observe_gap(now.mono - self.last_seen.mono);
+            // It may poll more slowly than was thought, or it was away: learn in steps, or a long absence would make
+            // the next one invisible.
+            let known = Duration::from_millis(self.poll_interval_ms.into());
+            self.observe_gap((now.mono - self.last_seen.mono).min(known * 2));
         }
         self.transport = connection.transport;
         self.liveness = Liveness::Connected;
         self.last_seen = now;
-        self.offer.answer_may_be_lost();
+        self.offer.reconnected();
         self.facts.attach(connection);
     }
 
@@ -494,6 +514,7 @@ impl Session {
             return;
         }
         self.liveness = Liveness::Disconnected;
+        self.restart_due = false; // commands do not wait for agents
         self.facts.detach(reason, now.wall);
     }
 
@@ -518,8 +539,7 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now, out: &Outbox) {
-        while let Some(deadline) = self.deadline(&out.settings).filter(|deadline| *deadline <= now.mono) {
-            debug_assert!(deadline <= now.mono);
+        while self.deadline(&out.settings).is_some_and(|deadline| deadline <= now.mono) {
             match self.liveness {
                 Liveness::Connected => {
                     self.liveness = Liveness::Stale;

@@ -31,8 +31,15 @@ pub(super) struct OfferState {
 }
 
 impl OfferState {
-    /// Takes a new desired state over. The same hash in a new generation is a new try.
+    /// Takes a new desired state over. The same hash in a new generation is a new try; in the same generation it is
+    /// no news, and an older generation is none either.
     pub(super) fn desire(&mut self, desired: Desired, reported: Option<&RemoteConfigReport>) {
+        let hash = |desired: &Desired| desired.remote_config.as_ref().map(RemoteConfigOffer::fingerprint);
+        if desired.generation < self.generation
+            || (desired.generation == self.generation && self.fingerprint() == hash(&desired))
+        {
+            return;
+        }
         *self = Self { generation: desired.generation, lost: true, ..Self::default() };
         if desired.remote_config.is_none() {
             return;
@@ -46,6 +53,11 @@ impl OfferState {
         }
     }
 
+    /// An earlier process saw the desired configuration fail.
+    pub(super) fn restore_failure(&mut self) {
+        self.failed = true;
+    }
+
     /// Takes a remote config status over (R-CONF-23).
     pub(super) fn reported(&mut self, report: &RemoteConfigReport) {
         self.current = self.fingerprint() == Some(report.hash.fingerprint());
@@ -55,8 +67,13 @@ impl OfferState {
         }
     }
 
-    /// The connection changed or a message was lost: the last offer may be gone.
+    /// A message was lost, and with it perhaps the last offer.
     pub(super) fn answer_may_be_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// The connection changed: whatever was offered on the one before may be gone.
+    pub(super) fn reconnected(&mut self) {
         self.lost = true;
         self.offers = 0;
     }
@@ -98,6 +115,10 @@ impl OfferState {
         Some((offer.hash().clone(), at))
     }
 
+    pub(super) fn offered_at(&self) -> Option<Wall> {
+        self.last_offered.map(|(_, at)| at)
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
@@ -118,11 +139,8 @@ impl OfferState {
             return true;
         };
         let waited = now - last;
-        if self.lost || (reports_config && self.offers < PROMPT_OFFERS) {
-            return true;
-        }
-        if reports_config {
-            return waited >= spacing;
+        if self.lost || reports_config {
+            return self.offers < PROMPT_OFFERS || waited >= spacing;
         }
         // A written WebSocket message arrives or the connection breaks; an HTTP answer can vanish unnoticed.
         transport == Transport::Http

@@ -1,5 +1,6 @@
 //! Where a session puts what it wants sent.
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -67,12 +68,21 @@ impl Default for SessionSettings {
 ///
 /// The caller's contract: call [`Outbox::clear`] before each `handle`, then send every message of
 /// [`Outbox::messages`]. On plain HTTP there is at most one, because a response carries one.
-#[derive(Debug)]
 pub struct Outbox {
     pub(super) settings: SessionSettings,
     bytes: Vec<u8>,
     messages: Vec<Range<usize>>,
     pub(super) effects: Effects,
+}
+
+/// Shows how much there is to send: offers may hold secrets.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("messages", &self.messages)
+            .field("effects", &self.effects)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Countable things one `handle` call did.

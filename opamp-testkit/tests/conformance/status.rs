@@ -191,6 +191,7 @@ fn seed(persona: &Persona, sequence_num: u64) -> Seed {
         remote_config: None,
         sticky: StickyFacts::default(),
         desired: Desired::default(),
+        desired_failed: false,
         start_time_unix_nano: 0,
         principal: None,
         disconnect: None,

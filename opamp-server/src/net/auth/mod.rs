@@ -32,7 +32,7 @@ pub trait Authenticate: Send + Sync + 'static {
 }
 
 /// What an authenticator may look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct AuthRequest<'a> {
     /// The request's headers.
     pub headers: &'a HeaderMap,
@@ -61,6 +61,17 @@ impl<'a> AuthRequest<'a> {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
             _ => Err(DeniedReason::WrongScheme.into()),
         }
+    }
+}
+
+/// Shows the names of the headers, not their values: credentials are among them.
+impl fmt::Debug for AuthRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthRequest")
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("peer", &self.peer.map(|peer| peer.remote_addr))
+            .field("transport", &self.transport)
+            .finish()
     }
 }
 
@@ -155,6 +166,8 @@ impl Authenticate for InsecureAcceptEveryone {
 }
 
 /// Several ways to authenticate: the first that accepts wins; if none does, the most telling refusal is reported.
+///
+/// A principal owns a uid if *every* way says so: one that knows only its own principals must not speak about others.
 #[derive(Clone)]
 pub struct AnyOf(Vec<Arc<dyn Authenticate>>);
 

@@ -9,8 +9,8 @@ use crate::snapshot::{Principal, PrincipalKind};
 
 /// Takes the identity from the client certificate that the TLS handshake verified.
 ///
-/// The identity is the first URI of the subject alternative name, else its first DNS name, else the common name:
-/// names that survive a renewal, which a fingerprint would not. Possession of the key is proven by the handshake;
+/// The identity is the first URI of the subject alternative name, else its first DNS name; a certificate without that
+/// extension is known by its common name: names that survive a renewal, which a fingerprint would not. Possession of the key is proven by the handshake;
 /// a certificate that arrives in any other way is no identity.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MutualTls;
@@ -31,8 +31,10 @@ impl Authenticate for MutualTls {
 
 fn identity(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names = names.as_ref().map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    // Names that cannot be read are no leave to fall back to another one.
+    let extension = certificate.subject_alternative_name().ok()?;
+    let names =
+        extension.as_ref().map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let uri = names.iter().find_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
@@ -41,6 +43,9 @@ fn identity(der: &[u8]) -> Option<String> {
         GeneralName::DNSName(dns) => Some(*dns),
         _ => None,
     });
-    let common_name = certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    let common_name = match extension {
+        None => certificate.subject().iter_common_name().find_map(|name| name.as_str().ok()),
+        Some(_) => None,
+    };
     uri.or(dns).or(common_name).filter(|name| !name.is_empty()).map(str::to_owned)
 }

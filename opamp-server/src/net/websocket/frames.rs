@@ -11,8 +11,12 @@ pub(super) trait MessageStream: Send {
     /// The next message. Cancel safe. Answers pings itself.
     fn read(&mut self) -> impl Future<Output = Result<Incoming, StreamError>> + Send;
 
-    /// Writes one binary message and flushes it.
-    fn write(&mut self, message: &[u8]) -> impl Future<Output = Result<(), StreamError>> + Send;
+    /// Writes one binary message and flushes it; tells `progress` whenever the peer has taken some of it.
+    fn write(
+        &mut self,
+        message: &[u8],
+        progress: impl Fn() + Send,
+    ) -> impl Future<Output = Result<(), StreamError>> + Send;
 
     /// Sends a ping.
     fn ping(&mut self) -> impl Future<Output = Result<(), StreamError>> + Send;

@@ -10,7 +10,7 @@ use super::frames::{Incoming, MessageStream, StreamError};
 use crate::net::connection::Connection;
 use crate::net::core::{Core, Sender};
 use crate::net::directory::Slot;
-use crate::refusal::{CloseCode, SessionError};
+use crate::refusal::{CloseCode, RefusalReason, SessionError};
 use crate::session::{Input, Outbox};
 use crate::snapshot::DisconnectReason;
 
@@ -92,10 +92,11 @@ impl<S: MessageStream> Task<S> {
             },
         };
         self.core.fault(&error, uid.as_ref(), Sender::Socket(&self.connection), out);
-        self.faults += 1;
         if error.consequence().close.is_some() {
             return Some(error);
         }
+        // Only what is malformed is the sender's fault for sure; the rest may be one agent's among many.
+        self.faults += u32::from(error.consequence().reason == RefusalReason::Malformed);
         let limit = self.core.settings.faults_max;
         (self.faults >= limit).then_some(SessionError::TooManyFaults { limit })
     }
@@ -103,7 +104,7 @@ impl<S: MessageStream> Task<S> {
     fn hand_on(&mut self, message: &AgentMessage<'_>, out: &mut Outbox) -> Result<(), SessionError> {
         let uid = message.instance_uid()?;
         let limit = self.core.settings.agents_per_connection_max;
-        if !self.agents.contains_key(&uid) && self.agents.len() >= limit {
+        if self.agents.len() >= limit && !self.agents.contains_key(&uid) && !self.carries(&uid) {
             return Err(SessionError::TooManyAgentsOnConnection { limit });
         }
         let (uid, slot) = self.core.receive(message, Sender::Socket(&self.connection), out)?;
@@ -117,24 +118,29 @@ impl<S: MessageStream> Task<S> {
             if stays {
                 self.agents.insert(current, slot);
             }
-            self.connection.set_agents(self.agents.len());
+            self.connection.set_agents(self.agents.len(), self.core.now().mono);
         }
         Ok(())
     }
 
+    /// Whether this uid leads to an agent that is here already, under the identity it had.
+    fn carries(&self, uid: &InstanceUid) -> bool {
+        let slot = self.core.directory.find(uid);
+        slot.is_some_and(|slot| self.agents.values().any(|known| Arc::ptr_eq(known, &slot)))
+    }
+
     /// A frame that is no message is a sign of life of every agent behind the socket.
     fn alive(&mut self) {
+        let (now, mut out) = (self.core.now(), self.core.outbox());
         for slot in self.agents.values() {
-            let mut out = self.core.outbox();
             let mut inner = slot.lock();
             if inner.is_owned_by(&self.connection) {
-                let handled = inner.session.handle(Input::Alive, self.core.now(), &mut out);
+                let handled = inner.session.handle(Input::Alive, now, &mut out);
                 debug_assert!(handled.is_ok(), "only messages are refused");
                 self.core.note_change(slot, &inner.session);
             }
-            drop(inner);
-            self.core.reuse(out);
         }
+        self.core.reuse(out);
     }
 
     async fn orders(&mut self) -> Result<(), End> {
@@ -146,7 +152,7 @@ impl<S: MessageStream> Task<S> {
                 continue;
             }
             self.agents.remove(&uid);
-            self.connection.set_agents(self.agents.len());
+            self.connection.set_agents(self.agents.len(), self.core.now().mono);
             if self.agents.is_empty() {
                 let (close, reason) = (Some(CloseCode::Normal), DisconnectReason::Replaced);
                 return Err(End { close, reason, text: "another connection took over" });
@@ -183,7 +189,13 @@ impl<S: MessageStream> Task<S> {
 
     async fn write_all(&mut self, out: &Outbox) -> Result<(), End> {
         for message in out.messages() {
-            let write = self.stream.write(message);
+            let progress = || {
+                // A peer that takes what is written is alive, and its deadline begins anew.
+                let now = self.core.now().mono;
+                self.connection.writing(Some(now));
+                self.connection.heard(now);
+            };
+            let write = self.stream.write(message, progress);
             bounded(&self.core, &self.connection, write).await?;
             self.core.counters.frames_sent.fetch_add(1, Ordering::Relaxed);
         }

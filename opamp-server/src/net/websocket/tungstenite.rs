@@ -60,13 +60,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
         }
     }
 
-    async fn write(&mut self, message: &[u8]) -> Result<(), StreamError> {
+    async fn write(&mut self, message: &[u8], progress: impl Fn() + Send) -> Result<(), StreamError> {
         let mut chunks = message.chunks(self.frame_bytes).peekable();
         let mut kind = Data::Binary;
         while let Some(chunk) = chunks.next() {
             let last = chunks.peek().is_none();
             let frame = Frame::message(Bytes::copy_from_slice(chunk), OpCode::Data(kind), last);
             self.stream.feed(Message::Frame(frame)).await.map_err(|error| classify(&error))?;
+            progress();
             kind = Data::Continue;
         }
         self.stream.flush().await.map_err(|error| classify(&error))

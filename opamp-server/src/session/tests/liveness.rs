@@ -124,12 +124,13 @@ fn a_restored_session_asks_nothing_of_an_agent_that_goes_on() {
         remote_config: snapshot.remote_config.clone(),
         sticky: StickyFacts { connects: 4, ..snapshot.sticky.clone() },
         desired: desired(3, b"h1"),
+        desired_failed: false,
         start_time_unix_nano: 5,
         principal: None,
         disconnect: None,
     };
     let mut table = Table::websocket();
-    table.session = Session::restore(seed, &SessionSettings::default(), at(100));
+    table.session = Session::restore(seed.clone(), &SessionSettings::default(), at(100));
     table.sequence = before.sequence;
     table.attach(Transport::WebSocket);
     table.session.take_change();
@@ -137,6 +138,16 @@ fn a_restored_session_asks_nothing_of_an_agent_that_goes_on() {
     assert!(!asks_for_full_state(&answer) && answer.remote_config.is_none());
     assert!(!table.session.has_change(), "an equal report is no change");
     assert_eq!(table.session.snapshot().sticky.connects, 5);
+
+    let mut failed = Table::websocket();
+    failed.session =
+        Session::restore(Seed { desired_failed: true, ..seed }, &SessionSettings::default(), at(100));
+    failed.attach(Transport::WebSocket);
+    failed.sequence = before.sequence;
+    assert!(
+        failed.reports(b"old", pb::RemoteConfigStatuses::Applied).remote_config.is_none(),
+        "it failed before"
+    );
 
     let mut after_a_crash = table;
     after_a_crash.sequence += 7;
@@ -160,4 +171,22 @@ fn a_checkpoint_is_due_only_after_a_message() {
 #[test]
 fn a_session_fits_its_budget() {
     assert!(size_of::<Session>() <= 256, "{} bytes", size_of::<Session>());
+}
+
+#[test]
+fn a_long_absence_does_not_make_the_next_one_invisible() {
+    let mut table = Table::on(Transport::Http);
+    table.full();
+    table.pass(20 * 3600);
+    table.input(Input::Tick);
+    assert_eq!(table.session.liveness(), Liveness::Disconnected);
+    table.attach(Transport::Http);
+    table.heartbeat();
+    table.pass(181);
+    table.input(Input::Tick);
+    assert_eq!(
+        table.session.liveness(),
+        Liveness::Stale,
+        "twice the pace that was thought, not twenty hours"
+    );
 }

@@ -151,3 +151,87 @@ fn a_restart_is_void_once_the_agent_withdraws_the_capability() {
         assert!(table.heartbeat().command.is_none());
     }
 }
+
+#[test]
+fn the_same_desired_state_again_is_no_news_and_an_older_one_is_none() {
+    let mut table = Table::websocket();
+    table.full();
+    table.desire(2, b"bad");
+    table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
+    assert!(table.desire(2, b"bad").is_empty(), "asserted again, not assigned again");
+    assert!(table.desire(1, b"older").is_empty());
+    assert_eq!(table.session.snapshot().desired_generation, 2);
+    assert_eq!(table.desire(3, b"newer").len(), 1);
+}
+
+#[test]
+fn the_same_failure_of_a_later_offer_is_another_failure() {
+    let mut table = Table::websocket();
+    table.full();
+    table.desire(1, b"bad");
+    table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
+    table.session.take_change();
+    table.pass(60);
+    table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
+    assert!(!table.session.has_change(), "the same report again is no news");
+    assert_eq!(table.desire(2, b"bad").len(), 1);
+    table.pass(60);
+    table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
+    let failure = table.session.take_change().unwrap().snapshot.sticky.last_failure.unwrap();
+    assert_eq!(failure.at, at(120).wall);
+}
+
+#[test]
+fn a_restart_order_does_not_wait_for_an_agent_that_left() {
+    let mut table = Table::on(Transport::Http);
+    table.full();
+    table.input(Input::Restart);
+    table.input(Input::Detached(DisconnectReason::Timeout));
+    table.attach(Transport::Http);
+    assert!(table.heartbeat().command.is_none());
+}
+
+#[test]
+fn polls_without_a_number_are_no_gaps_and_get_an_offer_once() {
+    let mut table = Table::on(Transport::Http);
+    table.full();
+    table.desire(1, b"h1");
+    let bare =
+        pb::AgentToServer { instance_uid: Bytes::copy_from_slice(UID.as_bytes()), ..Default::default() };
+    let offers = (0..10).filter(|_| table.raw(&bare).unwrap()[0].remote_config.is_some()).count();
+    assert_eq!(offers, 1);
+    assert_eq!(table.session.snapshot().sticky.gaps, 0);
+}
+
+#[test]
+fn an_agent_that_does_not_count_is_not_flooded_and_its_gaps_are_no_news() {
+    let mut table = Table::on(Transport::Http);
+    table.full();
+    table.desire(1, b"h1");
+    let mut offers = 0;
+    for round in 0..20 {
+        table.sequence = 6;
+        offers += u32::from(table.heartbeat().remote_config.is_some());
+        if round > 3 {
+            assert!(!table.session.has_change(), "round {round}");
+        }
+        table.session.take_change();
+    }
+    assert_eq!(offers, 3);
+}
+
+#[test]
+fn what_is_shown_of_a_session_holds_no_config() {
+    let mut table = Table::websocket();
+    let secret = "hunter2";
+    let effective = pb::EffectiveConfig { config_map: Some(config(secret)) };
+    table.say(pb::AgentToServer { effective_config: Some(effective), ..full_state() });
+    let object = pb::AgentConfigMap { config_map: config(secret).config_map };
+    let offer = RemoteConfigOffer::new(ConfigHash::new(vec![1]), &object);
+    table.input(Input::Desired(Desired { generation: 1, remote_config: Some(offer) }));
+    assert_eq!(table.input(Input::Wake).len(), 1);
+    let shown = format!("{:?} {:?} {:?}", table.session, table.out, table.session.snapshot());
+    let bytes = format!("{:?}", secret.as_bytes());
+    assert!(!shown.contains(secret) && !shown.contains(&bytes[1..bytes.len() - 1]), "{shown}");
+    assert!(shown.contains("effective_config"));
+}

@@ -1,10 +1,10 @@
 //! Which crate may know which: the direction of the layers, and the purity of the sans-IO parts.
 //!
 //! ```text
-//! opamp-proto ◄─ opamp-server ◄─┐
-//!      ▲  ▲                     ├─ opamp-fleet, feature `manager` ◄─ examples
-//!      │  └──── opamp-store  ◄──┘
-//!      └─────── opamp-fleet (default)
+//! opamp-proto ◄─┬─ opamp-server ◄─┐
+//!               ├─ opamp-store  ◄─┴─ opamp-fleet, feature `manager` ◄─ examples
+//!               ├─ opamp-fleet (default)
+//!               └─ opamp-client
 //! ```
 
 use std::fmt;
@@ -14,13 +14,14 @@ use std::fmt;
 /// Crates that are not listed are programs and tools: they may use everything, and nothing may use them.
 const LAYERS: &[Layer] = &[
     Layer { name: "opamp-proto", always: &[], optional: &[] },
+    Layer { name: "opamp-client", always: &["opamp-proto"], optional: &[] },
     Layer { name: "opamp-server", always: &["opamp-proto"], optional: &[] },
     Layer { name: "opamp-store", always: &["opamp-proto"], optional: &[] },
     Layer { name: "opamp-fleet", always: &["opamp-proto"], optional: &["opamp-server", "opamp-store"] },
     Layer {
         name: "opamp-testkit",
-        always: &["opamp-proto", "opamp-server", "opamp-store", "opamp-fleet"],
-        optional: &["opamp-proto", "opamp-server", "opamp-store", "opamp-fleet"],
+        always: &["opamp-proto", "opamp-client", "opamp-server", "opamp-store", "opamp-fleet"],
+        optional: &[],
     },
 ];
 
@@ -68,6 +69,19 @@ const IMPURE: &[&str] = &[
 const NOT_IN_SERVER: &[&str] =
     &["axum", "clap", "libsqlite3-sys", "opamp-fleet", "opamp-store", "sqlx", "sqlx-core", "toml"];
 
+/// What an agent must never carry along: servers, storage, and frameworks.
+const NOT_IN_CLIENT: &[&str] = &[
+    "axum",
+    "clap",
+    "libsqlite3-sys",
+    "opamp-fleet",
+    "opamp-server",
+    "opamp-store",
+    "sqlx",
+    "sqlx-core",
+    "toml",
+];
+
 /// What storage must never pull in: transports and frameworks.
 const NOT_IN_STORE: &[&str] = &[
     "axum",
@@ -95,9 +109,11 @@ impl Purity {
     /// Every selection that is checked.
     pub const ALL: &'static [Self] = &[
         Self { package: "opamp-proto", features: &["--all-features"], banned: IMPURE },
+        Self { package: "opamp-client", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-server", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-fleet", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-store", features: &["--no-default-features"], banned: IMPURE },
+        Self { package: "opamp-client", features: &["--all-features"], banned: NOT_IN_CLIENT },
         Self { package: "opamp-server", features: &["--all-features"], banned: NOT_IN_SERVER },
         Self { package: "opamp-store", features: &["--all-features"], banned: NOT_IN_STORE },
     ];
@@ -210,6 +226,10 @@ fn wrong(edge: &Edge) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    fn checked(package: &str, features: &str) -> Purity {
+        *Purity::ALL.iter().find(|one| one.package == package && one.features == [features]).unwrap()
+    }
+
     fn one(from: &str, to: &str, kind: EdgeKind) -> Vec<String> {
         direction_violations(&[Edge::new(from, to, kind)])
     }
@@ -278,7 +298,7 @@ prost v0.14.4
         let names = tree_names(output);
         assert_eq!(names, ["opamp-server", "tokio", "mio", "prost"]);
         assert_eq!(
-            Purity::ALL[1].violations(&names),
+            checked("opamp-server", "--no-default-features").violations(&names),
             [
                 "opamp-server --no-default-features is built from tokio",
                 "opamp-server --no-default-features is built from mio"
@@ -289,9 +309,7 @@ prost v0.14.4
     #[test]
     fn a_server_with_a_database_is_refused() {
         let names = ["tokio".to_owned(), "sqlx-core".to_owned()];
-        assert_eq!(
-            Purity::ALL[4].violations(&names),
-            ["opamp-server --all-features is built from sqlx-core"]
-        );
+        let found = checked("opamp-server", "--all-features").violations(&names);
+        assert_eq!(found, ["opamp-server --all-features is built from sqlx-core"]);
     }
 }

@@ -77,7 +77,7 @@ fn check(workspace: &Workspace) -> Result<bool, WorkspaceError> {
 }
 
 fn bench(workspace: &Workspace, options: &[&str]) -> Result<bool, WorkspaceError> {
-    shown(workspace.cargo("bench").args(["--package", "opamp-benches", "--benches", "--"]).args(options))
+    shown(workspace.cargo("bench").args(["--package", "opamp-benches", "--bench", "*", "--"]).args(options))
 }
 
 /// The conformance page is written by the test that compares it, the others by the program they describe. Tests compare

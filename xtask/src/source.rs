@@ -27,28 +27,27 @@ const IMPURE: &[&str] = &[
 /// Top directories that only one machine has.
 const HOMES: &[&str] = &["home", "root", "work", "Users"];
 
-/// Modules of a crate that are compiled only with a feature or for tests, read off its `lib.rs`.
+/// Modules of a crate that are compiled without any feature, read off its `lib.rs`.
 ///
-/// They are not part of the pure crate; everything else is.
+/// Together with `lib.rs` itself they are the pure part. Modules that need a feature, that are for tests, or that
+/// nothing declares are not.
 #[must_use]
-pub fn gated_modules(lib: &str) -> BTreeSet<String> {
-    let mut gated = BTreeSet::new();
+pub fn pure_modules(lib: &str) -> BTreeSet<String> {
+    let mut pure = BTreeSet::new();
     let mut attributes = String::new();
     for line in lib.lines().map(str::trim) {
         if line.starts_with("#[") {
             attributes.push_str(line);
-        } else if line.starts_with("//") {
-            continue;
-        } else {
-            let name = line.split("mod ").nth(1).and_then(|rest| rest.split([';', ' ', '{']).next());
-            let needs = attributes.contains("cfg(feature") || attributes.contains("cfg(all(feature");
-            if let Some(name) = name.filter(|_| needs || attributes.contains("cfg(test)")) {
-                gated.insert(name.to_owned());
+        } else if !line.starts_with("//") {
+            let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ");
+            let name = declared.and_then(|rest| rest.split([';', ' ', '{']).next());
+            if let Some(name) = name.filter(|_| !attributes.contains("cfg(")) {
+                pure.insert(name.to_owned());
             }
             attributes.clear();
         }
     }
-    gated
+    pure
 }
 
 /// Lines of a pure source file that are not pure. Comments may name what they like, and so may the tests at its end.
@@ -144,21 +143,22 @@ mod tests {
     #[test]
     fn modules_behind_a_feature_are_not_pure_ones() {
         let lib = "\
-//! Docs.
+//! Docs about mod words.
 pub mod session;
 #[cfg(feature = \"net\")]
 mod dispatch;
 #[cfg(feature = \"net\")]
-#[cfg_attr(docsrs, doc(cfg(feature = \"net\")))]
+#[doc(hidden)]
 /// Docs.
 pub mod net {
 }
+#[doc(hidden)]
 mod desired;
 #[cfg(test)]
 mod tests;
 ";
-        let gated: Vec<String> = gated_modules(lib).into_iter().collect();
-        assert_eq!(gated, ["dispatch", "net", "tests"]);
+        let pure: Vec<String> = pure_modules(lib).into_iter().collect();
+        assert_eq!(pure, ["desired", "session"]);
     }
 
     #[test]

@@ -59,9 +59,12 @@ pub fn interop(workspace: &Workspace, missing: MissingInterop) -> Result<bool, W
     let go = Go::detect();
     let mut report = Report::default();
     interop::go_programs(workspace, &go, &mut report)?;
-    let packages = ["--package", INTEROP, "--package", "reference-server", "--tests", "--bins"];
-    if let Some(programs) = rust::compile(workspace, &packages, &mut report)? {
-        for program in programs.tests().filter(|program| program.package == INTEROP) {
+    let server = rust::build_server(workspace, &mut report)?;
+    if let Some(programs) =
+        rust::compile(workspace, &["--package", INTEROP, "--lib", "--tests"], &mut report)?
+    {
+        let programs = programs.with_server(server);
+        for program in programs.tests() {
             report.add(rust::run(&programs, program, go == Go::Usable)?);
         }
     }

@@ -15,10 +15,14 @@ use crate::workspace::{Workspace, WorkspaceError};
 /// Selections of features that the workspace build does not cover, because it unites the features of all members.
 pub const VARIANTS: &[(&str, &[&str])] = &[
     ("opamp-proto", &[]),
+    ("opamp-client", &["--no-default-features"]),
     ("opamp-server", &["--no-default-features"]),
     ("opamp-store", &["--no-default-features"]),
     ("opamp-fleet", &[]),
 ];
+
+/// The program that the interop tests talk to.
+const SERVER: &str = "reference-server";
 
 /// One test program may take this long before it counts as hanging.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(600);
@@ -38,6 +42,12 @@ impl Programs {
     pub(super) fn tests(&self) -> impl Iterator<Item = &TestProgram> {
         let last = |program: &&TestProgram| program.package == INTEROP;
         self.tests.iter().filter(move |p| !last(p)).chain(self.tests.iter().filter(last))
+    }
+
+    /// Adds the server's program where compiling the tests did not make it.
+    pub(super) fn with_server(mut self, server: Option<PathBuf>) -> Self {
+        self.binaries.extend(server.map(|path| (SERVER.to_owned(), path)));
+        self
     }
 
     /// Reads the messages of cargo, one JSON object a line.
@@ -90,6 +100,20 @@ impl TestProgram {
     }
 }
 
+/// Builds the program that the interop tests talk to, as its users build it.
+pub(super) fn build_server(
+    workspace: &Workspace,
+    report: &mut Report,
+) -> Result<Option<PathBuf>, WorkspaceError> {
+    let finished = workspace
+        .cargo("build")
+        .args(["--package", SERVER, "--bin", SERVER, "--message-format", "json-render-diagnostics"])
+        .deadline(COMPILE_DEADLINE)
+        .capture_stdout()?;
+    report.add(Step::preparation("compile the reference server", finished.succeeded(), finished.took));
+    Ok(Programs::read(&finished.stdout).binaries.remove(SERVER))
+}
+
 /// Compiles all test programs in one go, so that every crate is built once with one set of features.
 pub(super) fn compile(
     workspace: &Workspace,
@@ -117,7 +141,7 @@ pub(super) fn run(
         .env("CARGO_MANIFEST_DIR", &program.directory)
         .env("CARGO_PKG_NAME", &program.package)
         .deadline(PROGRAM_DEADLINE);
-    if let Some(server) = programs.binaries.get("reference-server") {
+    if let Some(server) = programs.binaries.get(SERVER) {
         command = command.env("REFERENCE_SERVER", server);
     }
     if program.kind == "bench" {
@@ -141,12 +165,13 @@ pub(super) fn doctests(workspace: &Workspace) -> Result<Step, WorkspaceError> {
 }
 
 /// Compiles the selections of features that nothing else compiles. A warning is a failure: code that only one
-/// selection uses is dead in the others.
+/// selection uses is dead in the others. Libraries only: their tests ran with all features, and compiling those again
+/// would mean compiling their tools again.
 pub(super) fn variants(workspace: &Workspace, report: &mut Report) -> Result<(), WorkspaceError> {
     for (package, features) in VARIANTS {
         let finished = workspace
             .cargo("check")
-            .args(["--package", package, "--all-targets", "--message-format", "json"])
+            .args(["--package", package, "--lib", "--message-format", "json"])
             .args(*features)
             .deadline(COMPILE_DEADLINE)
             .capture()?;

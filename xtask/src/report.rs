@@ -70,6 +70,22 @@ impl Report {
         self.steps.iter().fold(Counts::default(), |sum, step| sum + step.counts)
     }
 
+    /// What is missing of the proof that the steps whose names begin with `beginning` are to give: there is one, and
+    /// each ran at least one test and left none out.
+    #[must_use]
+    pub fn missing_proof(&self, beginning: &str) -> Vec<String> {
+        let steps: Vec<&Step> = self.steps.iter().filter(|step| step.name.starts_with(beginning)).collect();
+        if steps.is_empty() {
+            return vec![format!("no step {beginning}… ran")];
+        }
+        let hollow = steps.iter().filter(|step| step.counts.passed == 0 || step.counts.skipped > 0);
+        hollow
+            .map(|step| {
+                format!("{}: {} passed, {} skipped", step.name, step.counts.passed, step.counts.skipped)
+            })
+            .collect()
+    }
+
     /// Prints what failed, what was slow, the total time and, last and alone on its line, the counts.
     pub fn close(&self) {
         println!();
@@ -114,6 +130,25 @@ fn line(step: &Step) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_ran_nothing_or_left_something_out_proves_nothing() {
+        let step = |name: &str, passed, skipped| Step {
+            name: name.to_owned(),
+            counts: Counts { passed, skipped, ..Counts::default() },
+            took: Duration::ZERO,
+            skipped: Vec::new(),
+            evidence: String::new(),
+        };
+        let mut report = Report::default();
+        assert_eq!(report.missing_proof("interop").len(), 1, "no such step");
+        report.add(step("interop tests/walk", 3, 0));
+        report.add(step("codec", 0, 0));
+        assert!(report.missing_proof("interop").is_empty());
+        report.add(step("interop tests/crash", 0, 0));
+        report.add(step("interop tests/access", 4, 1));
+        assert_eq!(report.missing_proof("interop").len(), 2);
+    }
 
     #[test]
     fn the_last_line_is_the_sum_of_the_steps() {

@@ -11,6 +11,9 @@ use crate::prerequisite;
 use crate::report::{Report, Step};
 use crate::workspace::{Workspace, WorkspaceError};
 
+/// How the names of the steps begin that are required to have run where interoperability is.
+const INTEROP_STEPS: [&str; 2] = ["interop tests/", "interop/opamp-go go test"];
+
 /// The package whose tests need Go. They are ignored by default, so that `cargo test` works without it.
 const INTEROP: &str = "interop";
 
@@ -78,6 +81,13 @@ fn close(report: &Report, go: &Go, missing: MissingInterop) -> bool {
         if missing == MissingInterop::Fail {
             println!("Here that is a failure.");
             held = false;
+        }
+    } else if missing == MissingInterop::Fail {
+        for beginning in INTEROP_STEPS {
+            for gap in report.missing_proof(beginning) {
+                println!("\nThe interoperability tests prove too little: {gap}.");
+                held = false;
+            }
         }
     }
     report.close();

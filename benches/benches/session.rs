@@ -3,11 +3,14 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use opamp_proto::{AgentMessage, ConfigHash, InstanceUid, Limits, Mono, Now, Wall, pb};
 use opamp_server::session::{Input, Outbox, Session, SessionSettings};
 use opamp_server::{ConnectionInfo, Desired, Principal, RemoteConfigOffer, Transport};
 use prost::Message as _;
+
+/// Messages in one measured step; the figures are per step, the throughput is per message.
+const BATCH: u64 = 64;
 
 const UID: InstanceUid = InstanceUid::from_bytes([7; 16]);
 
@@ -84,11 +87,13 @@ fn session(criterion: &mut Criterion) {
         let (mut session, mut out) = attached();
         let mut sequence = 0;
         let mut messages: Vec<Vec<u8>> = Vec::new();
-        criterion.bench_function(&format!("session/{name}"), |bencher| {
+        let mut group = criterion.benchmark_group("session");
+        group.throughput(Throughput::Elements(BATCH));
+        group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || {
                     messages.clear();
-                    for _ in 0..64 {
+                    for _ in 0..BATCH {
                         sequence += 1;
                         let state = if bytes == 0 { Default::default() } else { full_state(bytes, sequence) };
                         messages.push(message(sequence, state));

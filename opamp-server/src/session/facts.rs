@@ -65,16 +65,17 @@ impl Facts {
             Part::RemoteConfigStatus => self.note_remote_config(encoded, offered_at, now)?,
             _ => {}
         }
+        if self.known.contains(part) && self.state.0[index].as_deref() == Some(encoded) {
+            return Ok(()); // the same bytes: nothing to digest, nothing to keep
+        }
         let digest = material::digest(part, encoded);
         if !self.known.contains(part) || self.digests[index] != digest {
             self.known.insert(part);
             self.digests[index] = digest;
             self.changed.insert(part);
         }
-        if self.state.0[index].as_deref() != Some(encoded) {
-            // An exact-size copy: a slice would pin the whole read buffer.
-            Arc::make_mut(&mut self.state.0)[index] = Some(Bytes::copy_from_slice(encoded));
-        }
+        // An exact-size copy: a slice would pin the whole read buffer.
+        Arc::make_mut(&mut self.state.0)[index] = Some(Bytes::copy_from_slice(encoded));
         Ok(())
     }
 

@@ -119,3 +119,10 @@ async fn agents_of_both_transports_appear_beside_the_application() {
     socket.close(None).await.unwrap();
     example.prints(&["agent ", &ws_uid.to_string(), "disconnected"]).await;
 }
+
+/// The page that promises this has nothing else to show how little it takes.
+#[test]
+fn the_example_fits_on_a_page() {
+    let lines = include_str!("../src/main.rs").lines().count();
+    assert!(lines <= 80, "{lines} lines");
+}

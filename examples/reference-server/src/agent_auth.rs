@@ -58,8 +58,8 @@ impl AgentAccess {
         })
     }
 
-    /// Reads the token files again. Connections that were authenticated by a token that is gone or has changed are
-    /// closed. On an error everything stays as it was.
+    /// Reads the token files again. Connections that were authenticated by a token that is gone, has changed or is
+    /// revoked now are closed. On an error everything stays as it was.
     ///
     /// # Errors
     /// As [`AgentAccess::new`].
@@ -69,11 +69,12 @@ impl AgentAccess {
             return Ok(());
         }
         self.tokens.replace(fresh.clone());
-        let still_good = |old: &StaticToken| fresh.iter().any(|new| new == old);
+        let revoked = |old: &StaticToken| fresh.iter().any(|new| new.revoked && new.sha256 == old.sha256);
+        let still_good = |old: &StaticToken| fresh.contains(old) && !revoked(old);
         for gone in self.current.iter().filter(|old| !old.revoked && !still_good(old)) {
             let principal = Principal { kind: PrincipalKind::Token, id: gone.name.clone() };
             let closed = server.disconnect_principal(&principal);
-            tracing::info!(token = gone.name, closed, "agent token replaced or removed");
+            tracing::info!(token = gone.name, closed, "agent token replaced, removed or revoked");
         }
         self.current = fresh;
         Ok(())
@@ -113,10 +114,8 @@ struct ThroughProxies {
 
 impl Authenticate for ThroughProxies {
     fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
-        let peer = request.peer.map(|peer| peer.remote_addr.ip().to_canonical());
-        if peer
-            .is_some_and(|peer| peer.is_loopback() || self.proxies.iter().any(|proxy| proxy.contains(peer)))
-        {
+        let peer = request.peer.map(|peer| peer.remote_addr.ip());
+        if peer.is_some_and(|peer| exposure::plain_peer_allowed(peer, &self.proxies)) {
             return self.inner.authenticate(request);
         }
         tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");

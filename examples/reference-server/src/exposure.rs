@@ -6,16 +6,26 @@ use opamp_server::Network;
 
 use crate::config::{AgentAuth, Config, ConfigError};
 
+/// Shortest prefix of a trusted IPv4 network without a warning.
+const NARROW_V4: u8 = 8;
+/// Shortest prefix of a trusted IPv6 network without a warning.
+const NARROW_V6: u8 = 16;
+
 /// Whether an address can be reached from this machine only.
 pub fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// Checks both ports.
+/// Checks both ports and the proxies that are trusted on them.
 ///
 /// # Errors
 /// The reason, and what to set.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
+    if let Some((key, network)) = trusted(config).find(|(_, network)| network.prefix_len() == 0) {
+        return Err(ConfigError::new(format!(
+            "`{key}` has {network}, which is everybody: name the addresses of the proxies, such as `10.0.0.7`"
+        )));
+    }
     let opamp = &config.opamp;
     if !is_loopback(&opamp.listen) {
         if opamp.auth == AgentAuth::Insecure {
@@ -47,10 +57,27 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// What is allowed and yet hardly meant: trusted networks with far more addresses than anyone has proxies.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let wide = trusted(config)
+        .filter(|(_, network)| network.prefix_len() < if network.is_ipv4() { NARROW_V4 } else { NARROW_V6 });
+    wide.map(|(key, network)| {
+        format!("`{key}` has {network}: everyone in there may connect without TLS and name any address as the client's")
+    })
+    .collect()
+}
+
 /// Whether a plain connection from this address may be served on a port beyond loopback: it comes through a proxy that
 /// is trusted to have terminated TLS, or from this machine.
 pub(crate) fn plain_peer_allowed(peer: IpAddr, proxies: &[Network]) -> bool {
     peer.to_canonical().is_loopback() || proxies.iter().any(|network| network.contains(peer))
+}
+
+/// Networks that are trusted, with the key that names them.
+fn trusted(config: &Config) -> impl Iterator<Item = (&'static str, &Network)> {
+    let opamp = config.opamp.trusted_proxies.iter().map(|network| ("opamp.trusted_proxies", network));
+    let admin = config.admin.trusted_proxies.iter().map(|network| ("admin.trusted_proxies", network));
+    opamp.chain(admin)
 }
 
 fn refused(key: &str, address: &SocketAddr, reason: &str, remedy: &str) -> ConfigError {
@@ -86,6 +113,39 @@ mod tests {
             assert!(text.contains("clear text") && text.contains("opamp.trusted_proxies"), "{text}");
             config.opamp.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
             assert_eq!(check(&config), Ok(()));
+        }
+    }
+
+    /// The configuration with these networks trusted on one of the ports.
+    fn trusting(key: &str, network: &str) -> Config {
+        let networks = vec![network.parse().unwrap()];
+        config(|c| match key {
+            "opamp.trusted_proxies" => c.opamp.trusted_proxies = networks,
+            _ => c.admin.trusted_proxies = networks,
+        })
+    }
+
+    #[test]
+    fn trusting_everybody_is_refused_and_trusting_very_many_is_warned_of() {
+        for key in ["opamp.trusted_proxies", "admin.trusted_proxies"] {
+            for everybody in ["0.0.0.0/0", "10.0.0.0/0", "::/0"] {
+                let text = check(&trusting(key, everybody)).unwrap_err().to_string();
+                assert!(text.contains(&format!("`{key}`")) && text.contains("everybody"), "{text}");
+            }
+            for (network, warned) in [
+                ("0.0.0.0/1", true),
+                ("10.0.0.0/7", true),
+                ("10.0.0.0/8", false),
+                ("192.0.2.7", false),
+                ("2000::/3", true),
+                ("fc00::/15", true),
+                ("fd00::/16", false),
+            ] {
+                let config = trusting(key, network);
+                assert_eq!(check(&config), Ok(()), "{network}");
+                let warnings = warnings(&config);
+                assert_eq!(warnings.iter().any(|text| text.contains(network)), warned, "{warnings:?}");
+            }
         }
     }
 

@@ -18,6 +18,18 @@ use crate::config::{ConfigError, LogConfig, LogFormat};
 /// # Errors
 /// `log.level` is not a level or a list of levels per module.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
+    let targets = targets(config)?;
+    let layer = match config.format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
+        LogFormat::Text => fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed(),
+    };
+    // A second initialisation in one process (a test, an embedder with a log of its own) keeps the first.
+    let _: Result<(), TryInitError> = registry().with(layer.with_filter(targets)).try_init();
+    Ok(())
+}
+
+/// What is logged, from `log.level`.
+pub(crate) fn targets(config: &LogConfig) -> Result<Targets, ConfigError> {
     let wrong = || {
         ConfigError::new(format!(
             "`log.level` {:?} is not a level (error, warn, info, debug, trace, off) or a list such as \
@@ -30,12 +42,5 @@ pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
     if bare.map(|part| part.trim().parse::<LevelFilter>()).any(|level| level.is_err()) {
         return Err(wrong());
     }
-    let targets: Targets = config.level.parse().map_err(|_| wrong())?;
-    let layer = match config.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
-        LogFormat::Text => fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed(),
-    };
-    // A second initialisation in one process (a test, an embedder with a log of its own) keeps the first.
-    let _: Result<(), TryInitError> = registry().with(layer.with_filter(targets)).try_init();
-    Ok(())
+    config.level.parse().map_err(|_| wrong())
 }

@@ -1,16 +1,16 @@
 //! Commands on the data directory while no server runs on it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use opamp_server::{Clock as _, SystemClock};
-use opamp_store::{CredentialStore as _, SqliteOptions, SqliteStore, Store as _};
+use opamp_store::{SqliteOptions, SqliteStore, Store};
 
 use crate::{
     cli::TokenAction,
     config::{Config, ConfigError, StoreKind},
     data_dir::DataDir,
     error::StartError,
-    tokens,
+    tokens::{self, TokenError, Tokens},
 };
 
 /// Makes, lists or revokes API tokens; the answer is the text to print.
@@ -25,18 +25,20 @@ pub async fn tokens(config: &Config, action: TokenAction) -> Result<String, Star
     }
     let data_dir = DataDir::open(&config.server.data_dir)?;
     let store = SqliteStore::open(data_dir.database(), SqliteOptions::default()).await?;
+    let store: Arc<dyn Store> = Arc::new(store);
     let outcome = apply(&store, action).await;
     store.close().await;
     Ok(outcome?)
 }
 
-async fn apply(store: &SqliteStore, action: TokenAction) -> Result<String, tokens::TokenError> {
+async fn apply(store: &Arc<dyn Store>, action: TokenAction) -> Result<String, TokenError> {
+    let tokens = Tokens::new(Arc::clone(store));
     let now = SystemClock::new().now().wall;
     let actor = tokens::local_actor();
     match action {
         TokenAction::Create { name, role } => {
-            let role = role.parse().map_err(tokens::TokenError::Role)?;
-            let (token, secret) = tokens::create(store, &actor, &name, role, None, now).await?;
+            let role = role.parse().map_err(TokenError::Role)?;
+            let (token, secret) = tokens.create(&actor, &name, role, None, now).await?;
             Ok(format!(
                 "{}\n{role} token {:?}, id {}; it is shown this once\n",
                 secret.reveal(),
@@ -58,7 +60,7 @@ async fn apply(store: &SqliteStore, action: TokenAction) -> Result<String, token
             Ok(text)
         }
         TokenAction::Revoke { id } => {
-            let token = tokens::revoke(store, &actor, &id, now).await?;
+            let token = tokens.revoke(&actor, &id, now).await?;
             Ok(format!("token {:?} ({id}) is revoked\n", token.name))
         }
     }

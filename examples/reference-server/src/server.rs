@@ -1,6 +1,7 @@
 //! Putting the parts together: start, run, reload, stop.
 
 use std::{
+    mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,7 +13,12 @@ use std::{
 use opamp_fleet::manager::FleetManager;
 use opamp_server::{Clock, OpampServer, ServerHandle, SystemClock, TlsSource};
 use opamp_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
-use tokio::{net::TcpListener, sync::Mutex, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::Mutex,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,7 +34,7 @@ use crate::{
     settings,
     tls::TlsFiles,
     token::NewToken,
-    tokens,
+    tokens::Tokens,
 };
 
 /// Entry point: [`Server::start`].
@@ -68,7 +74,9 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<RunningServer, StartError> {
         config.check()?;
-        exposure::check(&config)?;
+        for warning in exposure::warnings(&config) {
+            tracing::warn!("{warning}");
+        }
         let opamp_tls = load_tls(TlsFiles::of_opamp(&config.opamp))?.map(|(f, tls)| (f, TlsSource::new(tls)));
         let admin_tls = load_tls(TlsFiles::of_admin(&config.admin))?.map(|(f, tls)| (f, AdminTls::new(tls)));
         let agents = AgentAccess::new(&config.opamp)?;
@@ -92,7 +100,8 @@ impl Server {
             FleetManager::start(Arc::clone(&store), opamp.clone(), manager_settings, Arc::clone(&clock))
                 .await?;
         let started_at = clock.now().wall;
-        let first_admin_token = tokens::create_first(&*store, started_at).await?;
+        let tokens = Tokens::new(Arc::clone(&store));
+        let first_admin_token = tokens.create_first(started_at).await?;
 
         let stop = CancellationToken::new();
         let reloader = Reloader::new(opamp_tls.clone(), admin_tls.clone(), agents, opamp.clone());
@@ -102,6 +111,7 @@ impl Server {
         let app = Arc::new(App {
             config,
             store,
+            tokens,
             fleet,
             opamp,
             clock,
@@ -109,6 +119,7 @@ impl Server {
             requests: RequestCounts::default(),
             refused: AtomicU64::new(0),
             refusal_gate: RefusalGate::default(),
+            verifying: Mutex::new(()),
             draining: AtomicBool::new(false),
         });
         let admin = AdminPort {
@@ -181,31 +192,43 @@ impl RunningServer {
     }
 
     /// Stops gracefully: accepts nothing new, closes WebSockets with 1001, lets requests finish, writes what waits and
-    /// closes the store. Takes at most about `server.shutdown_timeout`; answers whether all of it was done by then.
+    /// closes the store. Takes at most `server.shutdown_timeout`; answers whether all of it was done by then.
     pub async fn shutdown(mut self) -> bool {
         let limit = self.app.config.server.shutdown_timeout;
         tracing::info!("shutting down");
         self.app.draining.store(true, Ordering::Relaxed);
         self.stop.cancel();
         let app = Arc::clone(&self.app);
-        let stopping = async {
+        let mut tasks = mem::take(&mut self.tasks);
+        // What still runs when time is up ends with the set of tasks.
+        let stopping = async move {
             let drained = app.opamp.drain(limit / 2).await;
             let written = app.fleet.shutdown().await;
             if let Err(error) = &written {
                 tracing::error!(%error, "not everything was written");
             }
-            while self.tasks.join_next().await.is_some() {}
+            while tasks.join_next().await.is_some() {}
             drained && written.is_ok()
         };
-        let in_time = timeout(limit, stopping).await;
-        self.tasks.abort_all();
+        let complete = within(limit, stopping, self.app.store.close()).await;
         // The store finishes what it accepted; its lock goes after it.
-        let closed = timeout(limit, app.store.close()).await.is_ok();
         drop(self.data_dir.take());
-        let complete = in_time == Ok(true) && closed;
         tracing::info!(complete, "stopped");
         complete
     }
+}
+
+/// Runs one after the other within one limit, of which a quarter is kept for the second: it has its turn even if the
+/// first does not end. Answers whether the first succeeded and both ended in time.
+async fn within(
+    limit: Duration,
+    first: impl Future<Output = bool>,
+    second: impl Future<Output = ()>,
+) -> bool {
+    let deadline = Instant::now() + limit;
+    let first = timeout_at(deadline - limit / 4, first).await;
+    let second = timeout_at(deadline, second).await;
+    first == Ok(true) && second.is_ok()
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
@@ -255,8 +278,18 @@ mod tests {
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
     };
+    use tower_service::Service as _;
 
     use super::*;
+    use crate::admin::listener::Peer;
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.server.store = StoreKind::Memory;
+        config.opamp.listen = ([127, 0, 0, 1], 0).into();
+        config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config
+    }
 
     async fn get(server: &RunningServer, path: &str) -> String {
         let mut stream = TcpStream::connect(server.admin_addr()).await.unwrap();
@@ -272,11 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_its_store_a_server_is_alive_but_not_ready_and_says_why() {
-        let mut config = Config::default();
-        config.server.store = StoreKind::Memory;
-        config.opamp.listen = ([127, 0, 0, 1], 0).into();
-        config.admin.listen = ([127, 0, 0, 1], 0).into();
-        let server = Server::start(config).await.unwrap();
+        let server = Server::start(config()).await.unwrap();
         assert!(get(&server, "/health/ready").await.starts_with("HTTP/1.1 200"));
         server.app.store.close().await;
         let answer = get(&server, "/health/ready").await;
@@ -289,5 +318,55 @@ mod tests {
             "{answer}"
         );
         server.shutdown().await;
+    }
+
+    /// Whatever machine runs the test: its own addresses may all be loopback, so the peer is put in by hand.
+    #[tokio::test]
+    async fn plain_peers_beyond_loopback_get_no_further_than_the_door() {
+        let mut config = config();
+        config.admin.listen = ([0, 0, 0, 0], 0).into();
+        config.admin.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
+        let server = Server::start(config).await.unwrap();
+        let mut router = api::router(&server.app);
+        for (path, peer, expected) in [
+            ("/api/v1/agents", "192.0.2.8:1", 403),
+            ("/api/v1/openapi.json", "192.0.2.8:1", 403),
+            ("/metrics", "192.0.2.8:1", 403),
+            ("/health/live", "192.0.2.8:1", 200),
+            ("/api/v1/agents", "192.0.2.7:1", 401),
+            ("/api/v1/openapi.json", "192.0.2.7:1", 200),
+            ("/metrics", "192.0.2.7:1", 401),
+            ("/api/v1/agents", "127.0.0.1:1", 401),
+        ] {
+            let peer = Peer { addr: peer.parse().unwrap(), tls: false };
+            let request = http::Request::get(path).extension(peer).body(axum::body::Body::empty()).unwrap();
+            assert_eq!(router.call(request).await.unwrap().status(), expected, "{path} from {}", peer.addr);
+        }
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_is_verified_once_at_a_time() {
+        let server = Server::start(config()).await.unwrap();
+        let turn = server.app.verifying.lock().await;
+        let answer = get(&server, "/api/v1/audit/verify").await;
+        assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("being verified"), "{answer}");
+        drop(turn);
+        assert!(get(&server, "/api/v1/audit/verify").await.starts_with("HTTP/1.1 200"));
+        server.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_has_one_limit_for_all_of_its_parts() {
+        const LIMIT: Duration = Duration::from_secs(8);
+        let since = Instant::now();
+        assert!(!within(LIMIT, std::future::pending(), std::future::pending()).await);
+        assert_eq!(since.elapsed(), LIMIT);
+        let since = Instant::now();
+        let closing = async { tokio::time::sleep(LIMIT / 5).await };
+        assert!(!within(LIMIT, std::future::pending(), closing).await, "the first part did not end");
+        assert!(since.elapsed() < LIMIT, "the store had its turn");
+        assert!(within(LIMIT, async { true }, async {}).await);
+        assert!(!within(LIMIT, async { false }, async {}).await);
     }
 }

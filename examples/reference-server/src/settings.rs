@@ -107,13 +107,13 @@ mod tests {
         ("admin.listen", PROGRAM, "a_port_in_use_is_named_with_its_key"),
         ("admin.tls_cert", RELOAD, BOTH_PORTS),
         ("admin.tls_key", RELOAD, BOTH_PORTS),
-        ("admin.trusted_proxies", PROGRAM, "with_protection_ports_beyond_loopback_are_served"),
+        ("admin.trusted_proxies", EXPOSURE, TRUSTED_PROXIES),
         ("admin.body_bytes_max", ACCESS, "unknown_paths_methods_and_sizes_get_json_errors"),
         ("admin.request_timeout", EFFECTS, "a_request_that_takes_too_long_is_ended"),
         ("admin.metrics", ACCESS, "metrics_and_health_are_open_on_loopback_and_metrics_can_be_closed"),
         ("log.format", PROGRAM, "logs_are_json_objects_when_asked"),
         ("log.level", PROGRAM, "logs_are_json_objects_when_asked"),
-        ("opamp.trusted_proxies", PROGRAM, "with_protection_ports_beyond_loopback_are_served"),
+        ("opamp.trusted_proxies", EXPOSURE, TRUSTED_PROXIES),
         (
             "opamp.capability_mismatch",
             EFFECTS,
@@ -122,8 +122,11 @@ mod tests {
     ];
     const BOTH_PORTS: &str =
         "both_ports_show_a_new_certificate_after_a_reload_and_keep_the_old_one_if_it_is_broken";
+    const TRUSTED_PROXIES: &str =
+        "beyond_loopback_plain_connections_are_served_to_trusted_proxies_and_refused_to_everybody_else";
     const ACCESS: &str = include_str!("../tests/api_access.rs");
     const EFFECTS: &str = include_str!("../tests/effects.rs");
+    const EXPOSURE: &str = include_str!("../tests/exposure.rs");
     const PROGRAM: &str = include_str!("../tests/program.rs");
     const RELOAD: &str = include_str!("../tests/reload.rs");
 

@@ -69,7 +69,7 @@ fn collector_snippet(endpoint: &str, auth: AgentAuth, tls: bool) -> String {
          \x20         endpoint: {endpoint}\n"
     );
     if matches!(auth, AgentAuth::Token | AgentAuth::TokenOrMtls) {
-        text.push_str("          headers:\n            Authorization: Bearer ${env:OPAMP_TOKEN}\n");
+        text.push_str("          headers:\n            Authorization: Bearer ${env:AGENT_TOKEN}\n");
     }
     if tls {
         text.push_str("          tls:\n            ca_file: /path/to/ca.pem\n");

@@ -32,7 +32,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("GET", "/configs/{name}/diff", "viewer"),
     ("GET", "/stats", "viewer"),
     ("GET", "/audit", "viewer"),
-    ("GET", "/audit/verify", "viewer"),
+    ("GET", "/audit/verify", "operator"),
     ("GET", "/version", "viewer"),
     ("GET", "/tokens", "admin"),
     ("POST", "/tokens", "admin"),
@@ -193,6 +193,20 @@ async fn guessing_does_not_fill_the_audit_log() {
     assert!((30..40).contains(&entries.len()), "{}", entries.len());
     let metrics = server.admin.get("/metrics").await.text();
     assert!(metrics.contains("opamp_admin_refused_total 60\n"), "every one is counted\n{metrics}");
+}
+
+#[tokio::test]
+async fn a_long_path_does_not_fill_the_audit_log() {
+    let server = TestServer::start().await;
+    let path = format!("/api/v1/agents/{}", "\u{e4}b".repeat(20_000));
+    for _ in 0..3 {
+        server.admin.anonymous().get(&path).await.error(401);
+    }
+    let page = server.admin.get("/api/v1/audit?action=api.auth_failed").await;
+    let entries = page.expect(200)["entries"].as_array().unwrap().len();
+    assert_eq!(entries, 3);
+    assert!(page.bytes.len() < 3 * 1_024, "{} bytes for {entries} entries", page.bytes.len());
+    assert!(page.text().contains("/api/v1/agents/"), "what was called is recorded");
 }
 
 #[tokio::test]

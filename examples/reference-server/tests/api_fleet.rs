@@ -184,6 +184,9 @@ async fn commands_reach_connected_agents_and_are_refused_for_others() {
     assert_eq!(server.audit("agent.restart").await.len(), 1);
     server.admin.order(&format!("{path}/request-full-state")).await.expect(202);
     assert_ne!(agent.receive().await.flags & 1, 0, "ReportFullState");
+    let recorded = &server.audit("agent.request_full_state").await[0];
+    assert_eq!((&recorded["actor"], &recorded["role"]), (&json!("first-admin"), &json!("admin")));
+    assert_eq!(recorded["entity"], format!("agent:{}", path.rsplit_once('/').unwrap().1));
 
     drop(agent);
     server.eventually(&path, |agent| agent["liveness"] == "disconnected").await;
@@ -193,6 +196,9 @@ async fn commands_reach_connected_agents_and_are_refused_for_others() {
         server.admin.order(&format!("{path}/{command}")).await.error(409);
         server.admin.order(&format!("{MISSING}/{command}")).await.error(404);
         server.admin.order(&format!("/api/v1/agents/nobody/{command}")).await.error(400);
+    }
+    for action in ["agent.restart", "agent.request_full_state"] {
+        assert_eq!(server.audit(action).await.len(), 1, "{action}: only what was ordered is recorded");
     }
 }
 

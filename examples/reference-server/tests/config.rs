@@ -59,6 +59,7 @@ fn other_value(name: &str, kind: Kind, default: &str) -> String {
         ("opamp.read_timeout", _) => "777s".into(),
         ("opamp.websocket_stale_after", _) => "778s".into(),
         ("opamp.path", _) => "/elsewhere".into(),
+        ("log.level", _) => "debug".into(),
         (_, Kind::Address) => "127.0.0.1:1".into(),
         (_, Kind::Choice(words)) => (*words.iter().find(|word| **word != default).unwrap()).into(),
         (_, Kind::Count) => "7".into(),

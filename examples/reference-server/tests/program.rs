@@ -6,6 +6,7 @@ mod support;
 
 use std::{fs, net::TcpListener, path::Path, process::ExitStatus, time::Instant};
 
+use reference_server::{Config, config::Inputs};
 use serde_json::Value;
 use support::{Agent, Client, Process, TempDir};
 
@@ -81,6 +82,32 @@ fn exposing_ports_without_protection_is_refused_with_reason_and_remedy() {
     assert!(text.contains("clear text") && text.contains("`opamp.tls_cert`"), "{text}");
     let text = refused(&["--admin-listen=0.0.0.0:0"]);
     assert!(text.contains("API tokens would cross") && text.contains("`admin.trusted_proxies`"), "{text}");
+    let text = refused(&["--admin-listen=0.0.0.0:0", "--admin-trusted-proxies=0.0.0.0/0"]);
+    assert!(text.contains("`admin.trusted_proxies`") && text.contains("everybody"), "{text}");
+}
+
+#[test]
+fn a_configuration_that_is_printed_is_one_that_starts() {
+    for wrong in [
+        &["--listen=0.0.0.0:0"][..],
+        &["--admin-listen=0.0.0.0:0"],
+        &["--trusted-proxies=::/0"],
+        &["--log-level=loud"],
+        &["--tls-cert=cert.pem"],
+    ] {
+        let dir = TempDir::new();
+        let (status, printed, error) = run(dir.path(), &[&["--print-config"], wrong].concat());
+        assert!(status.code() == Some(1) && printed.is_empty(), "{wrong:?}: {printed}");
+        assert_eq!(error, refused(wrong), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_very_wide_trusted_network_is_warned_of() {
+    let dir = TempDir::new();
+    let mut server = Process::serve(dir.path(), &["--admin-trusted-proxies=10.0.0.0/7"]);
+    server.started();
+    assert!(server.stderr().contains("`admin.trusted_proxies` has 10.0.0.0/7"), "{}", server.stderr());
 }
 
 #[tokio::test]
@@ -97,8 +124,19 @@ async fn with_protection_ports_beyond_loopback_are_served() {
     let mut server = Process::serve(dir.path(), &arguments);
     server.wait_for_output("trusted proxies only");
     assert!(server.stdout().contains("endpoint: ws://HOST:"), "{}", server.stdout());
-    assert!(server.stdout().contains("Authorization: Bearer ${env:OPAMP_TOKEN}"));
+    assert!(server.stdout().contains("Authorization: Bearer ${env:AGENT_TOKEN}"));
     assert!(!server.output().contains("s3cret-agent-token"));
+
+    // Who sets what the text names can start a server in the same shell.
+    let text = server.stdout();
+    let variables: Vec<_> = text
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .collect();
+    assert!(variables.contains(&"AGENT_TOKEN") && variables.contains(&"TOKEN"), "{variables:?}");
+    let mut inputs = Inputs::default();
+    inputs.env = variables.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+    Config::load(&inputs).unwrap();
 }
 
 #[test]

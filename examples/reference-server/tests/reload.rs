@@ -166,3 +166,29 @@ async fn a_revoked_agent_token_is_refused_and_named_in_the_audit_log() {
     assert!(entry.to_string().contains("revoked") && entry.to_string().contains("edge-2023"), "{entry:#}");
     assert!(entry["source"].as_str().unwrap().starts_with("127.0.0.1:"), "{entry:#}");
 }
+
+#[tokio::test]
+async fn a_token_revoked_by_a_file_loses_its_open_connection_too() {
+    let dir = TempDir::new();
+    let file = dir.path().join("revoked");
+    fs::write(&file, "another-token\n").unwrap();
+    let revoked = format!("old=@{}", file.display());
+    let mut config = config(&[
+        ("opamp.auth", "token"),
+        ("opamp.tokens", "edge=edge-token"),
+        ("opamp.revoked_tokens", revoked.as_str()),
+        ("server.reload_interval", "0s"),
+    ]);
+    config.opamp.tokens.push("core=core-token".parse().unwrap());
+    let server = TestServer::start_with(config).await;
+    let url = server.endpoint("ws");
+    let mut edge = Agent::connect_as(&url, 1, Some("edge-token")).await.unwrap();
+    let mut core = Agent::connect_as(&url, 2, Some("core-token")).await.unwrap();
+
+    fs::write(&file, "edge-token\n").unwrap();
+    assert_eq!(server.running.reload().await, Vec::<String>::new());
+    assert_eq!(edge.closed().await, Some(1008));
+    assert!(Agent::connect_as(&url, 1, Some("edge-token")).await.is_none());
+    let answer = core.report(opamp_proto::pb::AgentToServer::default()).await;
+    assert!(answer.error_response.is_none(), "the other one stays");
+}

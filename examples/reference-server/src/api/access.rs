@@ -13,7 +13,7 @@ use axum::{
 use http::{HeaderMap, header, request::Parts};
 use opamp_fleet::manager::Actor;
 use opamp_proto::Wall;
-use opamp_server::Network;
+use opamp_server::{DeniedReason, Network};
 use opamp_store::{ApiToken, Role};
 use serde_json::json;
 
@@ -41,28 +41,27 @@ pub(crate) async fn authorize(
     }
 }
 
-/// On a port beyond loopback without TLS only trusted proxies and this machine are served.
+/// On a port beyond loopback without TLS only trusted proxies and this machine are served. The credentials of others
+/// are not looked at.
 pub(crate) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let admin = &app.config.admin;
-    let Some(peer) = request.extensions().get::<Peer>() else {
+    let (head, body) = request.into_parts();
+    let Some(peer) = head.extensions.get::<Peer>() else {
         return ApiError::internal("no peer address").into_response();
     };
     let exposed = !exposure::is_loopback(&admin.listen) && !peer.tls;
     if exposed && !exposure::plain_peer_allowed(peer.addr.ip(), &admin.trusted_proxies) {
+        let nobody = caller(&app, &head, "anonymous", "none");
+        let reason = json!({"reason": DeniedReason::InsecureTransport.as_str()});
+        app.audit_refusal("api.insecure_transport", &nobody, head.uri.path(), reason).await;
         return ApiError::forbidden("plain connections are accepted from trusted proxies only")
             .hint("connect through the proxy that terminates TLS, see `admin.trusted_proxies`")
             .into_response();
     }
-    next.run(request).await
+    next.run(Request::from_parts(head, body)).await
 }
 
 async fn identify(app: &App, role: Role, request: &Parts) -> Result<Actor, ApiError> {
-    let caller = |name: &str, role: &str| Actor {
-        name: name.to_owned(),
-        role: role.to_owned(),
-        source: source_of(request, &app.config.admin.trusted_proxies),
-        trace_id: trace_id(&request.headers),
-    };
     let place = request.uri.path();
     let found = match presented(&request.headers) {
         Ok(token) => lookup(app, token).await?,
@@ -71,7 +70,7 @@ async fn identify(app: &App, role: Role, request: &Parts) -> Result<Actor, ApiEr
     let token = match found {
         Ok(token) => token,
         Err(reason) => {
-            let nobody = caller("anonymous", "none");
+            let nobody = caller(app, request, "anonymous", "none");
             app.audit_refusal("api.auth_failed", &nobody, place, json!({"reason": reason})).await;
             // One answer for every kind of bad credentials; why is in the audit log.
             return Err(ApiError::unauthorized("a valid API token is required").hint(
@@ -79,7 +78,7 @@ async fn identify(app: &App, role: Role, request: &Parts) -> Result<Actor, ApiEr
             ));
         }
     };
-    let actor = caller(&token.name, token.role.as_str());
+    let actor = caller(app, request, &token.name, token.role.as_str());
     if token.role < role {
         let wanted = json!({"needs": role.as_str(), "method": request.method.as_str()});
         app.audit_refusal("api.forbidden", &actor, place, wanted).await;
@@ -89,6 +88,16 @@ async fn identify(app: &App, role: Role, request: &Parts) -> Result<Actor, ApiEr
         )));
     }
     Ok(actor)
+}
+
+/// Whoever sent a request, as the audit log shows it.
+fn caller(app: &App, request: &Parts, name: &str, role: &str) -> Actor {
+    Actor {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        source: source_of(request, &app.config.admin.trusted_proxies),
+        trace_id: trace_id(&request.headers),
+    }
 }
 
 /// The valid token with this text, or why there is none.

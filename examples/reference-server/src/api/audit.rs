@@ -153,6 +153,9 @@ pub(crate) async fn verify(
     State(app): State<Arc<App>>,
     _: Query<NoParameters>,
 ) -> Result<Json<AuditVerification>, ApiError> {
+    let _turn = app.verifying.try_lock().map_err(|_| {
+        ApiError::conflict("the audit log is being verified already").hint("try again when that is done")
+    })?;
     let report = app.fleet.audit_verify().await?;
     let chains = report.chains.iter().map(|(writer, head)| {
         (writer.clone(), ChainEnd { length: head.length, seq: head.seq, hash: HEXLOWER.encode(&head.hash) })

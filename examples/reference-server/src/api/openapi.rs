@@ -9,8 +9,10 @@ use super::{
     schema::Schema,
 };
 
-/// Failures that every endpoint with a role may answer.
-const COMMON_FAILURES: [u16; 4] = [401, 403, 408, 503];
+/// Failures that every endpoint may answer.
+const COMMON_FAILURES: [u16; 2] = [403, 408];
+/// Failures that every endpoint with a role may answer, beside those.
+const ROLE_FAILURES: [u16; 2] = [401, 503];
 
 /// The document.
 pub(crate) fn document() -> Value {
@@ -47,8 +49,8 @@ fn operation(route: &Route, components: &mut Map<String, Value>) -> Value {
 
     let mut responses = Map::new();
     responses.insert(route.success.0.to_string(), response(route.success.0, route.success.1, components));
-    let common = COMMON_FAILURES.iter().filter(|_| route.role.is_some());
-    for status in route.failures.iter().chain(common) {
+    let of_role = ROLE_FAILURES.iter().filter(|_| route.role.is_some());
+    for status in route.failures.iter().chain(&COMMON_FAILURES).chain(of_role) {
         responses.insert(status.to_string(), response(*status, Some(Shape::of::<ErrorReply>()), components));
     }
 

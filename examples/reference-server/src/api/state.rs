@@ -10,14 +10,19 @@ use opamp_proto::Wall;
 use opamp_server::{Clock, ServerHandle};
 use opamp_store::Store;
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use super::access::RefusalGate;
-use crate::{config::Config, metrics::RequestCounts};
+use crate::{config::Config, metrics::RequestCounts, tokens::Tokens};
+
+/// Longest path of a refused request in the audit log; the rest is cut. Nobody had to show credentials to choose it.
+const PLACE_BYTES_MAX: usize = 256;
 
 /// The parts of a running server, as far as the admin port needs them.
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) tokens: Tokens,
     pub(crate) fleet: FleetManager,
     pub(crate) opamp: ServerHandle,
     pub(crate) clock: Arc<dyn Clock>,
@@ -25,6 +30,8 @@ pub(crate) struct App {
     pub(crate) requests: RequestCounts,
     pub(crate) refused: AtomicU64,
     pub(crate) refusal_gate: RefusalGate,
+    /// Held while the audit log is verified, which reads all of it.
+    pub(crate) verifying: Mutex<()>,
     pub(crate) draining: AtomicBool,
 }
 
@@ -45,6 +52,7 @@ impl App {
         if folded > 0 {
             after["refusals_left_out_before"] = folded.into();
         }
+        let place = &place[..place.floor_char_boundary(PLACE_BYTES_MAX)];
         if let Err(error) = self.fleet.append_audit(actor, action, place, None, Some(after)).await {
             tracing::error!(action, %error, "refusal not recorded in the audit log");
         }

@@ -17,7 +17,7 @@ use super::{
     schema::{reply, request},
     state::App,
 };
-use crate::tokens::{self, TokenError};
+use crate::tokens::TokenError;
 
 request! {
     /// A token to be made.
@@ -89,11 +89,13 @@ impl From<TokenError> for ApiError {
         match error {
             TokenError::Commit(error) => ApiError::from(error),
             TokenError::Expired(_) | TokenError::Name | TokenError::Role(_) => ApiError::bad_request(text),
-            TokenError::LastAdmin(_) => ApiError::conflict(text).hint("make another admin token first"),
+            TokenError::LastAdmin(_) => {
+                ApiError::conflict(text).hint("make another admin token without expiry first")
+            }
             TokenError::NameTaken(_) => {
                 ApiError::conflict(text).hint("choose another name or revoke that token")
             }
-            TokenError::Random(_) => ApiError::internal(text),
+            TokenError::Interrupted(_) | TokenError::Random(_) => ApiError::internal(text),
             TokenError::Read(error) => ApiError::from(error),
             TokenError::Unknown(_) => ApiError::not_found(text),
         }
@@ -114,8 +116,7 @@ pub(crate) async fn create(
     Body(wanted): Body<NewTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
     let role: Role = wanted.role.parse().map_err(TokenError::Role)?;
-    let (token, secret) =
-        tokens::create(&*app.store, &actor, &wanted.name, role, wanted.expires_at, app.now()).await?;
+    let (token, secret) = app.tokens.create(&actor, &wanted.name, role, wanted.expires_at, app.now()).await?;
     let reply = CreatedToken { token: secret.reveal().to_owned(), info: token.into() };
     Ok((StatusCode::CREATED, Json(reply)))
 }
@@ -125,6 +126,6 @@ pub(crate) async fn revoke(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<TokenReply>, ApiError> {
-    let revoked = tokens::revoke(&*app.store, &actor, &id, app.now()).await?;
+    let revoked = app.tokens.revoke(&actor, &id, app.now()).await?;
     Ok(Json(revoked.into()))
 }

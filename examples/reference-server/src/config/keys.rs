@@ -181,8 +181,8 @@ config! {
             "A WebSocket whose peer takes nothing for this long is closed.";
         handshake_timeout: Duration, Kind::Duration, "10s",
             "Time for TLS and for the WebSocket upgrade.";
-        header_read_timeout: Duration, Kind::Duration, "10s",
-            "Time for a request's headers.";
+        header_read_timeout: Duration, Kind::Duration, "45s",
+            "Time for a request's headers, and how long a connection may rest between two requests; longer than agents poll.";
         body_timeout: Duration, Kind::Duration, "30s",
             "Time for a request's body.";
         websocket_stale_after: Duration, Kind::Duration, "60s",

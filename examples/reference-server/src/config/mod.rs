@@ -11,6 +11,7 @@ pub mod value;
 
 use std::fmt;
 
+use crate::{exposure, logging};
 pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, ServerConfig};
 use load::Values;
 pub(crate) use load::nearest;
@@ -44,15 +45,17 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether the values fit together. [`Config::load`] has asked that; [`Server::start`](crate::Server::start) asks again
+    /// Whether the values fit together and expose nothing that they must not. [`Config::load`] has asked that; [`Server::start`](crate::Server::start) asks again
     /// for a configuration made by hand.
     ///
     /// # Errors
-    /// Names the key that is missing or superfluous.
+    /// Names the key that is missing, superfluous or wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_tls()?;
         self.check_auth()?;
         self.check_positive()?;
+        exposure::check(self)?;
+        logging::targets(&self.log)?;
         let opamp = &self.opamp;
         if !opamp.path.starts_with('/') || opamp.path.contains(['?', '#', ' ']) {
             return refuse(format!("`opamp.path` {:?} is not a path: it starts with `/`", opamp.path));

@@ -26,6 +26,8 @@ impl Process {
     pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
         command.arg("--data-dir").arg(data_dir).args([
+            "--log-level",
+            "warn",
             "--listen",
             "127.0.0.1:0",
             "--admin-listen",

@@ -148,9 +148,11 @@ pub(crate) async fn restart(
 
 pub(crate) async fn request_full_state(
     State(app): State<Arc<App>>,
+    Extension(actor): Extension<Actor>,
     AgentPath(id): AgentPath,
 ) -> Result<(StatusCode, Json<Dispatched>), ApiError> {
     let dispatch = app.fleet.request_full_state(&id)?;
+    app.fleet.append_audit(&actor, "agent.request_full_state", format!("agent:{id}"), None, None).await?;
     Ok((StatusCode::ACCEPTED, Json(Dispatched { dispatch: shape::dispatch(dispatch) })))
 }
 

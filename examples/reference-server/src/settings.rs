@@ -49,6 +49,9 @@ pub(crate) fn server(config: &OpampConfig) -> ServerSettings {
         compress_min_bytes: config.compress_min_bytes.0,
         retry_after: config.retry_after,
         handshakes_max: config.handshakes_max.0,
+        http_connections_max: config.http_connections_max.0,
+        close_timeout: config.close_timeout,
+        forget_after: config.forget_after,
         trusted_proxies: config.trusted_proxies.clone(),
         ..ServerSettings::default()
     }

@@ -167,6 +167,12 @@ config! {
             "Agents that may share one WebSocket.";
         handshakes_max: Count, Kind::Count, "256",
             "TLS handshakes at once; further ones wait.";
+        http_connections_max: Count, Kind::Count, "16384",
+            "Open connections that are no WebSocket, or none yet; beyond that accepting waits.";
+        close_timeout: Duration, Kind::Duration, "2s",
+            "Time for the peer's half of a closing handshake.";
+        forget_after: Duration, Kind::Duration, "24h",
+            "The conversation with an agent gone this long is forgotten unless a configuration is assigned to it; coming back costs it one full report. Its record stays.";
         faults_max: Count, Kind::Count, "10",
             "Faulty messages in a row after which a WebSocket is closed with code 1008.";
         retry_after: Duration, Kind::Duration, "15s",

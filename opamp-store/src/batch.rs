@@ -156,10 +156,15 @@ impl WriteBatch {
     }
 
     pub(crate) fn put_identified_blob(&mut self, id: BlobId, bytes: Bytes) {
-        let size = 64 + bytes.len();
+        let size = Self::blob_weight(&bytes);
         if self.contents.blobs.insert(id, bytes).is_none() {
             self.weight += size;
         }
+    }
+
+    /// What a blob counts for in [`WriteBatch::bytes`].
+    pub(crate) fn blob_weight(bytes: &Bytes) -> usize {
+        64 + bytes.len()
     }
 
     pub(crate) fn has_blob(&self, id: &BlobId) -> bool {

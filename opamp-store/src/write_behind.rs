@@ -48,7 +48,7 @@ impl Default for WriteBehindLimits {
 /// ```
 ///
 /// It holds at most one waiting and one in-flight record per agent, so memory is bounded by the fleet even while the
-/// store is down.
+/// store is down; so are the blobs, of which only those are kept that one of these records refers to.
 #[derive(Default)]
 pub struct WriteBehind {
     limits: WriteBehindLimits,
@@ -56,11 +56,21 @@ pub struct WriteBehind {
     /// The same agents by the time of their oldest unwritten change.
     queue: BTreeSet<(Mono, AgentId)>,
     in_flight: Option<InFlight>,
-    blobs: BTreeMap<BlobId, Bytes>,
+    /// What the records above refer to.
+    blobs: BTreeMap<BlobId, Blob>,
     weight: usize,
     not_before: Mono,
     /// How many of the oldest records go alone, because a batch they were in was refused.
     singly: usize,
+}
+
+/// A blob that records wait with.
+#[derive(Default)]
+struct Blob {
+    /// How often records that wait or are in flight refer to it; it is forgotten with the last of them.
+    references: usize,
+    /// None if it was not given, because the store has it.
+    bytes: Option<Bytes>,
 }
 
 struct Waiting {
@@ -99,19 +109,22 @@ impl WriteBehind {
     ) {
         let mut newest = Waiting { record, since: now };
         let id = newest.record.id;
+        // Before the older one lets go of what both refer to.
+        self.refer(&newest.record);
         // The waiting one first: it is newer than the one in flight, and the first fact found is kept.
         if let Some(older) = self.remove_waiting(&id) {
             newest.supersede(&older);
+            self.release(&older.record);
         }
         if let Some(flying) = self.in_flight.as_ref().and_then(|batch| batch.records.get(&id)) {
             newest.record.sticky.absorb(&flying.record.sticky);
         }
-        let wanted: BTreeSet<_> = newest.record.blob_references().collect();
-        for blob in blobs {
-            let blob_id = BlobId::of(&blob);
-            if wanted.contains(&blob_id) && !self.blobs.contains_key(&blob_id) {
-                self.weight += blob.len();
-                self.blobs.insert(blob_id, blob);
+        for bytes in blobs {
+            if let Some(blob) = self.blobs.get_mut(&BlobId::of(&bytes))
+                && blob.bytes.is_none()
+            {
+                self.weight += WriteBatch::blob_weight(&bytes);
+                blob.bytes = Some(bytes);
             }
         }
         self.insert_waiting(newest);
@@ -120,9 +133,10 @@ impl WriteBehind {
     /// Forgets an agent: its record was deleted, or just committed by other means. Call this when that commit is
     /// handed to the store, so that no older state is written after it.
     pub fn discard(&mut self, id: &AgentId) {
-        self.remove_waiting(id);
-        if let Some(batch) = &mut self.in_flight {
-            batch.records.remove(id);
+        let waiting = self.remove_waiting(id);
+        let flying = self.in_flight.as_mut().and_then(|batch| batch.records.remove(id));
+        for gone in waiting.into_iter().chain(flying) {
+            self.release(&gone.record);
         }
     }
 
@@ -149,9 +163,10 @@ impl WriteBehind {
 
     /// The batch in flight is in the store.
     pub fn committed(&mut self) {
-        self.in_flight = None;
+        for written in self.in_flight.take().into_iter().flat_map(|batch| batch.records.into_values()) {
+            self.release(&written.record);
+        }
         self.not_before = Mono::default();
-        self.drop_unwanted_blobs();
     }
 
     /// The batch in flight was not written, or possibly not: its records wait again, unless newer ones already do.
@@ -160,6 +175,7 @@ impl WriteBehind {
         for (id, mut record) in records {
             if let Some(mut newer) = self.remove_waiting(&id) {
                 newer.supersede(&record);
+                self.release(&record.record);
                 record = newer;
             }
             self.insert_waiting(record);
@@ -170,11 +186,11 @@ impl WriteBehind {
     /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
     /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
     pub fn refused(&mut self, now: Mono) -> Option<AgentRecord> {
-        let batch = self.in_flight.as_mut()?;
+        let batch = self.in_flight.as_ref()?;
         if batch.taken == 1 {
-            let refused = batch.records.pop_first();
-            self.in_flight = None;
-            return refused.map(|(_, refused)| refused.record);
+            let (_, Waiting { record, .. }) = self.in_flight.take()?.records.pop_first()?;
+            self.release(&record);
+            return Some(record);
         }
         self.singly = batch.taken;
         self.failed(now);
@@ -202,8 +218,9 @@ impl WriteBehind {
             let record = &self.waiting.get(&id)?.record;
             let wanted: BTreeSet<_> = record.blob_references().filter(|id| !batch.has_blob(id)).collect();
             let blobs: Vec<_> =
-                wanted.into_iter().filter_map(|id| Some((id, self.blobs.get(&id)?.clone()))).collect();
-            let weight = record.weight() + blobs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+                wanted.into_iter().filter_map(|id| Some((id, self.blobs.get(&id)?.bytes.clone()?))).collect();
+            let weight = record.weight()
+                + blobs.iter().map(|(_, bytes)| WriteBatch::blob_weight(bytes)).sum::<usize>();
             let full = records.len() >= records_max
                 || batch.ops() + 1 + blobs.len() > WriteBatch::OPS_MAX
                 || batch.bytes() + weight > self.limits.bytes_max.min(WriteBatch::BYTES_MAX);
@@ -237,19 +254,22 @@ impl WriteBehind {
         Some(removed)
     }
 
-    fn drop_unwanted_blobs(&mut self) {
-        if self.blobs.is_empty() {
-            return;
+    fn refer(&mut self, record: &AgentRecord) {
+        for id in record.blob_references() {
+            self.blobs.entry(id).or_default().references += 1;
         }
-        let wanted: BTreeSet<_> =
-            self.waiting.values().flat_map(|waiting| waiting.record.blob_references()).collect();
-        self.blobs.retain(|id, bytes| {
-            let keep = wanted.contains(id);
-            if !keep {
-                self.weight -= bytes.len();
+    }
+
+    /// A record is written, superseded or not wanted any more, and what only it referred to with it.
+    fn release(&mut self, record: &AgentRecord) {
+        for id in record.blob_references() {
+            let Some(blob) = self.blobs.get_mut(&id) else { continue };
+            blob.references -= 1;
+            if blob.references == 0 {
+                self.weight -= blob.bytes.as_ref().map_or(0, WriteBatch::blob_weight);
+                self.blobs.remove(&id);
             }
-            keep
-        });
+        }
     }
 }
 
@@ -258,7 +278,7 @@ impl fmt::Debug for WriteBehind {
         f.debug_struct("WriteBehind")
             .field("waiting", &self.waiting.len())
             .field("in_flight", &self.in_flight.as_ref().map(|batch| batch.taken))
-            .field("blobs", &self.blobs.len())
+            .field("blobs", &self.blobs.values().filter(|blob| blob.bytes.is_some()).count())
             .field("deadline", &self.deadline())
             .finish_non_exhaustive()
     }

@@ -231,6 +231,8 @@ async fn a_full_database_says_so_and_recovers() {
         fill += 1;
     }
     assert!(is_full(&store.commit(blob(fill, 50_000), None).await));
+    // A transaction that wrote nothing proves nothing.
+    store.commit(batch(|_| ()), None).await.unwrap();
     let unhealthy = store.health().await.unwrap_err();
     assert!(
         matches!(&unhealthy, Unhealthy::NotWritable(fault) if fault.kind == FaultKind::Full),
@@ -282,6 +284,24 @@ async fn records_that_cannot_be_read_are_named() {
         }
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_fault_in_the_middle_of_a_transaction_ends_with_it() {
+    let file = SqliteFile::new();
+    let store = file.store().await;
+    store.commit(put(1), None).await.unwrap();
+    // Noticed after the write lock is taken, and the database does not roll back by itself for it.
+    tamper(&file, "UPDATE opamp_agent SET pins = x'01'").await;
+    let results =
+        join_all([store.commit(put(2), None), store.commit(put(1), None), store.commit(put(3), None)]).await;
+    assert!(matches!(&results[1], Err(CommitError::Unavailable(fault)) if fault.kind == FaultKind::Corrupt));
+    assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
+    assert!(store.commit(put(1), None).await.is_err());
+    store.commit(put(4), None).await.unwrap();
+    assert_eq!(store.health().await, Ok(()));
+    // Nor is the lock kept from others.
+    file.store().await.commit(put(5), None).await.unwrap();
 }
 
 #[tokio::test]

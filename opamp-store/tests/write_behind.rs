@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use opamp_store::{
     MemoryStore, Store as _, WriteBatch, WriteBehind, WriteBehindLimits,
 };
 use proptest::collection::vec;
+use proptest::option::of;
 use proptest::prelude::*;
 
 use self::common::{agent, agent_id};
@@ -37,6 +38,13 @@ fn ready<T>(future: BoxFuture<'_, T>) -> T {
 
 fn contents(batch: WriteBatch) -> BatchContents {
     batch.into_contents().unwrap()
+}
+
+/// How many blobs are held in memory.
+fn blobs_kept(behind: &WriteBehind) -> usize {
+    let text = format!("{behind:?}");
+    let (_, count) = text.split_once("blobs: ").unwrap();
+    count.split(',').next().unwrap().parse().unwrap()
 }
 
 fn marks(batch: WriteBatch) -> Vec<(AgentId, u64)> {
@@ -173,14 +181,21 @@ fn blobs_travel_with_the_record_that_refers_to_them() {
         behind.committed();
     }
     assert_eq!(ready(store.blob(&BlobId::of(&shared))).unwrap(), Some(shared.clone()));
-    // What nobody waiting refers to any more is forgotten.
+    // What nobody waiting refers to any more is forgotten, though nothing was written meanwhile.
     behind.push_with_blobs(refers(5), [shared.clone()], Mono(0));
     behind.push(agent(5), Mono(0));
+    assert_eq!(blobs_kept(&behind), 0);
     behind.push(refers(6), Mono(0));
-    assert_eq!(behind.take_now().unwrap().ops(), 3);
+    assert_eq!(behind.take_now().unwrap().ops(), 2, "two records");
     behind.committed();
-    behind.push(refers(7), Mono(0));
-    assert_eq!(behind.take_now().unwrap().ops(), 1);
+    // Nor is it kept for a record that was discarded.
+    behind.push_with_blobs(refers(7), [shared.clone()], Mono(0));
+    behind.discard(&agent_id(7));
+    assert_eq!(blobs_kept(&behind), 0);
+    // A newer record keeps what the older one brought.
+    behind.push_with_blobs(refers(8), [shared.clone()], Mono(0));
+    behind.push(refers(8), Mono(0));
+    assert_eq!(behind.take_now().unwrap().ops(), 2, "a record and its blob");
 }
 
 #[test]
@@ -241,6 +256,16 @@ fn a_batch_whose_records_were_discarded_is_still_in_flight() {
 }
 
 #[test]
+fn an_agents_words_about_a_failure_count() {
+    let mut behind = WriteBehind::new(LIMITS);
+    let mut record = agent(1);
+    let error = "x".repeat(LIMITS.bytes_max);
+    record.sticky.last_failure = Some(FailureRecord { hash: ConfigHash::default(), error, at: Wall(1) });
+    behind.push(record, Mono(5));
+    assert_eq!(behind.deadline(), Some(Mono(5)), "so many bytes are due at once");
+}
+
+#[test]
 fn a_shared_blob_counts_once() {
     let mut behind = WriteBehind::new(WriteBehindLimits { records_max: 100, ..LIMITS });
     let shared = Bytes::from(vec![0; 3_000]);
@@ -254,15 +279,15 @@ fn a_shared_blob_counts_once() {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Push { number: u64, gaps: u64, failure: bool, size: usize },
+    Push { number: u64, gaps: u64, failure: bool, size: usize, blob: Option<u8> },
     Pass(u64),
     Outcome(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        5 => (0..8_u64, 0..9_u64, any::<bool>(), 0..4_000_usize)
-            .prop_map(|(number, gaps, failure, size)| Event::Push { number, gaps, failure, size }),
+        5 => (0..8_u64, 0..9_u64, any::<bool>(), 0..4_000_usize, of(0..4_u8))
+            .prop_map(|(number, gaps, failure, size, blob)| Event::Push { number, gaps, failure, size, blob }),
         3 => (0..150_u64).prop_map(Event::Pass),
         3 => (0..4_u8).prop_map(Event::Outcome),
     ]
@@ -299,14 +324,16 @@ proptest! {
         };
         for event in events {
             match event {
-                Event::Push { number, gaps, failure, size } => {
+                Event::Push { number, gaps, failure, size, blob } => {
                     mark += 1;
                     let mut record = pushed(number, mark);
                     record.sticky.gaps = gaps;
                     record.sticky.last_failure = failure.then(|| FailureRecord { hash: ConfigHash::default(), error: mark.to_string(), at: Wall(mark) });
                     record.parts.health = Some(Bytes::from(vec![0; size]));
+                    let blob = blob.map(|content| Bytes::from(vec![content; 1_000]));
+                    record.effective_config = blob.as_deref().map(BlobId::of);
                     merge(&mut unwritten, record.clone());
-                    behind.push(record, now);
+                    behind.push_with_blobs(record, blob, now);
                 }
                 Event::Pass(ms) => now = now + Duration::from_millis(ms),
                 Event::Outcome(outcome) => match (in_flight.take(), outcome) {
@@ -331,7 +358,10 @@ proptest! {
             prop_assert_eq!(taken.is_some(), due.is_some_and(|due| due <= now));
             if let Some(batch) = taken {
                 let bytes = batch.bytes();
-                let records: BTreeMap<_, _> = contents(batch).agents.into_iter().map(|(id, record)| (id, record.unwrap())).collect();
+                let contents = contents(batch);
+                let records: BTreeMap<_, _> = contents.agents.into_iter().map(|(id, record)| (id, record.unwrap())).collect();
+                let referred: BTreeSet<_> = records.values().filter_map(|record| record.effective_config).collect();
+                prop_assert_eq!(contents.blobs.into_keys().collect::<BTreeSet<_>>(), referred);
                 prop_assert!((1..=LIMITS.records_max).contains(&records.len()));
                 prop_assert!(bytes <= LIMITS.bytes_max || records.len() == 1);
                 for (id, record) in &records {
@@ -340,6 +370,9 @@ proptest! {
                 in_flight = Some(records);
             }
             prop_assert_eq!(behind.len(), unwritten.len());
+            let held = unwritten.values().chain(in_flight.iter().flat_map(BTreeMap::values));
+            let referred: BTreeSet<_> = held.filter_map(|record| record.effective_config).collect();
+            prop_assert_eq!(blobs_kept(&behind), referred.len());
         }
         if let Some(flown) = in_flight {
             behind.committed();

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::audit::Deed;
 use super::error::{AgentCommandError, AgentError, StoreFailure};
 use super::observe::new_agent_id;
-use super::state::Newest;
+use super::state::{Newest, unchanged};
 use super::types::{Actor, AgentDetail, AgentQuery, AgentSummary};
 use super::{FleetManager, Inner, record};
 use crate::{AgentFacts, IndexQuery, LabelScope, LabelValue, Labels, check_server_labels};
@@ -60,11 +60,15 @@ impl FleetManager {
     /// [`StoreFailure`] if the record cannot be read.
     pub async fn agent(&self, id: &AgentId) -> Result<Option<AgentDetail>, StoreFailure> {
         let inner = &self.inner;
+        if inner.is_in_doubt(id) {
+            let _writer = inner.writer.lock().await;
+            inner.record(id).await?;
+        }
         // Record and inventory change under one lock, but reading the record may wait for the store. What the
         // inventory says after the wait must be what it said before, or the answer would be of two moments.
         let mut before = inner.state().index.facts(id);
         let (facts, Newest { record, blob }) = loop {
-            let Some(newest) = inner.record(id).await? else { return Ok(None) };
+            let Some(newest) = inner.peek(id).await? else { return Ok(None) };
             let after = inner.state().index.facts(id);
             match (before == after, after) {
                 (_, None) => return Ok(None),
@@ -161,7 +165,10 @@ impl Inner {
         labels: BTreeMap<String, String>,
     ) -> Result<AgentId, AgentError> {
         let _writer = self.writer.lock().await;
-        if let Some(id) = self.state().index.by_uid(&uid) {
+        let known = self.state().index.by_uid(&uid);
+        if let Some(id) = known
+            && (!self.is_in_doubt(&id) || self.record(&id).await?.is_some())
+        {
             return Err(AgentError::AlreadyKnown { uid, id });
         }
         let now = self.now();
@@ -173,10 +180,13 @@ impl Inner {
         batch.put_agent(agent.clone());
         let deed = Deed::of_agent("agent.expect", &id, None, Some(after));
         batch.append_audit(self.audit_entry(actor, now.wall, deed));
-        self.commit_agent(batch, &id).await?;
-        let (liveness, since) = record::resting(&agent, None);
-        self.state().index.insert(&record::facts(&agent, liveness, since));
-        Ok(id)
+        let outcome = self.commit_agent(batch, &id).await;
+        if matches!(outcome, Ok(()) | Err(AgentError::Store(StoreFailure::OutcomeUnknown(_)))) {
+            // Perhaps it is there: the agent must be found by it when it comes, and no second record be made.
+            let (liveness, since) = record::resting(&agent, None);
+            self.state().index.insert(&record::facts(&agent, liveness, since));
+        }
+        outcome.map(|()| id)
     }
 
     async fn set_labels(
@@ -213,7 +223,7 @@ impl Inner {
             "desired": super::audit::desired_value(base.record.desired.as_ref()),
         });
         let mut batch = WriteBatch::new();
-        require_base(&mut batch, &base);
+        batch.require(unchanged(&base.record));
         batch.delete_agent(*id);
         let deed = Deed::of_agent("agent.delete", id, Some(before), None);
         batch.append_audit(self.audit_entry(actor, now.wall, deed));
@@ -260,7 +270,12 @@ impl Inner {
             Ok(_) => Ok(()),
             Err(CommitError::Precondition(_)) => Err(AgentError::Conflict(*id)),
             Err(CommitError::UidTaken { uid, owner }) => Err(AgentError::AlreadyKnown { uid, id: owner }),
-            Err(error) => Err(StoreFailure::from(error).into()),
+            Err(error) => {
+                if matches!(error, CommitError::OutcomeUnknown(_)) {
+                    self.doubt(id);
+                }
+                Err(StoreFailure::from(error).into())
+            }
         }
     }
 }
@@ -268,17 +283,9 @@ impl Inner {
 /// A batch that replaces a record nobody else changed meanwhile.
 pub(super) fn changed_record_batch(base: &Newest, changed: AgentRecord) -> WriteBatch {
     let mut batch = WriteBatch::new();
-    require_base(&mut batch, base);
+    batch.require(unchanged(&base.record));
     Inner::put_changed(&mut batch, changed, base);
     batch
-}
-
-fn require_base(batch: &mut WriteBatch, base: &Newest) {
-    let (id, revision) = (base.record.id, base.record.revision);
-    batch.require(match revision.0 {
-        0 => Precondition::AgentAbsent(id),
-        _ => Precondition::AgentAt(id, revision),
-    });
 }
 
 fn summary(facts: &AgentFacts, flapping: bool) -> AgentSummary {
@@ -311,6 +318,13 @@ fn own_label<'a>(labels: &'a Labels, key: &str) -> Option<&'a str> {
 
 fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnapshot>) -> AgentDetail {
     let parts = &record.parts;
+    let mut sticky = record.sticky;
+    if let Some(snapshot) = &snapshot {
+        // These count with every message and are written with the next change only.
+        sticky.gaps = sticky.gaps.max(snapshot.sticky.gaps.into());
+        sticky.full_state_requests =
+            sticky.full_state_requests.max(snapshot.sticky.full_state_requests.into());
+    }
     let last_seen = snapshot.as_ref().map(|snapshot| snapshot.last_seen);
     AgentDetail {
         summary: AgentSummary { last_seen, ..summary },
@@ -330,7 +344,7 @@ fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnap
         desired: record.desired,
         desired_history: record.desired_history,
         last_known_good: record.last_known_good,
-        sticky: record.sticky,
+        sticky,
         revision: record.revision,
         sequence_num: snapshot.as_ref().map(|snapshot| snapshot.sequence_num),
         offered: snapshot.as_ref().and_then(|snapshot| snapshot.offered.clone()),

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use opamp_proto::{AgentCapabilities, AgentId};
-use opamp_server::{Desired, Dispatch, RemoteConfigOffer};
-use opamp_store::{AgentRecord, CommitError, ConfigState, DesiredConfig};
+use opamp_server::{Desired, RemoteConfigOffer};
+use opamp_store::{AgentRecord, CommitError, ConfigState, DesiredConfig, Precondition, Revision};
 
 use super::agents::changed_record_batch;
 use super::audit::{Deed, desired_value};
 use super::configs::version_state;
 use super::error::{AssignError, IDEMPOTENCY_KEY_BYTES_MAX, StoreFailure};
-use super::state::Newest;
 use super::types::{Actor, Assigned};
 use super::{FleetManager, Inner, record};
 
@@ -92,15 +91,15 @@ impl Inner {
         let base = self.record(id).await?.ok_or(AssignError::NotFound(*id))?;
         let now = self.now();
         let generation = base.record.desired_generation + 1;
-        let (desired, offer) = match wanted {
-            Wanted::Nothing => (None, None),
+        let (desired, offer, published) = match wanted {
+            Wanted::Nothing => (None, None, None),
             Wanted::Version { config, version } => {
                 check_accepts(&base.record)?;
-                let (mut desired, offer) = self.published(config, version).await?;
+                let (mut desired, offer, revision) = self.published(config, version).await?;
                 desired.generation = generation;
                 desired.assigned_by.clone_from(&actor.name);
                 desired.assigned_at = now.wall;
-                (Some(desired), offer)
+                (Some(desired), offer, Some(revision))
             }
         };
         let changed = self.with_desired(&base.record, desired, generation);
@@ -108,16 +107,30 @@ impl Inner {
         let (before, after) =
             (desired_value(base.record.desired.as_ref()), desired_value(changed.desired.as_ref()));
         let mut batch = changed_record_batch(&base, changed.clone());
+        if let (Some(desired), Some(revision)) = (&changed.desired, published) {
+            let (config, version) = (desired.config.clone(), desired.version);
+            batch.require(Precondition::ConfigVersionAt { config, version, revision });
+        }
         batch.append_audit(self.audit_entry(actor, now.wall, Deed::of_agent(action, id, before, after)));
 
         let revision = match self.commit(batch, key).await {
             Ok(revision) => revision,
+            Err(CommitError::Precondition(Precondition::ConfigVersionAt { config, version, .. })) => {
+                // A published version changes in no other way.
+                let state = crate::VersionState::Archived;
+                return Err(AssignError::NotPublished { config, version, state });
+            }
             Err(CommitError::Precondition(_)) => return Err(AssignError::Conflict(*id)),
-            Err(error) => return Err(StoreFailure::from(error).into()),
+            Err(error) => {
+                if matches!(error, CommitError::OutcomeUnknown(_)) {
+                    self.doubt(id);
+                }
+                return Err(StoreFailure::from(error).into());
+            }
         };
         if base.record.revision >= revision {
             // The key was used before: the answer is the revision of then.
-            return Ok(self.replayed(base));
+            return self.replayed(base.record).await;
         }
         {
             let mut state = self.state();
@@ -147,7 +160,7 @@ impl Inner {
         &self,
         config: String,
         version: u32,
-    ) -> Result<(DesiredConfig, Option<RemoteConfigOffer>), AssignError> {
+    ) -> Result<(DesiredConfig, Option<RemoteConfigOffer>, Revision), AssignError> {
         let Some(found) = self.store.version(&config, version).await.map_err(StoreFailure::from)? else {
             return Err(AssignError::VersionNotFound { config, version });
         };
@@ -165,18 +178,23 @@ impl Inner {
         };
         let Some(offer) = self.offer(&desired).await? else {
             let missing =
-                format!("the files of version {version} of config {:?} are missing", desired.config);
+                format!("the files of version {version} of config {:?} are unusable", desired.config);
             return Err(StoreFailure::Damaged(missing).into());
         };
-        Ok((desired, Some(offer)))
+        Ok((desired, Some(offer), found.revision))
     }
 
-    fn replayed(&self, base: Newest) -> Assigned {
-        let dispatch = match self.state().index.liveness(&base.record.id) {
-            Some(crate::Liveness::Connected) => Dispatch::Pushed,
-            _ => Dispatch::NoSession,
+    /// The answer to a repeated call. The first may have ended between the commit and what follows it, so that is
+    /// done again, with what is desired by now.
+    async fn replayed(&self, base: AgentRecord) -> Result<Assigned, AssignError> {
+        let remote_config = match &base.desired {
+            Some(desired) => self.offer(desired).await?,
+            None => None,
         };
-        Assigned { desired: base.record.desired, dispatch, replayed: true }
+        self.state().index.set_drift(&base.id, record::drift(&base));
+        let desired = Desired { generation: base.desired_generation, remote_config };
+        let dispatch = self.server.set_desired(&base.uid, desired);
+        Ok(Assigned { desired: base.desired, dispatch, replayed: true })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Audit entries the manager writes, and the log as callers see it.
 
+use std::borrow::Cow;
+
 use opamp_proto::{AgentId, Wall};
 use opamp_server::Refusal;
 use opamp_store::{AuditEntry, AuditQuery, AuditReport, DesiredConfig, NewAuditEntry, Page, WriteBatch};
@@ -12,7 +14,7 @@ use super::{FleetManager, Inner};
 /// What an entry is about, beside who and when.
 #[derive(Debug)]
 pub(super) struct Deed {
-    pub(super) action: &'static str,
+    pub(super) action: Cow<'static, str>,
     pub(super) entity: String,
     pub(super) before: Option<Value>,
     pub(super) after: Option<Value>,
@@ -25,7 +27,7 @@ impl Deed {
         before: Option<Value>,
         after: Option<Value>,
     ) -> Self {
-        Self { action, entity: format!("agent:{id}"), before, after }
+        Self { action: action.into(), entity: format!("agent:{id}"), before, after }
     }
 
     pub(super) fn of_version(
@@ -35,24 +37,24 @@ impl Deed {
         before: Option<Value>,
         after: Option<Value>,
     ) -> Self {
-        Self { action, entity: format!("config:{config}@{version}"), before, after }
+        Self { action: action.into(), entity: format!("config:{config}@{version}"), before, after }
     }
 }
 
 impl Inner {
-    /// A complete entry.
+    /// A complete entry, bounded in size whatever its parts are.
     pub(super) fn audit_entry(&self, actor: &Actor, at: Wall, deed: Deed) -> NewAuditEntry {
         NewAuditEntry {
             writer: self.settings.audit_writer.clone(),
             at,
-            actor: actor.name.clone(),
-            role: actor.role.clone(),
-            action: deed.action.to_owned(),
-            entity: deed.entity,
-            before: deed.before,
-            after: deed.after,
-            source: actor.source.clone(),
-            trace_id: actor.trace_id.clone(),
+            actor: cut(&actor.name),
+            role: cut(&actor.role),
+            action: cut(&deed.action),
+            entity: cut(&deed.entity),
+            before: deed.before.map(bounded),
+            after: deed.after.map(bounded),
+            source: actor.source.as_deref().map(cut),
+            trace_id: actor.trace_id.as_deref().map(cut),
         }
     }
 
@@ -71,7 +73,7 @@ impl Inner {
             "left_out_before": folded,
         });
         let deed = Deed {
-            action: "agent.refuse",
+            action: "agent.refuse".into(),
             entity: "endpoint:opamp".to_owned(),
             before: None,
             after: Some(after),
@@ -79,11 +81,11 @@ impl Inner {
         self.audit_entry(&actor, refusal.at, deed)
     }
 
-    /// Refusals that were left out and have no later one to be told with.
-    pub(super) fn folded_entry(&self, at: Wall, folded: u64) -> NewAuditEntry {
+    /// Entries that were left out and have no later one to be told with.
+    pub(super) fn folded_entry(&self, action: &'static str, at: Wall, folded: u64) -> NewAuditEntry {
         let after = json!({ "reason": "folded", "left_out_before": folded });
         let deed = Deed {
-            action: "agent.refuse",
+            action: action.into(),
             entity: "endpoint:opamp".to_owned(),
             before: None,
             after: Some(after),
@@ -109,7 +111,8 @@ impl FleetManager {
         Ok(self.inner.store.verify().await?)
     }
 
-    /// Appends an entry for something that was done outside the manager. Acknowledged means written.
+    /// Appends an entry for something that was done outside the manager. Acknowledged means written. Texts are cut
+    /// after 1 KiB, and a value of more than 64 KiB is replaced by its size.
     ///
     /// # Errors
     /// [`StoreFailure`] if it was not written.
@@ -121,18 +124,8 @@ impl FleetManager {
         before: Option<Value>,
         after: Option<Value>,
     ) -> Result<(), StoreFailure> {
-        let entry = NewAuditEntry {
-            writer: self.inner.settings.audit_writer.clone(),
-            at: self.inner.now().wall,
-            actor: actor.name.clone(),
-            role: actor.role.clone(),
-            action: action.into(),
-            entity: entity.into(),
-            before,
-            after,
-            source: actor.source.clone(),
-            trace_id: actor.trace_id.clone(),
-        };
+        let deed = Deed { action: Cow::Owned(action.into()), entity: entity.into(), before, after };
+        let entry = self.inner.audit_entry(actor, self.inner.now().wall, deed);
         self.complete(|inner| async move {
             let mut batch = WriteBatch::new();
             batch.append_audit(entry);
@@ -140,6 +133,23 @@ impl FleetManager {
             Ok(())
         })
         .await
+    }
+}
+
+/// Longest text of an entry, in bytes.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+
+/// Longest encoded value before or after, in bytes.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
+
+fn bounded(value: Value) -> Value {
+    match value.to_string().len() {
+        bytes if bytes > VALUE_BYTES_MAX => json!({ "left_out_bytes": bytes }),
+        _ => value,
     }
 }
 

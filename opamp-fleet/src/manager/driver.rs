@@ -9,6 +9,7 @@ use opamp_store::{Checkpoint, sweep_unreferenced_blobs};
 use tokio::sync::watch;
 
 use super::Inner;
+use super::observe::FIRST_SEEN;
 
 /// Events taken in before others who change records get their turn.
 const EVENTS_AT_ONCE: usize = 256;
@@ -53,6 +54,7 @@ impl ManagerDriver {
                     }
                     None => events_end = true,
                 },
+                () = self.inner.sooner.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             self.attend(&mut duties).await;
@@ -186,7 +188,7 @@ impl Inner {
         self.state().audit.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Expires agents, and tells of refusals that were left out.
+    /// Expires agents, and tells of audit entries that were left out.
     fn sweep(&self, now: Now) {
         let mut state = self.state();
         let expired = state.index.sweep(now, EXPIRED_AT_ONCE).len();
@@ -194,7 +196,11 @@ impl Inner {
             tracing::info!(expired, "agents did not return in time");
         }
         if let Some(folded) = state.throttle.drain(now.mono) {
-            let entry = self.folded_entry(now.wall, folded);
+            let entry = self.folded_entry("agent.refuse", now.wall, folded);
+            state.audit.push(entry, now.mono);
+        }
+        if let Some(folded) = state.arrivals.drain(now.mono) {
+            let entry = self.folded_entry(FIRST_SEEN, now.wall, folded);
             state.audit.push(entry, now.mono);
         }
     }
@@ -205,6 +211,9 @@ impl Inner {
         for position in positions {
             // One that changed its identity meanwhile has moved on, and is told of by that the next time.
             let Some(id) = state.index.by_uid(&position.uid) else { continue };
+            if state.given_up.contains(&id) {
+                continue;
+            }
             let checkpoint =
                 Checkpoint { id, sequence_num: position.sequence_num.0, last_seen: position.last_seen };
             state.checkpoints.insert(id, checkpoint);

@@ -17,6 +17,8 @@
 //!   never before what was said up to them. After an orderly end nobody is asked for full state.
 //! - While the store is down agents stay connected and the inventory goes on; changes wait, at most one for each
 //!   agent; calls that change something answer [`StoreFailure::Unavailable`]. It recovers by itself.
+//! - Where the store does not say what became of a write, the record is read again before it is used or written,
+//!   and what it holds is what is offered.
 //! - A configuration is assigned to one agent at a time.
 //!
 //! # How it is run
@@ -27,6 +29,7 @@
 mod agents;
 mod assignments;
 mod audit;
+mod catch_up;
 mod configs;
 mod driver;
 mod durations;
@@ -74,6 +77,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held by whoever reads, changes and writes agents' records, so that no change is lost between the three.
     writer: tokio::sync::Mutex<()>,
+    /// Something has become due earlier than the driver knows.
+    sooner: tokio::sync::Notify,
     stop: watch::Sender<bool>,
 }
 
@@ -93,7 +98,8 @@ impl FleetManager {
         let (running, runs) = watch::channel(false);
         let state = Mutex::new(State::new(&settings, clock.now()));
         let writer = tokio::sync::Mutex::new(());
-        let inner = Inner { store, server, settings, clock, state, writer, stop };
+        let sooner = tokio::sync::Notify::new();
+        let inner = Inner { store, server, settings, clock, state, writer, sooner, stop };
         let inner = Arc::new(inner);
         inner.load().await?;
         let driver = ManagerDriver { inner: Arc::clone(&inner), events, stop: stopped, running };
@@ -136,11 +142,12 @@ impl FleetManager {
             Ok(Ok(())) => {}
         }
         let mut state = inner.state();
-        if state.unwritten.len() == 0 && state.missed.is_empty() {
+        if state.unwritten.len() == 0 && state.missed.values().all(|missed| missed.damaged) {
             // Nothing is left of the last fault, and nothing would come to tell that it is over.
-            state.store_fault = None;
+            state.read_fault = None;
+            state.write_fault = None;
         }
-        match state.store_fault.clone() {
+        match state.write_fault.clone().or_else(|| state.read_fault.clone()) {
             Some(fault) => Err(NotReady::Store(fault)),
             None => Ok(()),
         }
@@ -158,8 +165,13 @@ impl FleetManager {
         while running.changed().await.is_ok() {}
         let inner = &self.inner;
         let _writer = inner.writer.lock().await;
+        inner.catch_up().await;
         inner.write_checkpoints().await?;
-        inner.write_audit().await
+        inner.write_audit().await?;
+        match inner.state().missed.len() {
+            0 => Ok(()),
+            agents => Err(StoreFailure::Unavailable(format!("changes of {agents} agents were not merged"))),
+        }
     }
 }
 

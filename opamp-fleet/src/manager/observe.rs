@@ -2,16 +2,22 @@
 
 use opamp_proto::{AgentId, InstanceUid, Now, Part, PartSet, Wall};
 use opamp_server::{
-    AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason,
+    AgentChange, AgentSnapshot, ChangedFacts, Desired, Event, Liveness as SessionLiveness, RefusalReason,
 };
-use opamp_store::{AgentRecord, NewAuditEntry};
-use serde_json::json;
+use opamp_store::{AgentRecord, DesiredConfig, NewAuditEntry};
+use serde_json::{Value, json};
 
 use super::audit::Deed;
-use super::state::{Missed, Newest, State};
+use super::state::{Newest, State};
 use super::types::Actor;
 use super::{Inner, record};
 use crate::{AgentFacts, Liveness, LivenessEvent};
+
+pub(super) const FIRST_SEEN: &str = "agent.first_seen";
+const CHANGE_IDENTITY: &str = "agent.change_identity";
+
+/// What agents can cause entries by as often as they like.
+const ARRIVALS: [&str; 2] = [FIRST_SEEN, CHANGE_IDENTITY];
 
 impl Inner {
     /// Takes one event in. The writer lock is held by the caller.
@@ -39,27 +45,53 @@ impl Inner {
             return;
         };
         match self.record(&id).await {
-            Ok(Some(newest)) => self.merge(newest, &change),
-            Ok(None) => {
-                // Deleted by another process.
-                self.state().forget(&id);
-                self.admit(uid);
-            }
+            Ok(newest) => self.take_in(&id, newest, &change).await,
             Err(error) => {
-                tracing::warn!(agent = %id, %error, "a change waits until the store can be read");
-                self.postpone(&id, &change);
+                tracing::debug!(agent = %id, %error, "a change waits until the record can be read");
+                self.postpone(&id, &change, &error);
             }
         }
     }
 
-    /// Merges what had to wait, with the values of now. The writer lock is held by the caller.
-    pub(super) async fn catch_up(&self) {
-        let missed = std::mem::take(&mut self.state().missed);
-        for (uid, missed) in missed {
-            // An agent the server forgot meanwhile was deleted, or has changed its identity and comes by that.
-            let Some(snapshot) = self.server.agent(&uid) else { continue };
-            let Missed { changed, facts, previous_uid } = missed;
-            self.observe_agent(AgentChange { snapshot, changed, facts, previous_uid }).await;
+    /// Merges a change into the record that was found for it, or makes a new one.
+    pub(super) async fn take_in(&self, id: &AgentId, newest: Option<Newest>, change: &AgentChange) {
+        let Some(newest) = newest else {
+            // Deleted by another process.
+            self.state().forget(id);
+            self.admit(change.snapshot.uid);
+            return;
+        };
+        let moved_from = Some(newest.record.uid).filter(|former| *former != change.snapshot.uid);
+        let (generation, desired) = (newest.record.desired_generation, newest.record.desired.clone());
+        self.merge(newest, change);
+        if let Some(former) = moved_from {
+            self.follow(&former, &change.snapshot.uid, generation, desired.as_ref()).await;
+        }
+    }
+
+    /// What was decided for an agent while its identity changed may have gone to the former one, where it would wait
+    /// for ever in a session nobody comes for.
+    async fn follow(
+        &self,
+        former: &InstanceUid,
+        present: &InstanceUid,
+        generation: u64,
+        desired: Option<&DesiredConfig>,
+    ) {
+        let offer = match desired {
+            Some(desired) => self.offer(desired).await,
+            None => Ok(None),
+        };
+        match offer {
+            Ok(remote_config) => {
+                self.server.set_desired(present, Desired { generation, remote_config });
+            }
+            // The session took along what it had.
+            Err(error) => tracing::warn!(uid = %present, %error, "desired state was not set again"),
+        }
+        let nobodys = |snapshot: AgentSnapshot| snapshot.uid == *former && snapshot.connection.is_none();
+        if self.server.agent(former).is_some_and(nobodys) {
+            self.server.forget(former);
         }
     }
 
@@ -113,9 +145,17 @@ impl Inner {
         let absorbed = record::absorb(&mut record, change, &mut earlier);
         state.earlier.extend(earlier.map(|earlier| (record.id, earlier)));
         let arrived = before.connection.is_none() && record.connection.is_some();
-        for entry in
+        for mut entry in
             self.notable(&before, &record, arrived, absorbed.former_identity.as_deref(), snapshot, now)
         {
+            if ARRIVALS.contains(&entry.action.as_str()) {
+                let Some(folded) = state.arrivals.admit(0, now.mono) else { continue };
+                if let Some(Value::Object(after)) = &mut entry.after
+                    && folded > 0
+                {
+                    after.insert("left_out_before".to_owned(), folded.into());
+                }
+            }
             state.audit.push(entry, now.mono);
         }
         if moved {
@@ -158,7 +198,7 @@ impl Inner {
         let mut deeds = Vec::new();
         if arrived {
             let seen = json!({ "instance_uid": after.uid, "identity": after.identity });
-            deeds.push(Deed::of_agent("agent.first_seen", &after.id, None, Some(seen)));
+            deeds.push(Deed::of_agent(FIRST_SEEN, &after.id, None, Some(seen)));
         }
         if before.uid != after.uid {
             let uid = |uid| Some(json!({ "instance_uid": uid }));
@@ -167,27 +207,9 @@ impl Inner {
         if let Some(former) = former_identity {
             let identity = |identity| Some(json!({ "identity": identity }));
             let (former, present) = (identity(Some(former)), identity(after.identity.as_deref()));
-            deeds.push(Deed::of_agent("agent.change_identity", &after.id, former, present));
+            deeds.push(Deed::of_agent(CHANGE_IDENTITY, &after.id, former, present));
         }
         deeds.into_iter().map(|deed| self.audit_entry(&actor, now.wall, deed)).collect()
-    }
-
-    /// Shows in the inventory what needs no record, and remembers that the rest is to be merged.
-    fn postpone(&self, id: &AgentId, change: &AgentChange) {
-        let now = self.now();
-        let snapshot = &change.snapshot;
-        let mut state = self.state();
-        state.index.set_capabilities(id, snapshot.capabilities);
-        state.index.set_uid(id, snapshot.uid);
-        if let Some(health) = snapshot.state.part(Part::Health) {
-            let healthy = opamp_proto::material::health_summary(health).healthy;
-            state.index.set_health(id, crate::Health::from_report(Some(healthy)));
-        }
-        let reconnected = change.facts.contains(ChangedFacts::CONNECTION);
-        update_liveness(&mut state, id, snapshot, reconnected, now);
-        let missed = Missed::of(change);
-        state.missed.entry(snapshot.uid).and_modify(|earlier| earlier.merge(missed)).or_insert(missed);
-        state.missed_retry = now.mono + self.settings.write_behind.retry_delay;
     }
 }
 
@@ -209,7 +231,13 @@ fn update_index(
 
 /// Walks the inventory's liveness to the session's. Changes of one agent are merged before they get here, so that
 /// an agent may have been there in between.
-fn update_liveness(state: &mut State, id: &AgentId, snapshot: &AgentSnapshot, reconnected: bool, now: Now) {
+pub(super) fn update_liveness(
+    state: &mut State,
+    id: &AgentId,
+    snapshot: &AgentSnapshot,
+    reconnected: bool,
+    now: Now,
+) {
     use LivenessEvent::{Closed, Seen, Silent};
     let Some(before) = state.index.liveness(id) else { return };
     let was_there = before != Liveness::Connected && reconnected;

@@ -15,6 +15,9 @@ use prost::Message;
 
 use crate::{AgentFacts, Drift, DriftFacts, Health, Labels, Liveness};
 
+/// How much of an agent's words about a failure is kept for good, in bytes.
+const FAILURE_BYTES_MAX: usize = 4 << 10;
+
 /// What [`absorb`] found while it merged a change into a record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Absorbed {
@@ -251,10 +254,17 @@ pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> See
         remote_config: remote_config(&record.parts),
         sticky: sticky_facts(&record.sticky),
         desired: opamp_server::Desired { generation: record.desired_generation, remote_config: None },
+        desired_failed: desired_failed(record),
         start_time_unix_nano: start_time.unwrap_or(0),
         principal: record.identity.as_deref().and_then(principal),
         disconnect: record.connection.as_ref().and_then(disconnect),
     }
+}
+
+/// Whether what is desired failed since it was assigned, as [`Drift::judge`] has it.
+fn desired_failed(record: &AgentRecord) -> bool {
+    let (Some(desired), Some(failure)) = (&record.desired, &record.sticky.last_failure) else { return false };
+    failure.hash == desired.hash && failure.at >= desired.assigned_at
 }
 
 /// Who authenticated, as it is stored; none for nobody in particular.
@@ -294,7 +304,7 @@ fn sticky_record(facts: &StickyFacts) -> StickyRecord {
         full_state_requests: facts.full_state_requests.into(),
         last_failure: facts.last_failure.as_ref().map(|failure| FailureRecord {
             hash: failure.hash.clone(),
-            error: failure.error.clone(),
+            error: failure.error[..failure.error.floor_char_boundary(FAILURE_BYTES_MAX)].to_owned(),
             at: failure.at,
         }),
         last_applied: facts.last_applied.clone(),

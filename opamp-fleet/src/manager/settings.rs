@@ -29,7 +29,7 @@ pub struct ManagerSettings {
     pub previous_uids_max: usize,
     /// Agent types that metrics keep apart; all others are `other`. Default 32.
     pub agent_types_max: usize,
-    /// How many refused authentications the audit log takes.
+    /// How many refused authentications the audit log takes, and how many newcomers and changes of credentials.
     pub auth_audit: AuditRate,
     /// Audit entries that may wait while the store is down; further ones are counted and dropped. Default 10,000.
     pub audit_waiting_max: usize,

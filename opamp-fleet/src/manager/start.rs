@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use opamp_proto::{AgentId, Now};
 use opamp_server::RemoteConfigOffer;
-use opamp_store::{AgentRecord, BlobId, Checkpoint, DesiredConfig, PAGE_MAX};
+use opamp_store::{AgentRecord, BlobId, Checkpoint, DesiredConfig, PAGE_MAX, ReadError};
 
 use super::error::StoreFailure;
 use super::{Inner, record};
@@ -56,7 +56,7 @@ impl Inner {
 
     /// The offer of a desired configuration: encoded once, shared by all agents that get it.
     ///
-    /// A blob that is missing is no reason not to start: that agent is left alone and the log says why.
+    /// A blob that is missing or unreadable is no reason not to start: that agent is left alone and the log says why.
     pub(super) async fn offer(
         &self,
         desired: &DesiredConfig,
@@ -64,15 +64,20 @@ impl Inner {
         if let Some(offer) = self.known_offer(&desired.blob) {
             return Ok(Some(offer));
         }
-        let Some(bytes) = self.store.blob(&desired.blob).await? else {
-            tracing::error!(
-                config = desired.config,
-                version = desired.version,
-                "the configuration's blob is missing"
-            );
-            return Ok(None);
+        let decoded = match self.store.blob(&desired.blob).await {
+            Ok(Some(bytes)) => ConfigMap::decode(bytes).map_err(|error| error.to_string()),
+            Ok(None) => Err("it is missing".to_owned()),
+            Err(error @ ReadError::Corrupt { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
-        let config = ConfigMap::decode(bytes).map_err(|error| StoreFailure::Damaged(error.to_string()))?;
+        let config = match decoded {
+            Ok(config) => config,
+            Err(reason) => {
+                let DesiredConfig { config, version, .. } = desired;
+                tracing::error!(config, version, reason, "the configuration's blob is unusable");
+                return Ok(None);
+            }
+        };
         let offer = RemoteConfigOffer::new(desired.hash.clone(), config.map());
         self.state().remember_offer(desired.blob, offer.clone());
         Ok(Some(offer))

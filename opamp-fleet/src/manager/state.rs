@@ -1,12 +1,15 @@
 //! What the manager keeps in memory, behind one lock that is never held across an await.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid, Mono, Now, PartSet};
 use opamp_server::{AgentChange, ChangedFacts, RemoteConfigOffer};
-use opamp_store::{AgentRecord, BlobId, Checkpoint, NewAuditEntry, StickyRecord, WriteBatch, WriteBehind};
+use opamp_store::{
+    AgentRecord, BlobId, Checkpoint, NewAuditEntry, Precondition, StickyRecord, WriteBatch, WriteBehind,
+    WriteBehindLimits,
+};
 
 use super::durations::ApplyDurations;
 use super::settings::ManagerSettings;
@@ -22,45 +25,62 @@ pub(super) struct State {
     pub(super) unwritten: Unwritten,
     pub(super) audit: AuditQueue,
     pub(super) throttle: AuditThrottle,
-    pub(super) missed: BTreeMap<InstanceUid, Missed>,
+    /// Bounds the entries newcomers and changed credentials cause.
+    pub(super) arrivals: AuditThrottle,
+    pub(super) missed: BTreeMap<AgentId, Missed>,
     /// When changes that could not be merged are tried again.
     pub(super) missed_retry: Mono,
+    /// Of whom something was lost that the store refused: their positions are not stored any more, so that the next
+    /// process asks them.
+    pub(super) given_up: BTreeSet<AgentId>,
     /// Taken from the server and not stored yet.
     pub(super) checkpoints: BTreeMap<AgentId, Checkpoint>,
     /// Sticky counters from before the server's session of an agent, where that began anew.
     pub(super) earlier: BTreeMap<AgentId, StickyRecord>,
     pub(super) durations: ApplyDurations,
     pub(super) offers: BTreeMap<BlobId, RemoteConfigOffer>,
-    /// Why the store did not do its part last time, until it does again.
-    pub(super) store_fault: Option<String>,
+    /// Why the store could not be read last time, until it can again.
+    pub(super) read_fault: Option<String>,
+    /// The same for writing: that something can be read proves nothing about that.
+    pub(super) write_fault: Option<String>,
 }
 
 impl State {
     pub(super) fn new(settings: &ManagerSettings, now: Now) -> Self {
         Self {
             index: FleetIndex::new(settings.index),
-            unwritten: Unwritten::new(WriteBehind::new(settings.write_behind)),
+            unwritten: Unwritten::new(settings.write_behind),
             audit: AuditQueue::new(settings.audit_waiting_max, settings.write_behind.delay),
             throttle: AuditThrottle::new(settings.auth_audit, now.mono),
+            arrivals: AuditThrottle::new(settings.auth_audit, now.mono),
             missed: BTreeMap::new(),
             missed_retry: now.mono,
+            given_up: BTreeSet::new(),
             checkpoints: BTreeMap::new(),
             earlier: BTreeMap::new(),
             durations: ApplyDurations::new(settings.agent_types_max),
             offers: BTreeMap::new(),
-            store_fault: None,
+            read_fault: None,
+            write_fault: None,
         }
     }
 
     /// Forgets everything about an agent but what the store knows.
     pub(super) fn forget(&mut self, id: &AgentId) {
-        if let Some(uid) = self.index.uid(id) {
-            self.missed.remove(&uid);
-        }
+        self.missed.remove(id);
         self.index.remove(id);
         self.unwritten.discard(id);
+        self.given_up.remove(id);
         self.checkpoints.remove(id);
         self.earlier.remove(id);
+    }
+
+    /// Remembers what could not be merged, to be tried again at `retry` if nothing is to be before.
+    pub(super) fn miss(&mut self, id: AgentId, missed: Missed, retry: Mono) {
+        if self.missed.is_empty() {
+            self.missed_retry = retry;
+        }
+        self.missed.entry(id).or_default().merge(missed);
     }
 
     pub(super) fn remember_offer(&mut self, blob: BlobId, offer: RemoteConfigOffer) {
@@ -73,16 +93,21 @@ impl State {
 
 /// A change that could not be merged because the record could not be read. What changed is kept, not the values:
 /// they are taken from the server when the store is back. At most one for each agent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Missed {
     pub(super) changed: PartSet,
     pub(super) facts: ChangedFacts,
     pub(super) previous_uid: Option<InstanceUid>,
+    /// The outcome of a write is not known, so that the record is to be read again before it is used or written.
+    pub(super) uncertain: bool,
+    /// The record cannot be understood, which was logged.
+    pub(super) damaged: bool,
 }
 
 impl Missed {
     pub(super) fn of(change: &AgentChange) -> Self {
-        Self { changed: change.changed, facts: change.facts, previous_uid: change.previous_uid }
+        let AgentChange { changed, facts, previous_uid, .. } = *change;
+        Self { changed, facts, previous_uid, ..Self::default() }
     }
 
     /// Takes a later change of the same agent in.
@@ -90,6 +115,7 @@ impl Missed {
         self.changed |= later.changed;
         self.facts = self.facts | later.facts;
         self.previous_uid = self.previous_uid.or(later.previous_uid);
+        self.uncertain |= later.uncertain;
     }
 }
 
@@ -110,7 +136,10 @@ pub(super) struct Newest {
 }
 
 impl Unwritten {
-    fn new(behind: WriteBehind) -> Self {
+    fn new(limits: WriteBehindLimits) -> Self {
+        // Each record comes with a precondition and perhaps a blob.
+        let records_max = limits.records_max.min(WriteBatch::OPS_MAX / 4);
+        let behind = WriteBehind::new(WriteBehindLimits { records_max, ..limits });
         Self { behind, records: BTreeMap::new(), in_flight: Vec::new(), flush_at_once: false }
     }
 
@@ -138,19 +167,34 @@ impl Unwritten {
         self.records.remove(id);
     }
 
+    /// Not to be written until it is pushed again; it stays readable.
+    pub(super) fn hold(&mut self, id: &AgentId) {
+        self.behind.discard(id);
+    }
+
+    /// The agents of the batch that was taken last, until it is known what became of it.
+    pub(super) fn in_flight(&self) -> Vec<AgentId> {
+        self.in_flight.clone()
+    }
+
     pub(super) fn deadline(&self) -> Option<Mono> {
         if self.flush_at_once && !self.behind.is_empty() { Some(Mono(0)) } else { self.behind.deadline() }
     }
 
-    /// The next batch, if one is due or `all` are wanted now.
+    /// The next batch, if one is due or `all` are wanted now. It replaces only what the records are based on.
     pub(super) fn take(&mut self, now: Mono, all: bool) -> Option<WriteBatch> {
         let batch = if all || self.flush_at_once { self.behind.take_now() } else { self.behind.take(now) };
-        let Some(batch) = batch else {
+        let Some(mut batch) = batch else {
             self.flush_at_once = false;
             return None;
         };
         let contents = batch.clone().into_contents().ok();
-        self.in_flight = contents.map(|contents| contents.agents.into_keys().collect()).unwrap_or_default();
+        let records = contents.into_iter().flat_map(|contents| contents.agents.into_values()).flatten();
+        self.in_flight.clear();
+        for record in records {
+            batch.require(unchanged(&record));
+            self.in_flight.push(record.id);
+        }
         Some(batch)
     }
 
@@ -180,6 +224,14 @@ impl Unwritten {
     }
 }
 
+/// That nobody wrote a record since it was read.
+pub(super) fn unchanged(base: &AgentRecord) -> Precondition {
+    match base.revision.0 {
+        0 => Precondition::AgentAbsent(base.id),
+        _ => Precondition::AgentAt(base.id, base.revision),
+    }
+}
+
 /// Audit entries on their way to the store, in order and bounded.
 #[derive(Debug)]
 pub(super) struct AuditQueue {
@@ -188,12 +240,15 @@ pub(super) struct AuditQueue {
     dropped: u64,
     delay: Duration,
     due: Mono,
+    /// How many of the oldest were tried, and under which key: perhaps they were written, so that they are repeated
+    /// as they were until that is known.
+    tried: Option<(usize, Option<String>)>,
 }
 
 impl AuditQueue {
     /// Takes at most `waiting_max` entries, each of which may wait for `delay`.
     pub(super) fn new(waiting_max: usize, delay: Duration) -> Self {
-        Self { waiting: VecDeque::new(), waiting_max, dropped: 0, delay, due: Mono(0) }
+        Self { waiting: VecDeque::new(), waiting_max, dropped: 0, delay, due: Mono(0), tried: None }
     }
 
     pub(super) fn push(&mut self, entry: NewAuditEntry, now: Mono) {
@@ -212,13 +267,23 @@ impl AuditQueue {
         (!self.waiting.is_empty()).then_some(self.due)
     }
 
-    /// The oldest entries, as many as one batch takes.
-    pub(super) fn oldest(&self, count_max: usize) -> Vec<NewAuditEntry> {
-        self.waiting.iter().take(count_max).cloned().collect()
+    /// The oldest entries, at most `count_max`, and the idempotency key to write them under.
+    pub(super) fn oldest(
+        &mut self,
+        count_max: usize,
+        key: impl FnOnce() -> Option<String>,
+    ) -> (Vec<NewAuditEntry>, Option<String>) {
+        let waiting = self.waiting.len();
+        let (count, key) = self.tried.get_or_insert_with(|| (waiting.min(count_max), key())).clone();
+        if count == 0 {
+            self.tried = None;
+        }
+        (self.waiting.iter().take(count).cloned().collect(), key)
     }
 
-    /// The oldest `count` are in the store.
-    pub(super) fn written(&mut self, count: usize) {
+    /// Those are in the store, or never will be.
+    pub(super) fn settled(&mut self) {
+        let (count, _) = self.tried.take().unwrap_or_default();
         self.waiting.drain(..count.min(self.waiting.len()));
     }
 

@@ -1,10 +1,10 @@
 //! How things reach the store: one writer at a time, batches repeated until it is known what became of them.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use opamp_proto::AgentId;
-use opamp_store::{AgentRecord, CommitError, Revision, WriteBatch};
+use opamp_store::{AgentRecord, CommitError, Precondition, Revision, WriteBatch};
 
 use super::error::StoreFailure;
 use super::state::Newest;
@@ -15,22 +15,13 @@ const REPEATS: usize = 3;
 const REPEAT_AFTER: Duration = Duration::from_millis(100);
 
 /// Audit entries in one batch.
-const AUDIT_BATCH: usize = 1_000;
+const AUDIT_BATCH: usize = 256;
 
 impl Inner {
-    /// The newest version of a record, written or not.
-    pub(super) async fn record(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
-        if let Some(newest) = self.state().unwritten.get(id) {
-            return Ok(Some(newest.clone()));
-        }
-        let read = self.store.agent(id).await;
-        self.note_outcome(read.as_ref().err().map(ToString::to_string));
-        Ok(read?.map(|record| Newest { record, blob: None }))
-    }
-
     /// Commits a batch and remembers whether the store works.
     ///
-    /// A batch whose outcome is unknown is repeated under its idempotency key; without one it gets one.
+    /// A batch whose outcome is unknown is repeated under its idempotency key; without one it gets one. Once it is
+    /// unknown, only an answer that judges the batch ends that: that the store is away now says nothing about before.
     pub(super) async fn commit(
         &self,
         mut batch: WriteBatch,
@@ -40,6 +31,7 @@ impl Inner {
             batch.idempotency_key(key);
         }
         let mut repeats = 0;
+        let mut unknown = None;
         loop {
             let outcome = self.store.commit(batch.clone(), None).await;
             let fault = match &outcome {
@@ -50,13 +42,18 @@ impl Inner {
                 ) => Some(error.to_string()),
                 _ => None,
             };
-            self.note_outcome(fault);
-            match outcome {
-                Err(CommitError::OutcomeUnknown(_)) if repeats < REPEATS => {
+            let away = fault.is_some();
+            self.note_write(fault);
+            if let Err(CommitError::OutcomeUnknown(fault)) = &outcome {
+                unknown = Some(fault.clone());
+            }
+            match unknown.clone() {
+                Some(_) if away && repeats < REPEATS => {
                     repeats += 1;
                     tokio::time::sleep(REPEAT_AFTER).await;
                 }
-                outcome => return outcome,
+                Some(fault) if away => return Err(CommitError::OutcomeUnknown(fault)),
+                _ => return outcome,
             }
         }
     }
@@ -74,13 +71,28 @@ impl Inner {
     /// # Errors
     /// The store does not take them now; they wait.
     pub(super) async fn write_records(&self, all: bool) -> Result<(), StoreFailure> {
+        let mut reread = BTreeSet::new();
         loop {
             let now = self.now();
             let Some(batch) = self.state().unwritten.take(now.mono, all) else { return Ok(()) };
             match self.store.commit(batch, None).await {
                 Ok(_) => {
-                    self.note_outcome(None);
+                    self.note_write(None);
                     self.state().unwritten.committed();
+                }
+                Err(CommitError::Precondition(
+                    Precondition::AgentAt(id, _) | Precondition::AgentAbsent(id),
+                )) => {
+                    // Somebody else wrote the record, or a commit of unknown outcome did.
+                    self.doubt(&id);
+                    self.state().unwritten.failed(now.mono);
+                    self.state().unwritten.hurry();
+                    if reread.insert(id)
+                        && let Err(error) = self.record(&id).await
+                        && !matches!(error, StoreFailure::Damaged(_))
+                    {
+                        return Err(error);
+                    }
                 }
                 Err(
                     error @ (CommitError::BlobMissing(_)
@@ -91,13 +103,22 @@ impl Inner {
                     // The store works, and repeating this is pointless: the good records go alone, the bad one goes.
                     let given_up = self.state().unwritten.refused(now.mono);
                     if let Some(record) = given_up {
+                        // A position would stand for what is lost.
+                        let mut state = self.state();
+                        state.checkpoints.remove(&record.id);
+                        state.given_up.insert(record.id);
+                        drop(state);
                         tracing::error!(agent = %record.id, %error, "the store refuses an agent's record");
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "changed records cannot be written; they wait");
-                    self.note_outcome(Some(error.to_string()));
+                    self.note_write(Some(error.to_string()));
+                    let taken = self.state().unwritten.in_flight();
                     self.state().unwritten.failed(now.mono);
+                    if matches!(error, CommitError::OutcomeUnknown(_)) {
+                        taken.iter().for_each(|id| self.doubt(id));
+                    }
                     return Err(error.into());
                 }
             }
@@ -107,7 +128,7 @@ impl Inner {
     /// Writes the audit entries that wait. The writer lock is held by the caller.
     pub(super) async fn write_audit(&self) -> Result<(), StoreFailure> {
         loop {
-            let entries = self.state().audit.oldest(AUDIT_BATCH);
+            let (entries, key) = self.state().audit.oldest(AUDIT_BATCH, random_key);
             if entries.is_empty() {
                 return Ok(());
             }
@@ -116,11 +137,11 @@ impl Inner {
             for entry in entries {
                 batch.append_audit(entry);
             }
-            match self.commit(batch, None).await {
-                Ok(_) => self.state().audit.written(count),
+            match self.commit(batch, key).await {
+                Ok(_) => self.state().audit.settled(),
                 Err(CommitError::Invalid(error)) => {
                     tracing::error!(%error, count, "the store refuses audit entries");
-                    self.state().audit.written(count);
+                    self.state().audit.settled();
                 }
                 Err(error) => {
                     tracing::warn!(%error, count, "audit entries cannot be written; they wait");
@@ -134,16 +155,17 @@ impl Inner {
 
     /// Stores where the conversations stand. Everything those conversations said must be in the store before, or a
     /// restarted server would believe it has what was lost. The writer lock is held by the caller, who has merged
-    /// every change that came before the checkpoints were taken.
+    /// every change that came before the checkpoints were taken; agents of whom that failed are left out.
     pub(super) async fn write_checkpoints(&self) -> Result<(), StoreFailure> {
         self.write_records(true).await?;
         loop {
             let batch: Vec<_> = {
                 let state = self.state();
-                if !state.missed.is_empty() {
-                    return Err(StoreFailure::Unavailable("changes of agents wait to be merged".to_owned()));
-                }
-                state.checkpoints.values().take(WriteBatch::CHECKPOINTS_MAX).copied().collect()
+                let complete = state
+                    .checkpoints
+                    .values()
+                    .filter(|checkpoint| !state.missed.contains_key(&checkpoint.id));
+                complete.take(WriteBatch::CHECKPOINTS_MAX).copied().collect()
             };
             if batch.is_empty() {
                 return Ok(());
@@ -151,7 +173,7 @@ impl Inner {
             let mut write = WriteBatch::new();
             write.checkpoints(batch.iter().copied());
             let written = self.store.commit(write, None).await;
-            self.note_outcome(written.as_ref().err().map(ToString::to_string));
+            self.note_write(written.as_ref().err().map(ToString::to_string));
             written?;
             let mut state = self.state();
             for checkpoint in batch {
@@ -160,13 +182,16 @@ impl Inner {
         }
     }
 
-    /// Remembers whether the store did its part last time.
-    pub(super) fn note_outcome(&self, fault: Option<String>) {
-        let mut state = self.state();
-        if state.store_fault.is_some() && fault.is_none() {
-            tracing::info!("the store works again");
-        }
-        state.store_fault = fault;
+    /// Remembers whether the store could be read last time.
+    pub(super) fn note_read(&self, fault: Option<String>) {
+        let before = std::mem::replace(&mut self.state().read_fault, fault.clone());
+        note_turn("read", before, fault);
+    }
+
+    /// Remembers whether the store could be written last time.
+    pub(super) fn note_write(&self, fault: Option<String>) {
+        let before = std::mem::replace(&mut self.state().write_fault, fault.clone());
+        note_turn("written", before, fault);
     }
 }
 
@@ -196,10 +221,20 @@ impl FleetManager {
     pub async fn flush(&self) -> Result<(), StoreFailure> {
         self.complete(|inner| async move {
             let _writer = inner.writer.lock().await;
+            inner.catch_up().await;
             inner.write_records(true).await?;
             inner.write_audit().await
         })
         .await
+    }
+}
+
+/// Tells when a fault comes and when it goes, and nothing in between.
+fn note_turn(what: &'static str, before: Option<String>, after: Option<String>) {
+    match (before, after) {
+        (None, Some(fault)) => tracing::warn!(fault, "the store cannot be {what}"),
+        (Some(_), None) => tracing::info!("the store can be {what} again"),
+        _ => {}
     }
 }
 

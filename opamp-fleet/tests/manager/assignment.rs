@@ -121,7 +121,8 @@ async fn an_assignment_is_in_the_store_with_its_audit_entry_when_it_is_acknowled
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_config_is_remembered_and_tried_again_only_when_assigned_again() {
-    let process = Process::start(Arc::new(MemoryStore::new()), &clock()).await;
+    let (store, clock) = (Arc::new(MemoryStore::new()), clock());
+    let process = Process::start(store.clone(), &clock).await;
     let (mut agent, id) = connected(&process, 1).await;
     let good = process.publish("edge", "good").await;
     process.manager.assign(&operator(), &id, "edge", good, None).await.unwrap();
@@ -130,13 +131,15 @@ async fn a_failed_config_is_remembered_and_tried_again_only_when_assigned_again(
     let bad = process.publish("edge", "bad").await;
     process.manager.assign(&operator(), &id, "edge", bad, None).await.unwrap();
     let offer = agent.heartbeat(&process).await.remote_config.unwrap();
-    agent.report(&process, &offer, Failed, "no such receiver").await;
+    let words = format!("no such receiver{}", "ü".repeat(4 << 10));
+    agent.report(&process, &offer, Failed, &words).await;
     assert_eq!(drift(&process, &agent).await, Drift::Failed);
     // The agent went back by itself; the failure stays visible.
     agent.report(&process, &first, Applied, "").await;
     assert_eq!(drift(&process, &agent).await, Drift::Failed);
     let detail = process.detail(&agent.uid).await;
-    assert_eq!(detail.sticky.last_failure.unwrap().error, "no such receiver");
+    let kept = detail.sticky.last_failure.unwrap().error;
+    assert!(words.starts_with(&kept) && kept.len() == 4 << 10, "a bounded part of its words is kept");
     assert_ne!(
         detail.last_known_good,
         detail.desired.clone().map(|desired| desired.hash),
@@ -147,7 +150,14 @@ async fn a_failed_config_is_remembered_and_tried_again_only_when_assigned_again(
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(agent.heartbeat(&process).await.remote_config, None, "a failed hash is not offered again");
     }
+    process.stop().await;
 
+    let process = Process::start(store, &clock).await;
+    for _ in 0..20 {
+        assert_eq!(agent.heartbeat(&process).await.remote_config, None, "nor by the next process");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!(drift(&process, &agent).await, Drift::Failed);
     process.manager.assign(&operator(), &id, "edge", bad, None).await.unwrap();
     assert_eq!(drift(&process, &agent).await, Drift::Pending);
     let again = agent.heartbeat(&process).await.remote_config.expect("a new generation is a new try");

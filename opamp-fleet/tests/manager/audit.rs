@@ -92,3 +92,41 @@ async fn the_log_is_queried_by_who_and_what_and_verifies() {
     assert_eq!(report.entries, everything.len() as u64);
     process.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_newcomers_fills_no_disk_and_none_is_uncounted() {
+    let tokens = StaticTokens::new(vec![StaticToken::new("edge", "good")]);
+    let settings =
+        ManagerSettings { auth_audit: AuditRate { burst: 5, per_minute: 60 }, ..ManagerSettings::default() };
+    let process =
+        Process::start_with(Arc::new(MemoryStore::new()), &clock(), Arc::new(tokens), settings).await;
+    for n in 0..500 {
+        let mut agent = Agent { token: Some("good".to_owned()), ..Agent::new(n) };
+        agent.connect(&process).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let entries = process.audit("agent.first_seen").await;
+    assert!(entries.len() <= 8, "{} entries", entries.len());
+    let left_out = |after: &serde_json::Value| after["left_out_before"].as_u64().unwrap_or(0);
+    let left_out = entries.iter().filter_map(|entry| entry.after.as_ref()).map(left_out);
+    let told = entries.iter().filter(|entry| entry.role == "agent").count() as u64;
+    assert_eq!(told + left_out.sum::<u64>(), 500);
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_is_bounded_whatever_it_tells() {
+    let process = guarded(AuditRate::default()).await;
+    let long = "ü".repeat(1 << 20);
+    let actor = Actor { name: long.clone(), role: long.clone(), ..operator() };
+    let value = serde_json::json!({ "text": long });
+    process.manager.append_audit(&actor, "x.y", long, Some(value.clone()), Some(value)).await.unwrap();
+    let entry = process.audit("x.y").await.remove(0);
+    for text in [&entry.actor, &entry.role, &entry.entity] {
+        assert!((1_000..=1_024).contains(&text.len()) && text.starts_with('ü'));
+    }
+    let left_out = entry.after.unwrap()["left_out_bytes"].as_u64().unwrap();
+    assert!(left_out > 2 << 20, "{left_out}");
+    assert!(entry.before.unwrap()["text"].is_null());
+    process.stop().await;
+}

@@ -5,6 +5,8 @@
 mod assignment;
 mod audit;
 mod configs;
+mod doubt;
+mod flaky;
 mod heartbeat;
 mod identity;
 mod liveness;

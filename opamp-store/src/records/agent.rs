@@ -98,8 +98,10 @@ impl AgentRecord {
     /// A rough size in bytes, used to bound batches: exact for `parts`, an estimate for the rest.
     pub(crate) fn weight(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let failure = self.sticky.last_failure.as_ref().map_or(0, |failure| failure.error.len());
         512 + self.parts.len_bytes()
             + labels
+            + failure
             + self.previous_uids.len() * 64
             + self.desired_history.len() * 256
     }

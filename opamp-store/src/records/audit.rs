@@ -119,7 +119,9 @@ impl NewAuditEntry {
     pub(crate) fn weight(&self) -> usize {
         let texts = [&self.writer, &self.actor, &self.role, &self.action, &self.entity];
         let json = |value: &Option<Value>| value.as_ref().map_or(0, |value| canonical_json(value).len());
-        256 + texts.iter().map(|text| text.len()).sum::<usize>() + json(&self.before) + json(&self.after)
+        let origin = self.source.iter().chain(&self.trace_id);
+        let texts = texts.into_iter().chain(origin).map(String::len).sum::<usize>();
+        256 + texts + json(&self.before) + json(&self.after)
     }
 }
 
@@ -168,6 +170,26 @@ fn write_canonical(value: &Value, out: &mut String) {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             out.push_str(&value.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_of_unbounded_length_counts() {
+        let text = || "x".repeat(10_000);
+        let entries = [
+            NewAuditEntry { actor: text(), ..NewAuditEntry::default() },
+            NewAuditEntry { entity: text(), ..NewAuditEntry::default() },
+            NewAuditEntry { before: Some(text().into()), ..NewAuditEntry::default() },
+            NewAuditEntry { source: Some(text()), ..NewAuditEntry::default() },
+            NewAuditEntry { trace_id: Some(text()), ..NewAuditEntry::default() },
+        ];
+        for entry in entries {
+            assert!(entry.weight() >= 10_000, "{entry:?}");
         }
     }
 }

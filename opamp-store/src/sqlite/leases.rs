@@ -25,19 +25,22 @@ pub(super) enum LeaseChange {
 impl Writer {
     pub(super) async fn serve_lease(&mut self, request: LeaseRequest) {
         let outcome = self.change_lease(&request.change).await;
-        self.settle(outcome.as_ref().err().map(WriteFault::fault).cloned()).await;
-        let _ = request.answer.send(outcome.unwrap_or_else(|fault| Err(fault.into())));
+        let end = outcome.as_ref().map(|(_, wrote)| *wrote).map_err(|fault| fault.fault().clone());
+        self.settle(end).await;
+        let answer = outcome.map_or_else(|fault| Err(fault.into()), |(result, _)| result);
+        let _ = request.answer.send(answer);
     }
 
+    /// The answer, and whether anything was written.
     async fn change_lease(
         &mut self,
         change: &LeaseChange,
-    ) -> Result<Result<Acquired, LeaseError>, WriteFault> {
+    ) -> Result<(Result<Acquired, LeaseError>, bool), WriteFault> {
         let mut transaction = Transaction::begin(self.connection().await?).await?;
         let result = transaction.change_lease(change).await?;
         let counts = transaction.commit().await?;
         self.shared.count(&counts);
-        Ok(result)
+        Ok((result, counts.rows > 0))
     }
 }
 

@@ -162,13 +162,19 @@ async fn migrate_locked(
 
 fn prepare_file(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !directory.exists() {
+    let missing: Vec<_> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    if !missing.is_empty() {
         create_private_directory(directory)?;
+        // Each new entry in its parent has to survive power loss, and a relative path ends in an empty one.
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+            sync_directory(parent.unwrap_or(Path::new(".")))?;
+        }
     }
     if !path.exists() {
         create_private_file(path)?;
         // The entry in the directory has to survive power loss as well.
-        File::open(directory)?.sync_all()?;
+        sync_directory(directory)?;
     }
     for suffix in ["", "-wal", "-shm"] {
         let mut file = path.as_os_str().to_owned();
@@ -176,6 +182,10 @@ fn prepare_file(path: &Path) -> io::Result<()> {
         make_private(&PathBuf::from(file))?;
     }
     Ok(())
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 #[cfg(unix)]

@@ -143,11 +143,12 @@ impl Writer {
         group: &[CommitRequest],
     ) -> Result<Vec<Result<Revision, CommitError>>, GroupFault> {
         let outcome = self.in_group(group).await;
-        let fault = match &outcome {
-            Ok((_, committed)) => committed.as_ref().err().map(WriteFault::fault),
-            Err(fault) => Some(fault.fault()),
+        let end = match &outcome {
+            Ok((_, Ok(counts))) => Ok(counts.commits > 0),
+            Ok((_, Err(fault))) => Err(fault.fault().clone()),
+            Err(fault) => Err(fault.fault().clone()),
         };
-        self.settle(fault.cloned()).await;
+        self.settle(end).await;
         let (mut results, committed) = outcome?;
         match committed {
             Ok(counts) => self.shared.count(&counts),
@@ -173,7 +174,7 @@ impl Writer {
 
     async fn probe(&mut self) -> Result<(), WriteFault> {
         let outcome = self.try_probe().await;
-        self.settle(outcome.as_ref().err().map(WriteFault::fault).cloned()).await;
+        self.settle(outcome.as_ref().map(|()| true).map_err(|fault| fault.fault().clone())).await;
         outcome
     }
 
@@ -193,14 +194,19 @@ impl Writer {
         Ok(self.connection.insert(connection))
     }
 
-    /// Remembers how the last transaction ended. After a fault the connection is given up, whatever state it is in.
-    pub(super) async fn settle(&mut self, fault: Option<StorageFault>) {
-        if fault.is_some()
+    /// Remembers how the last transaction ended: whether it wrote anything, or its fault. One that wrote nothing is no
+    /// proof that writing works again. After a fault the connection is given up, whatever state it is in.
+    pub(super) async fn settle(&mut self, end: Result<bool, StorageFault>) {
+        if end.is_err()
             && let Some(connection) = self.connection.take()
         {
             let _ = connection.close_hard().await;
         }
-        self.shared.set_write_fault(fault);
+        match end {
+            Ok(true) => self.shared.set_write_fault(None),
+            Ok(false) => {}
+            Err(fault) => self.shared.set_write_fault(Some(fault)),
+        }
     }
 
     /// Moves the log into the database file, so that what is left is one file, and closes.

@@ -65,7 +65,10 @@ impl RemoteConfig {
 /// Shows names and sizes, never bodies.
 impl fmt::Debug for RemoteConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteConfig").field("hash", &self.hash).field("files", &self.files.config_map).finish()
+        f.debug_struct("RemoteConfig")
+            .field("hash", &self.hash)
+            .field("files", &self.files.config_map)
+            .finish()
     }
 }
 

@@ -185,15 +185,23 @@ impl FailureKind {
     pub const fn hint(self) -> &'static str {
         match self {
             Self::Auth => "check the token or certificate this agent presents",
-            Self::Closed => "nothing to do unless it repeats; the server or something on the path ended the connection",
+            Self::Closed => {
+                "nothing to do unless it repeats; the server or something on the path ended the connection"
+            }
             Self::Dns => "check the host name in the endpoint, and name resolution on this machine",
             Self::Local => "check the file or command named here and its permissions",
             Self::Oversize => "raise the receive limit of this agent, or make what the server sends smaller",
-            Self::Protocol => "check that the endpoint is an OpAMP server and that nothing on the path answers for it",
-            Self::Proxy => "check the proxy's address, credentials and whether it allows CONNECT to this port",
+            Self::Protocol => {
+                "check that the endpoint is an OpAMP server and that nothing on the path answers for it"
+            }
+            Self::Proxy => {
+                "check the proxy's address, credentials and whether it allows CONNECT to this port"
+            }
             Self::Redirect => "set the endpoint to where the server really is",
             Self::Refused => "check that the server runs and listens on this host and port",
-            Self::Status(404) => "check the path of the endpoint; OpAMP servers use /v1/opamp unless told otherwise",
+            Self::Status(404) => {
+                "check the path of the endpoint; OpAMP servers use /v1/opamp unless told otherwise"
+            }
             Self::Status(400 | 405 | 415 | 426) => {
                 "check the path and whether the server offers this transport there"
             }
@@ -221,7 +229,9 @@ impl TlsProblem {
             Self::NotYetValid => "check this machine's clock",
             Self::NotTls => "use ws:// or http:// if the server has no TLS, or the port that has",
             Self::Other => "look into the server's log for the other half of the story",
-            Self::UnknownIssuer => "give this agent the certificate of the CA that signed the server's certificate",
+            Self::UnknownIssuer => {
+                "give this agent the certificate of the CA that signed the server's certificate"
+            }
             Self::Version => "allow a TLS version that both sides support",
         }
     }

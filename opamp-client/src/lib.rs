@@ -1,1 +1,109 @@
-//! The agent side of OpAMP.
+//! The agent side of OpAMP (Open Agent Management Protocol): makes any program a well-behaved agent.
+//!
+//! ```no_run
+//! use opamp_client::{Client, Description, EffectiveConfig, FileState, Health, Rejected, RemoteConfig, Wall};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let description = Description::new("com.example.agent").version("1.0.0");
+//!     let client = Client::builder("ws://127.0.0.1:4320/v1/opamp", description)
+//!         .state(FileState::new("/var/lib/example/opamp-state"))
+//!         .health(Health::healthy(Wall(1_700_000_000_000)))
+//!         .effective_config(|| async { EffectiveConfig::single(std::fs::read("agent.yaml").unwrap_or_default()) })
+//!         .on_remote_config(|config: RemoteConfig, _| async move {
+//!             let body = config.single().ok_or("this agent has a single file")?;
+//!             std::fs::write("agent.yaml", body).map_err(|error| Rejected::new(error.to_string()))
+//!         })
+//!         .on_restart(|client: Client| async move { client.stop() })
+//!         .start()?;
+//!     client.stopped().await; // heartbeats, reconnects and reports happen by themselves
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | subject | where |
+//! |---|---|
+//! | running an agent | [`Client`], [`Builder`], [`ClientSettings`] |
+//! | what it reports | [`Description`], [`Health`], [`EffectiveConfig`] |
+//! | what it takes | [`RemoteConfigHandler`], [`RestartHandler`], [`EffectiveConfigProvider`] |
+//! | what it is told | [`EventHandler`], [`Event`], [`Failure`] |
+//! | reaching the server | [`TlsSource`], [`Proxy`], [`TokenSource`] |
+//! | what it keeps | [`StateStore`], [`FileState`] |
+//! | one conversation as a plain struct, without IO or clock | [`session`] |
+//! | when to try again | [`retry`] |
+//!
+//! Without the feature `net` (on by default) the last two remain, with the types they use, and neither tokio nor a clock nor a source
+//! of randomness. The feature `native-roots` adds trust in the certificate authorities of the operating system.
+//!
+//! # Capabilities follow from what is installed
+//!
+//! There is no way to announce what an agent does not do. An agent without a description does not compile:
+//!
+//! ```compile_fail
+//! opamp_client::Client::builder("ws://127.0.0.1:4320").start();
+//! ```
+//!
+//! Neither does one that reports an effective configuration nobody provides,
+//!
+//! ```compile_fail
+//! use opamp_client::{Client, Description};
+//! Client::builder("ws://127.0.0.1:4320", Description::new("com.example.agent")).effective_config().start();
+//! ```
+//!
+//! one that takes remote configurations and does not say what became of them,
+//!
+//! ```compile_fail
+//! use opamp_client::{Client, Description, RemoteConfig};
+//! Client::builder("ws://127.0.0.1:4320", Description::new("com.example.agent"))
+//!     .on_remote_config(|_: RemoteConfig, _: Client| async {})
+//!     .start();
+//! ```
+//!
+//! one that claims to restart without knowing how,
+//!
+//! ```compile_fail
+//! use opamp_client::{Client, Description};
+//! Client::builder("ws://127.0.0.1:4320", Description::new("com.example.agent")).on_restart(true).start();
+//! ```
+//!
+//! or health that is bad for no reason.
+//!
+//! ```compile_fail
+//! opamp_client::Health::unhealthy(opamp_client::Wall(0));
+//! ```
+
+mod config;
+mod description;
+mod event;
+mod failure;
+mod health;
+pub mod retry;
+mod saved;
+pub mod session;
+mod stats;
+
+pub use config::{ConfigFile, EffectiveConfig, Rejected, RemoteConfig};
+pub use description::{AttributeValue, Description};
+pub use event::{DisconnectCause, Event, ServerErrorKind, ServerFault, Transport};
+pub use failure::{Failure, FailureKind, TlsProblem};
+pub use health::Health;
+pub use opamp_proto::{ConfigHash, InstanceUid, Mono, Now, SequenceNum, Wall};
+pub use saved::{ConfigStatus, Forgetful, SavedConfig, SavedState, StateError, StateStore};
+pub use session::Stopped;
+pub use stats::Stats;
+
+#[cfg(feature = "net")]
+mod net;
+#[cfg(feature = "net")]
+pub use net::{
+    builder::{Builder, StartError},
+    client::Client,
+    clock::{Clock, SystemClock},
+    credentials::{HeaderError, TokenSource},
+    endpoint::EndpointError,
+    handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler},
+    proxy::{Proxy, ProxyError},
+    settings::ClientSettings,
+    state_file::FileState,
+    tls::{MinTlsVersion, TlsError, TlsOptions, TlsSource},
+};

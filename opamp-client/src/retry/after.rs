@@ -35,11 +35,9 @@ mod tests {
     fn retry_after_is_read_as_seconds_and_as_date() {
         assert_eq!(retry_after("120", THEN), Some(Duration::from_secs(120)));
         assert_eq!(retry_after(" 0 ", THEN), Some(Duration::ZERO));
-        for date in [
-            "Sun, 06 Nov 1994 08:50:37 GMT",
-            "Sunday, 06-Nov-94 08:50:37 GMT",
-            "Sun Nov  6 08:50:37 1994",
-        ] {
+        for date in
+            ["Sun, 06 Nov 1994 08:50:37 GMT", "Sunday, 06-Nov-94 08:50:37 GMT", "Sun Nov  6 08:50:37 1994"]
+        {
             assert_eq!(retry_after(date, THEN), Some(Duration::from_secs(60)), "{date}");
         }
     }

@@ -5,6 +5,10 @@
 
 use std::borrow::Cow;
 
+use opamp_proto::encode::server_to_agent::{
+    AGENT_IDENTIFICATION, CAPABILITIES, COMMAND, CONNECTION_SETTINGS, CUSTOM_MESSAGE, ERROR_RESPONSE, FLAGS,
+    INSTANCE_UID, REMOTE_CONFIG,
+};
 use opamp_proto::pb;
 use prost::Message as _;
 
@@ -12,8 +16,12 @@ const WIRE_VARINT: u8 = 0;
 const WIRE_FIXED64: u8 = 1;
 const WIRE_BYTES: u8 = 2;
 const WIRE_FIXED32: u8 = 5;
-/// Fields of `ServerToAgent` that this agent may look into.
+/// Room for the fields of `ServerToAgent`, which are numbered 1 to 11.
 const PARTS: usize = 12;
+/// `ConnectionSettingsOffers.opamp`.
+const OPAMP_SETTINGS: u32 = 2;
+/// `OpAMPConnectionSettings.heartbeat_interval_seconds`.
+const HEARTBEAT_SECONDS: u32 = 4;
 
 /// Why a message cannot be used as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +44,7 @@ pub(super) fn merged(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     while !rest.is_empty() {
         let (number, value) = field(&mut rest)?;
         if let Value::Bytes(_) = value
-            && (2..PARTS as u32).contains(&number)
+            && (ERROR_RESPONSE..=CUSTOM_MESSAGE).contains(&number)
         {
             if seen & (1 << number) != 0 {
                 return Ok(pb::ServerToAgent::decode(bytes)?.encode_to_vec().into());
@@ -63,11 +71,14 @@ impl<'a> ServerMessage<'a> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match field(&mut rest)? {
-                (1, Value::Bytes(uid)) => message.instance_uid = uid,
-                (6, Value::Varint(flags)) => message.flags = flags,
-                (7, Value::Varint(capabilities)) => message.capabilities = capabilities,
-                (number @ (2..=5 | 8..=11), Value::Bytes(part)) => message.parts[number as usize] = Some(part),
-                (1..=11, _) => return Err(Malformed::Protobuf),
+                (INSTANCE_UID, Value::Bytes(uid)) => message.instance_uid = uid,
+                (FLAGS, Value::Varint(flags)) => message.flags = flags,
+                (CAPABILITIES, Value::Varint(capabilities)) => message.capabilities = capabilities,
+                (
+                    number @ (ERROR_RESPONSE..FLAGS | AGENT_IDENTIFICATION..=CUSTOM_MESSAGE),
+                    Value::Bytes(part),
+                ) => message.parts[number as usize] = Some(part),
+                (INSTANCE_UID..=CUSTOM_MESSAGE, _) => return Err(Malformed::Protobuf),
                 _ => {}
             }
         }
@@ -75,21 +86,21 @@ impl<'a> ServerMessage<'a> {
     }
 
     pub(super) fn error(&self) -> Result<Option<pb::ServerErrorResponse>, Malformed> {
-        self.part(2)
+        self.part(ERROR_RESPONSE)
     }
 
     pub(super) fn identification(&self) -> Result<Option<pb::AgentIdentification>, Malformed> {
-        self.part(8)
+        self.part(AGENT_IDENTIFICATION)
     }
 
     pub(super) fn command(&self) -> Result<Option<pb::ServerToAgentCommand>, Malformed> {
-        self.part(9)
+        self.part(COMMAND)
     }
 
     /// The offered configuration, unless it has more than `files_max` files: an entry costs 2 bytes on the wire and far more
     /// once decoded.
     pub(super) fn remote_config(&self, files_max: usize) -> Result<Option<pb::AgentRemoteConfig>, Malformed> {
-        let Some(offer) = self.parts[3] else { return Ok(None) };
+        let Some(offer) = self.parts[REMOTE_CONFIG as usize] else { return Ok(None) };
         let mut files = 0;
         for map in children(offer, 1) {
             files += children(map, 1).count();
@@ -102,12 +113,12 @@ impl<'a> ServerMessage<'a> {
 
     /// The heartbeat interval in seconds, if OpAMP connection settings are offered. 0 is the same as unset.
     pub(super) fn heartbeat_seconds(&self) -> Option<u64> {
-        let opamp = children(self.parts[4]?, 1).last()?;
+        let opamp = children(self.parts[CONNECTION_SETTINGS as usize]?, OPAMP_SETTINGS).last()?;
         let mut rest = opamp;
         let mut seconds = 0;
         while !rest.is_empty() {
             match field(&mut rest) {
-                Ok((4, Value::Varint(value))) => seconds = value,
+                Ok((HEARTBEAT_SECONDS, Value::Varint(value))) => seconds = value,
                 Ok(_) => {}
                 Err(_) => return None,
             }
@@ -115,8 +126,8 @@ impl<'a> ServerMessage<'a> {
         Some(seconds)
     }
 
-    fn part<M: prost::Message + Default>(&self, number: usize) -> Result<Option<M>, Malformed> {
-        Ok(self.parts[number].map(M::decode).transpose()?)
+    fn part<M: prost::Message + Default>(&self, number: u32) -> Result<Option<M>, Malformed> {
+        Ok(self.parts[number as usize].map(M::decode).transpose()?)
     }
 }
 
@@ -211,7 +222,11 @@ mod tests {
         let bytes = settings(7).encode_to_vec();
         assert_eq!(ServerMessage::decode(&bytes).unwrap().heartbeat_seconds(), Some(7));
         let bytes = settings(0).encode_to_vec();
-        assert_eq!(ServerMessage::decode(&bytes).unwrap().heartbeat_seconds(), Some(0), "offered, and 0 or unset");
+        assert_eq!(
+            ServerMessage::decode(&bytes).unwrap().heartbeat_seconds(),
+            Some(0),
+            "offered, and 0 or unset"
+        );
         assert_eq!(ServerMessage::decode(&[]).unwrap().heartbeat_seconds(), None);
     }
 

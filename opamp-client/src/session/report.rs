@@ -112,11 +112,13 @@ impl Report {
         }
     }
 
-    /// What was on its way is not wanted.
+    /// What was sent is not wanted. Answers come in order: while something that was written waits for one, it is not the
+    /// message under way that is meant.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
+        let written = self.slots.iter().any(|slot| slot.unanswered.is_some());
         for slot in &mut self.slots {
-            if let Some(meaning) = slot.in_flight.take().or(slot.unanswered.take()) {
-                slot.unanswered = None;
+            let meant = if written { &mut slot.unanswered } else { &mut slot.in_flight };
+            if let Some(meaning) = meant.take() {
                 slot.refused = Some((meaning, refusal));
             }
         }

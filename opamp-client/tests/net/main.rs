@@ -1,1 +1,14 @@
-//! The drivers over loopback.
+//! The drivers over loopback: real sockets, with time in the test's hand.
+
+#[macro_use]
+mod common;
+mod stub;
+
+mod agent;
+mod cut;
+mod dead;
+mod failures;
+mod handlers;
+mod reach;
+mod tls;
+mod wire;

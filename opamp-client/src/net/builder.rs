@@ -1,0 +1,282 @@
+//! Putting an agent together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use opamp_proto::InstanceUid;
+
+use super::client::Client;
+use super::clock::{Clock, SystemClock};
+use super::connector::Connector;
+use super::credentials::{Credentials, HeaderError, TokenSource};
+use super::driver::Driver;
+use super::endpoint::{Endpoint, EndpointError};
+use super::handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler};
+use super::lanes::{Handlers, Lanes};
+use super::proxy::Proxy;
+use super::settings::ClientSettings;
+use super::tls::TlsSource;
+use crate::config::EffectiveConfig;
+use crate::description::Description;
+use crate::health::Health;
+use crate::saved::{Forgetful, SavedState, StateError, StateStore};
+use crate::session::{Abilities, EndpointInfo, Input, Outbox, Session, Setup};
+
+/// An agent to be. There is no way to announce a capability but to install what it takes.
+#[must_use = "an agent begins with `start`"]
+pub struct Builder {
+    endpoint: String,
+    fallbacks: Vec<String>,
+    description: Description,
+    health: Option<Health>,
+    effective: Option<EffectiveConfig>,
+    handlers: Handlers,
+    headers: Vec<(String, String)>,
+    basic: Option<(String, String)>,
+    tokens: Option<Arc<dyn TokenSource>>,
+    tls: Option<TlsSource>,
+    proxy: Option<Proxy>,
+    state: Option<Arc<dyn StateStore>>,
+    settings: ClientSettings,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An endpoint is not one. Correct it.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A header cannot be sent. Correct it.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The system gave no random numbers. Try again.
+    #[error("no random numbers: {0}")]
+    Random(String),
+    /// There is no tokio runtime here. Start the agent within one.
+    #[error("an agent needs a tokio runtime to run in")]
+    Runtime,
+    /// The saved state cannot be read; starting as a new agent would lose its identity.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An endpoint has TLS, and nothing says whom to trust. Use [`Builder::tls`].
+    #[error("{0} needs TLS; say which authorities are trusted")]
+    TlsMissing(String),
+}
+
+impl Builder {
+    pub(crate) fn new(endpoint: &str, description: Description) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            fallbacks: Vec::new(),
+            description,
+            health: None,
+            effective: None,
+            handlers: Handlers::default(),
+            headers: Vec::new(),
+            basic: None,
+            tokens: None,
+            tls: None,
+            proxy: None,
+            state: None,
+            settings: ClientSettings::default(),
+            clock: None,
+        }
+    }
+
+    /// Another endpoint, for when those before cannot be reached. The agent returns to the first when that is back.
+    pub fn fallback(mut self, endpoint: &str) -> Self {
+        self.fallbacks.push(endpoint.to_owned());
+        self
+    }
+
+    /// How the agent is at the start; announces ReportsHealth.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = Some(health);
+        self
+    }
+
+    /// Who knows the configuration in use; announces ReportsEffectiveConfig.
+    pub fn effective_config(mut self, provider: impl EffectiveConfigProvider) -> Self {
+        self.handlers.effective_config = Some(Arc::new(provider));
+        self
+    }
+
+    /// The configuration in use at the start, for agents that are told of changes and tell them on with
+    /// [`Client::set_effective_config`]; announces ReportsEffectiveConfig.
+    pub fn initial_effective_config(mut self, config: EffectiveConfig) -> Self {
+        self.effective = Some(config);
+        self
+    }
+
+    /// Who applies remote configurations; announces AcceptsRemoteConfig and ReportsRemoteConfig. Off without (R-SEC-09).
+    pub fn on_remote_config(mut self, handler: impl RemoteConfigHandler) -> Self {
+        self.handlers.remote_config = Some(Arc::new(handler));
+        self
+    }
+
+    /// Who restarts the agent; announces AcceptsRestartCommand.
+    pub fn on_restart(mut self, handler: impl RestartHandler) -> Self {
+        self.handlers.restart = Some(Arc::new(handler));
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn on_event(mut self, handler: impl EventHandler) -> Self {
+        self.handlers.event = Some(Arc::new(handler));
+        self
+    }
+
+    /// A header sent with each request for a connection, and over HTTP with each request. It may hold a secret: it is never shown.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// A bearer token that lasts (RFC 6750).
+    pub fn bearer_token(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// User name and password (RFC 7617).
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.basic = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Where bearer tokens come from that do not last. Asked again when the server refuses one.
+    pub fn token_source(mut self, source: impl TokenSource) -> Self {
+        self.tokens = Some(Arc::new(source));
+        self
+    }
+
+    /// Whom to trust, and what certificate to show. Needed for wss and https.
+    pub fn tls(mut self, tls: TlsSource) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The proxy. Default: what the environment says, see [`Proxy::from_env`].
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// Where identity and last configuration are kept over a restart, for example a [`FileState`](crate::FileState). Default:
+    /// nowhere, so that each start is that of a new agent.
+    pub fn state(mut self, store: impl StateStore + 'static) -> Self {
+        self.state = Some(Arc::new(store));
+        self
+    }
+
+    /// Intervals, limits and habits.
+    pub fn settings(mut self, settings: ClientSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Where the time comes from. Default: the machine's clocks.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Starts the agent in the background. It goes on trying to reach its server until it is stopped.
+    ///
+    /// Reads the saved state, which may block for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if something about it can never work. That a server cannot be reached is not among it.
+    pub fn start(self) -> Result<Client, StartError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
+        let mut endpoints = vec![Endpoint::parse(&self.endpoint)?];
+        for fallback in &self.fallbacks {
+            endpoints.push(Endpoint::parse(fallback)?);
+        }
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.tls && self.tls.is_none()) {
+            return Err(StartError::TlsMissing(endpoint.to_string()));
+        }
+        let mut credentials = Credentials::new();
+        for (name, value) in &self.headers {
+            credentials.add(name, value)?;
+        }
+        if let Some((user, password)) = &self.basic {
+            credentials.add_basic(user, password)?;
+        }
+        if let Some(tokens) = self.tokens {
+            credentials.set_tokens(tokens);
+        }
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let state = self.state.unwrap_or_else(|| Arc::new(Forgetful));
+        let saved = match state.load()? {
+            Some(saved) => saved,
+            None => SavedState::new(InstanceUid::v7(clock.now().wall.0, random()?)),
+        };
+
+        let info = |endpoint: &Endpoint| EndpointInfo::new(endpoint.to_string(), endpoint.transport);
+        let uid = saved.uid;
+        let session = Session::new(Setup {
+            endpoint: info(&endpoints[0]),
+            fallbacks: endpoints[1..].iter().map(info).collect(),
+            description: self.description,
+            saved,
+            abilities: Abilities {
+                remote_config: self.handlers.remote_config.is_some(),
+                restart: self.handlers.restart.is_some(),
+            },
+            settings: self.settings.session.clone(),
+            seed: u64::from_le_bytes(random()?),
+        });
+        let session = begin(session, self.health, self.effective, &*clock);
+        let client = Client::new(uid, Arc::clone(&clock));
+        let shared = Arc::clone(&client.shared);
+        let events_kept = self.settings.events_kept;
+        let connector = Arc::new(Connector {
+            endpoints,
+            tls: self.tls,
+            proxy: self.proxy.unwrap_or_default(),
+            credentials,
+            settings: self.settings,
+            clock,
+        });
+        let handlers = self.handlers;
+        runtime.spawn(async move {
+            let lanes = Lanes::start(handlers, &shared, events_kept);
+            Driver::new(session, lanes, shared, connector, state).run().await;
+        });
+        Ok(client)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("endpoint", &Endpoint::parse(&self.endpoint))
+            .field("description", &self.description)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells a session what is known before it starts; nothing comes of it yet.
+fn begin(
+    mut session: Session,
+    health: Option<Health>,
+    effective: Option<EffectiveConfig>,
+    clock: &dyn Clock,
+) -> Session {
+    let mut out = Outbox::new();
+    for input in [health.map(Input::Health), effective.map(Input::EffectiveConfig)].into_iter().flatten() {
+        // A session that has not begun has not stopped.
+        let _ = session.handle(input, clock.now(), &mut out);
+    }
+    session
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Random(error.to_string()))?;
+    Ok(bytes)
+}

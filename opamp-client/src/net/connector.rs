@@ -1,0 +1,250 @@
+//! Getting from an endpoint to a connection: name, TCP, proxy, TLS, upgrade; redirects on the way.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use http::{HeaderMap, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::classify::io_failure;
+use super::clock::Clock;
+use super::credentials::Credentials;
+use super::endpoint::Endpoint;
+use super::polling::Polling;
+use super::proxy::Proxy;
+use super::settings::ClientSettings;
+use super::tls::TlsSource;
+use super::{tunnel, websocket};
+use crate::event::Transport;
+use crate::failure::{Failure, FailureKind, TlsProblem, peer_text};
+use crate::retry;
+
+/// How long one address may keep the next one waiting (RFC 8305).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// A stream to a server, whatever lies between.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+
+pub(crate) type BoxedIo = Box<dyn Io>;
+
+/// Everything needed to reach a server.
+pub(crate) struct Connector {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) tls: Option<TlsSource>,
+    pub(crate) proxy: Proxy,
+    pub(crate) credentials: Credentials,
+    pub(crate) settings: ClientSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A stream, and how requests are written on it.
+pub(crate) struct Reached {
+    pub(crate) io: BoxedIo,
+    /// Plain HTTP through a proxy: requests name the whole address, and carry the proxy's own authorization.
+    pub(crate) through_proxy: Option<Option<http::HeaderValue>>,
+}
+
+/// What [`Connector::connect`] ends in.
+pub(crate) enum Connected {
+    Http(Polling),
+    WebSocket(Box<websocket::Socket>),
+}
+
+/// An answer that is not the one hoped for.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Redirects followed so far.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    /// The endpoint as configured, whose credentials are shown to nobody else.
+    origin: Endpoint,
+    pub(crate) target: Endpoint,
+    seen: Vec<Endpoint>,
+}
+
+impl Connector {
+    /// Connects to an endpoint. Over HTTP that is the connection requests will use.
+    pub(crate) async fn connect(self: Arc<Self>, endpoint: usize) -> Result<Connected, Failure> {
+        let mut trail = Trail::new(self.endpoints[endpoint].clone());
+        if trail.target.transport == Transport::Http {
+            let reached = self.reach(&trail.target).await?;
+            return Ok(Connected::Http(Polling::new(self, trail, reached).await?));
+        }
+        loop {
+            let headers = self.headers(&trail).await?;
+            let reached = self.reach(&trail.target).await?;
+            match websocket::upgrade(reached.io, &trail.target, headers, &self.settings).await? {
+                Ok(socket) => return Ok(Connected::WebSocket(Box::new(socket))),
+                Err(refusal) => self.refused(&mut trail, &refusal)?,
+            }
+        }
+    }
+
+    /// Whether an endpoint can be connected to, without asking it anything.
+    pub(crate) async fn probe(self: Arc<Self>, endpoint: usize) -> bool {
+        let reached = self.reach(&self.endpoints[endpoint]).await;
+        match reached {
+            Ok(mut reached) => {
+                let _ = reached.io.shutdown().await; // it did its service
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What is shown to the server at the end of a trail: everything, or nothing if it is another server.
+    pub(crate) async fn headers(&self, trail: &Trail) -> Result<HeaderMap, Failure> {
+        if trail.target.is_same_origin(&trail.origin) {
+            self.credentials.headers().await
+        } else {
+            Ok(HeaderMap::new())
+        }
+    }
+
+    /// Follows a redirect, or says what another status means.
+    pub(crate) fn refused(&self, trail: &mut Trail, refusal: &Refusal) -> Result<(), Failure> {
+        if is_redirect(refusal.status) {
+            return trail.follow(refusal, self.settings.redirects_max);
+        }
+        if matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.credentials.refuse();
+        }
+        let after = refusal.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|value| retry::retry_after(value, self.clock.now().wall));
+        let mut failure = Failure::from_status(refusal.status.as_u16(), after);
+        if let Some(text) = refusal.text() {
+            failure.detail = format!("{}: {text}", failure.detail);
+        }
+        Err(failure)
+    }
+
+    /// A stream to a server, through the proxy and with TLS where that is wanted.
+    pub(crate) async fn reach(&self, target: &Endpoint) -> Result<Reached, Failure> {
+        let proxy_failure = |what: String| Failure::new(FailureKind::Proxy, what);
+        let Some(hop) = self.proxy.hop(target).map_err(proxy_failure)? else {
+            let io = tcp(&target.host, target.port).await?;
+            return Ok(Reached {
+                io: self.secured(target.tls, &target.host, io).await?,
+                through_proxy: None,
+            });
+        };
+        let of_proxy = |mut failure: Failure| {
+            failure.detail = format!("proxy {}:{}: {}", hop.host, hop.port, failure.detail);
+            failure
+        };
+        let io = tcp(&hop.host, hop.port).await.map_err(of_proxy)?;
+        let io = self.secured(hop.tls, &hop.host, io).await.map_err(of_proxy)?;
+        if target.transport == Transport::Http && !target.tls {
+            return Ok(Reached { io, through_proxy: Some(hop.authorization) });
+        }
+        let io = tunnel::open(io, target, hop.authorization.as_ref(), self.proxy.connect_headers()).await?;
+        Ok(Reached { io: self.secured(target.tls, &target.host, io).await?, through_proxy: None })
+    }
+
+    async fn secured(&self, tls: bool, host: &str, io: BoxedIo) -> Result<BoxedIo, Failure> {
+        if !tls {
+            return Ok(io);
+        }
+        let Some(source) = &self.tls else {
+            return Err(Failure::new(FailureKind::Local, "no TLS configuration was given to this agent"));
+        };
+        let name = rustls_pki_types::ServerName::try_from(host.to_owned())
+            .map_err(|_| Failure::new(FailureKind::Dns, format!("{host:?} is no host name")))?;
+        let connector = TlsConnector::from(source.current());
+        let failed = |error: io::Error| match io_failure("the TLS handshake failed", &error) {
+            // A server that hangs up on the first bytes mostly has no TLS there.
+            Failure { kind: FailureKind::Closed, detail, .. } => {
+                Failure::new(FailureKind::Tls(TlsProblem::NotTls), detail)
+            }
+            failure => failure,
+        };
+        Ok(Box::new(connector.connect(name, io).await.map_err(failed)?))
+    }
+}
+
+impl Trail {
+    fn new(origin: Endpoint) -> Self {
+        Self { target: origin.clone(), seen: vec![origin.clone()], origin }
+    }
+
+    fn follow(&mut self, refusal: &Refusal, redirects_max: u32) -> Result<(), Failure> {
+        let failure = |what: String| Failure::new(FailureKind::Redirect, what);
+        let location = refusal.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let Some(location) = location else {
+            return Err(failure(format!(
+                "the server answered {} without a location",
+                refusal.status.as_u16()
+            )));
+        };
+        let target = self.target.redirected(&peer_text(location)).map_err(failure)?;
+        if self.seen.contains(&target) {
+            return Err(failure(format!("redirects lead in circles, back to {target}")));
+        }
+        if self.seen.len() > redirects_max as usize {
+            return Err(failure(format!("more than {redirects_max} redirects, the last one to {target}")));
+        }
+        self.seen.push(target.clone());
+        self.target = target;
+        Ok(())
+    }
+
+    /// The next request begins a new count, from where the last one ended.
+    pub(crate) fn arrived(&mut self) {
+        self.seen = vec![self.target.clone()];
+    }
+}
+
+impl Refusal {
+    /// What the server says about it, if that is short text for people.
+    fn text(&self) -> Option<String> {
+        let plain = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?.starts_with("text/plain");
+        let text = std::str::from_utf8(&self.body).ok().map(peer_text)?;
+        (plain && !text.is_empty()).then_some(text)
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 307 | 308)
+}
+
+/// Connects to the first address of a name that answers; each further one is tried when the ones before take their time.
+async fn tcp(host: &str, port: u16) -> Result<BoxedIo, Failure> {
+    let unknown = |what: &dyn std::fmt::Display| {
+        Failure::new(FailureKind::Dns, format!("the host name {host:?} cannot be resolved: {what}"))
+    };
+    let addresses: Vec<_> =
+        tokio::net::lookup_host((host, port)).await.map_err(|error| unknown(&error))?.collect();
+    let mut attempts = FuturesUnordered::new();
+    for (number, address) in (0..).zip(addresses) {
+        attempts.push(async move {
+            if number > 0 {
+                tokio::time::sleep(NEXT_ADDRESS_AFTER * number).await;
+            }
+            TcpStream::connect(address).await
+        });
+    }
+    let mut last = None;
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(stream) => {
+                // Messages are small and latency counts; a failure to set this changes nothing else.
+                let _ = stream.set_nodelay(true);
+                return Ok(Box::new(stream));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| unknown(&"it has no address"), |error| io_failure("cannot connect", &error)))
+}

@@ -1,0 +1,176 @@
+//! The loop that drives a session: what happens goes in, what it wants done is done.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use opamp_proto::Mono;
+
+use super::client::Shared;
+use super::clock::Clock;
+use super::connector::Connector;
+use super::lanes::{Lanes, Outcome};
+use super::link::Link;
+use crate::event::Event;
+use crate::saved::StateStore;
+use crate::session::{Input, Outbox, Output, Session};
+
+/// One agent, running.
+pub(crate) struct Driver {
+    session: Session,
+    out: Outbox,
+    link: Link,
+    lanes: Lanes,
+    shared: Arc<Shared>,
+    connector: Arc<Connector>,
+    state: Arc<dyn StateStore>,
+    clock: Arc<dyn Clock>,
+    probe: Option<BoxFuture<'static, bool>>,
+    alarm: Option<(Mono, BoxFuture<'static, ()>)>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        session: Session,
+        lanes: Lanes,
+        shared: Arc<Shared>,
+        connector: Arc<Connector>,
+        state: Arc<dyn StateStore>,
+    ) -> Self {
+        let clock = Arc::clone(&connector.clock);
+        let (out, link) = (Outbox::new(), Link::None);
+        Self { session, out, link, lanes, shared, connector, state, clock, probe: None, alarm: None }
+    }
+
+    /// Runs until the agent has stopped.
+    pub(crate) async fn run(mut self) {
+        // The first report is to be complete, so what is asked for it is waited for.
+        let mut begun = !self.lanes.refresh();
+        if begun {
+            self.tell(Input::Start).await;
+        }
+        while !self.session.is_finished() {
+            self.set_alarm();
+            // Fixed order: what the application wants comes before what the network brings.
+            tokio::select! {
+                biased;
+                () = self.shared.changed() => self.take_pending().await,
+                Some(outcome) = self.lanes.outcomes.recv() => {
+                    self.take_outcome(outcome).await;
+                    if !std::mem::replace(&mut begun, true) {
+                        self.tell(Input::Start).await;
+                    }
+                }
+                event = self.link.next() => self.tell(event.as_input()).await,
+                reachable = answer(&mut self.probe) => {
+                    self.probe = None;
+                    self.tell(Input::Probed(reachable)).await;
+                }
+                () = ring(&mut self.alarm) => {
+                    self.alarm = None;
+                    self.tell(Input::Tick).await;
+                }
+            }
+            self.publish();
+        }
+        self.shared.finish();
+    }
+
+    async fn take_pending(&mut self) {
+        let pending = self.shared.take();
+        let told = [
+            pending.description.map(Input::Describe),
+            pending.effective.map(Input::EffectiveConfig),
+            pending.health.map(Input::Health),
+            pending.reconnect.then_some(Input::Reconnect),
+            pending.stop.then_some(Input::Stop),
+        ];
+        if pending.refresh {
+            self.lanes.refresh();
+        }
+        for input in told.into_iter().flatten() {
+            self.tell(input).await;
+        }
+    }
+
+    async fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Config { hash, result, effective } => {
+                self.tell(Input::ConfigOutcome { hash, result, effective }).await;
+            }
+            Outcome::Effective(config) => self.tell(Input::EffectiveConfig(config)).await,
+            Outcome::NoEffective => {}
+        }
+    }
+
+    async fn tell(&mut self, input: Input<'_>) {
+        // Only what comes from the application is refused, and only after a stop, which the client has refused already.
+        let _ = self.session.handle(input, self.clock.now(), &mut self.out);
+        while let Some(output) = self.out.take() {
+            self.perform(output).await;
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Abort => self.link = Link::None,
+            Output::Apply(config) => self.lanes.apply(config),
+            Output::Close(code) => self.link.close(code),
+            Output::Connect { endpoint } => self.link = Link::dial(&self.connector, endpoint),
+            Output::Event(event) => self.lanes.event(event),
+            Output::Persist => self.save().await,
+            Output::Ping => self.link.ping(),
+            Output::Probe { endpoint } => {
+                self.probe = Some(Arc::clone(&self.connector).probe(endpoint).boxed());
+            }
+            Output::Restart => self.lanes.restart(),
+            Output::Send => self.link.send(&self.session.uid(), self.out.message()),
+        }
+    }
+
+    /// Saves before anything that builds on it leaves this process. A disk that does not answer does not take the agent
+    /// with it.
+    async fn save(&mut self) {
+        let (state, saved) = (Arc::clone(&self.state), self.session.saved());
+        let save = tokio::task::spawn_blocking(move || state.save(&saved));
+        let deadline = self.clock.now().mono + self.connector.settings.save_timeout;
+        let why = tokio::select! {
+            result = save => match result {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "saving failed in a way it should not".to_owned(),
+            },
+            () = self.clock.sleep_until(deadline) => "saving takes too long".to_owned(),
+        };
+        self.lanes.event(Event::StateNotSaved { why });
+    }
+
+    /// The wait for the session's deadline, made anew only when that has moved.
+    fn set_alarm(&mut self) {
+        let deadline = self.session.deadline();
+        if self.alarm.as_ref().map(|(at, _)| *at) != deadline {
+            self.alarm = deadline.map(|at| (at, self.clock.sleep_until(at)));
+        }
+    }
+
+    fn publish(&self) {
+        let now = self.clock.now().mono;
+        let mut stats = self.session.stats(now);
+        stats.events_dropped = self.lanes.events_dropped();
+        self.shared.publish(self.session.uid(), stats, now);
+    }
+}
+
+async fn answer(probe: &mut Option<BoxFuture<'static, bool>>) -> bool {
+    match probe {
+        Some(probe) => probe.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ring(alarm: &mut Option<(Mono, BoxFuture<'static, ()>)>) {
+    match alarm {
+        Some((_, wait)) => wait.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,22 @@
+//! Drivers over tokio: both transports, the way to the server, handlers and state in a file.
+
+mod body;
+pub(crate) mod builder;
+mod classify;
+pub(crate) mod client;
+pub(crate) mod clock;
+mod connector;
+pub(crate) mod credentials;
+mod driver;
+pub(crate) mod endpoint;
+pub(crate) mod handler;
+mod lanes;
+mod link;
+mod polling;
+pub(crate) mod proxy;
+pub(crate) mod settings;
+pub(crate) mod state_file;
+mod task;
+pub(crate) mod tls;
+mod tunnel;
+mod websocket;

@@ -1,0 +1,43 @@
+//! Limits and habits of the drivers.
+
+use std::time::Duration;
+
+use crate::session::SessionSettings;
+
+/// Everything about a client that can be set beside where it connects and what it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientSettings {
+    /// Intervals and limits of the conversation.
+    pub session: SessionSettings,
+    /// Largest message that is received, in bytes, after decompression. Default 64 MiB (R-WS-08, R-HTTP-19). A larger value
+    /// lets the server make this process hold that much.
+    pub receive_bytes_max: usize,
+    /// Outgoing WebSocket messages are split into frames of this many payload bytes. Default 4,096. Some gateways cut frames
+    /// above 32 KB.
+    pub frame_bytes: usize,
+    /// Whether request bodies over HTTP are compressed with gzip (R-HTTP-12). Default no: not every server takes it.
+    pub compress: bool,
+    /// Smallest request body that is compressed. Default 1,024 bytes.
+    pub compress_min_bytes: usize,
+    /// Redirects followed one after the other. Default 5.
+    pub redirects_max: u32,
+    /// Events kept for a handler that is slow; the oldest are dropped, and counted. Default 256.
+    pub events_kept: usize,
+    /// How long saving the state may take before the agent goes on without. Default 5 s.
+    pub save_timeout: Duration,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            session: SessionSettings::default(),
+            receive_bytes_max: 64 << 20,
+            frame_bytes: 4_096,
+            compress: false,
+            compress_min_bytes: 1_024,
+            redirects_max: 5,
+            events_kept: 256,
+            save_timeout: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The agent's state in a file: readable, replaced as a whole, for the owner's eyes only.
+//!
+//! ```text
+//! opamp-agent-state 1
+//! uid 0190a0b0-c0d0-7e0f-8a1b-2c3d4e5f6071
+//! uid-assigned no
+//! sequence 1042
+//! config-hash 01020304
+//! config-status failed
+//! config-interruptions 0
+//! config-error no such exporter
+//! end
+//! ```
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use opamp_proto::{ConfigHash, SequenceNum};
+
+use crate::saved::{ConfigStatus, SavedConfig, SavedState, StateError, StateStore};
+
+const FIRST_LINE: &str = "opamp-agent-state 1";
+const LAST_LINE: &str = "end";
+/// The largest file that is read; the error text is the only part without a length of its own.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Keeps an agent's state in one file.
+///
+/// A save writes a new file beside it, makes that durable and puts it into place, so that a crash at any moment leaves the old state or
+/// the new one. On Unix only the owner may read it.
+#[derive(Debug)]
+pub struct FileState {
+    path: PathBuf,
+    /// One writer at a time.
+    writing: Mutex<()>,
+}
+
+impl FileState {
+    /// State in this file. Its directory has to exist, and to be writable.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), writing: Mutex::new(()) }
+    }
+
+    fn io(&self, source: io::Error) -> StateError {
+        StateError::Io { location: self.path.display().to_string(), source }
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let new = beside(&self.path);
+        let written = write_durably(&new, text).and_then(|()| fs::rename(&new, &self.path));
+        if written.is_err() {
+            // What is half written is of no use to anybody.
+            let _ = fs::remove_file(&new);
+        }
+        written?;
+        make_durable(self.path.parent())
+    }
+}
+
+impl StateStore for FileState {
+    fn load(&self) -> Result<Option<SavedState>, StateError> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.io(error)),
+        };
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| self.io(error))?;
+        let corrupt = |what| StateError::Corrupt { location: self.path.display().to_string(), what };
+        parse(&text).map(Some).map_err(corrupt)
+    }
+
+    fn save(&self, state: &SavedState) -> Result<(), StateError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(&print(state)).map_err(|error| self.io(error))
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    #[cfg(unix)]
+    // A file left over from before may be open to others.
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The new name is durable when its directory is.
+fn make_durable(directory: Option<&Path>) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let directory = directory.filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+fn print(state: &SavedState) -> String {
+    let SavedState { uid, uid_assigned, sequence_num, remote_config } = state;
+    let assigned = if *uid_assigned { "yes" } else { "no" };
+    let mut text = format!("{FIRST_LINE}\nuid {uid}\nuid-assigned {assigned}\nsequence {sequence_num}\n");
+    if let Some(SavedConfig { hash, status, error, interruptions }) = remote_config {
+        // Writing into a string does not fail.
+        let _ = write!(
+            text,
+            "config-hash {hash}\nconfig-status {}\nconfig-interruptions {interruptions}\nconfig-error {}\n",
+            status.as_str(),
+            error.escape_default(),
+        );
+    }
+    text + LAST_LINE + "\n"
+}
+
+fn parse(text: &str) -> Result<SavedState, String> {
+    let mut lines = text.lines();
+    if lines.next() != Some(FIRST_LINE) {
+        return Err(format!("the first line is not {FIRST_LINE:?}"));
+    }
+    if lines.next_back() != Some(LAST_LINE) {
+        return Err(format!("the last line is not {LAST_LINE:?}: the file is cut off"));
+    }
+    let field = |name: &str| {
+        let mut found = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.next().ok_or_else(|| format!("{name} is missing"))
+    };
+    let wrong = |name: &str| format!("{name} is not what it should be");
+    let number = |name: &str| field(name)?.parse::<u64>().map_err(|_| wrong(name));
+    let remote_config = match field("config-hash") {
+        Err(_) => None,
+        Ok(hash) => Some(SavedConfig {
+            hash: ConfigHash::from_hex(hash).map_err(|_| wrong("config-hash"))?,
+            status: match field("config-status")? {
+                "applied" => ConfigStatus::Applied,
+                "applying" => ConfigStatus::Applying,
+                "failed" => ConfigStatus::Failed,
+                _ => return Err(wrong("config-status")),
+            },
+            error: unescape(field("config-error")?).ok_or_else(|| wrong("config-error"))?,
+            interruptions: u32::try_from(number("config-interruptions")?)
+                .map_err(|_| wrong("config-interruptions"))?,
+        }),
+    };
+    Ok(SavedState {
+        uid: field("uid")?.parse().map_err(|_| wrong("uid"))?,
+        uid_assigned: field("uid-assigned")? == "yes",
+        sequence_num: SequenceNum(number("sequence")?),
+        remote_config,
+    })
+}
+
+/// The inverse of [`str::escape_default`].
+fn unescape(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        if character != '\\' {
+            plain.push(character);
+            continue;
+        }
+        match rest.next()? {
+            'n' => plain.push('\n'),
+            'r' => plain.push('\r'),
+            't' => plain.push('\t'),
+            'u' => {
+                let digits: String = rest.by_ref().skip(1).take_while(|digit| *digit != '}').collect();
+                plain.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?);
+            }
+            quoted => plain.push(quoted),
+        }
+    }
+    Some(plain)
+}

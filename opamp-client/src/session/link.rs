@@ -1,0 +1,205 @@
+//! The connection as the session sees it, and what time does to it.
+
+use std::time::Duration;
+
+use opamp_proto::{Mono, Part};
+
+use super::outbox::{Outbox, Output};
+use super::{Session, SessionSettings};
+use crate::event::{DisconnectCause, Transport};
+use crate::failure::{Failure, FailureKind};
+
+/// Where the session is with its connection; see the states of the module above.
+#[derive(Debug)]
+pub(super) enum Link {
+    Closing { until: Mono, then: Then },
+    Dialing { until: Mono },
+    Finished,
+    Idle,
+    Open(Open),
+    Waiting { until: Mono },
+}
+
+/// What follows when a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Dial,
+    Finish,
+    Wait(Mono),
+}
+
+/// A connection that stands.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Since when the server is reached: it took the upgrade, or answered a request.
+    pub(super) reached_at: Option<Mono>,
+    /// The first report is on its way.
+    pub(super) greeted: bool,
+    /// Last sign of life of the server.
+    pub(super) heard: Mono,
+    pub(super) pinged: Mono,
+    /// When the last message was sent.
+    pub(super) sent: Mono,
+    /// The message that is being written, or whose answer is awaited over HTTP.
+    pub(super) busy: Option<Busy>,
+    /// Since when a report over WebSocket waits for any answer.
+    pub(super) awaiting: Option<Mono>,
+    pub(super) leaving: Option<Leaving>,
+    /// Malformed messages in a row.
+    pub(super) faults: u32,
+    /// When to look whether the first endpoint is back.
+    pub(super) probe_at: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Busy {
+    pub(super) since: Mono,
+    pub(super) kind: Kind,
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Goodbye,
+    /// Nothing in it; also a bare poll.
+    Heartbeat,
+    Report,
+}
+
+/// The agent leaves its server in good order.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) since: Mono,
+    pub(super) then: Then,
+    pub(super) cause: DisconnectCause,
+    /// The goodbye is written, or answered.
+    pub(super) said: bool,
+}
+
+/// What has run out.
+enum Expired {
+    Answer,
+    Ping,
+    Probe,
+    Read,
+    Stop,
+    Write,
+}
+
+impl Open {
+    pub(super) fn new(now: Mono, probe_at: Option<Mono>) -> Self {
+        Self {
+            reached_at: None,
+            greeted: false,
+            heard: now,
+            pinged: now,
+            sent: now,
+            busy: None,
+            awaiting: None,
+            leaving: None,
+            faults: 0,
+            probe_at,
+        }
+    }
+
+    /// Leaves, unless the agent is leaving already; a stop comes before everything else.
+    pub(super) fn leave(&mut self, then: Then, cause: DisconnectCause, now: Mono) {
+        match &mut self.leaving {
+            None => self.leaving = Some(Leaving { since: now, then, cause, said: false }),
+            Some(leaving) if then == Then::Finish => leaving.then = then,
+            Some(_) => {}
+        }
+    }
+
+    /// The deadlines of this connection, whatever is to be sent.
+    fn deadlines(&self, transport: Transport, settings: &SessionSettings) -> [Option<(Mono, Expired)>; 6] {
+        let after = |since: Option<Mono>, span, what| since.map(|since| (since + span, what));
+        let ws = transport == Transport::WebSocket;
+        let busy = self.busy.map(|busy| busy.since);
+        let (write, answer) = if ws { (busy, self.awaiting) } else { (None, busy) };
+        [
+            after(self.leaving.as_ref().map(|leaving| leaving.since), settings.stop_timeout, Expired::Stop),
+            after(write, settings.write_timeout, Expired::Write),
+            after(answer, settings.response_timeout, Expired::Answer),
+            after(ws.then_some(self.heard), settings.read_timeout, Expired::Read),
+            after(ws.then_some(self.heard.max(self.pinged)), settings.ping_interval, Expired::Ping),
+            after(self.probe_at, Duration::ZERO, Expired::Probe),
+        ]
+    }
+}
+
+impl Session {
+    /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        match &self.link {
+            Link::Closing { until, .. } | Link::Dialing { until } | Link::Waiting { until } => Some(*until),
+            Link::Finished | Link::Idle => None,
+            Link::Open(open) => {
+                let deadlines = open.deadlines(self.endpoints.transport(), &self.settings);
+                let runs_out = deadlines.into_iter().flatten().map(|(at, _)| at).min();
+                [runs_out, self.next_message_at(open)].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Does what is due because time has passed.
+    pub(super) fn expire(&mut self, now: Mono, out: &mut Outbox) {
+        match &mut self.link {
+            Link::Waiting { until } if *until <= now => self.dial_round(now, out),
+            Link::Dialing { until } if *until <= now => {
+                let detail = format!("no connection within {} s", self.settings.connect_timeout.as_secs());
+                self.failed(Failure::new(FailureKind::Timeout, detail), now, out);
+            }
+            Link::Closing { until, then } if *until <= now => {
+                let then = *then;
+                out.push(Output::Abort);
+                self.proceed(then, now, out);
+            }
+            Link::Open(open) => {
+                let deadlines = open.deadlines(self.endpoints.transport(), &self.settings);
+                for (_, expired) in deadlines.into_iter().flatten().filter(|(at, _)| *at <= now) {
+                    if !self.run_out(&expired, now, out) {
+                        break;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Deals with what has run out; whether the connection still stands.
+    fn run_out(&mut self, expired: &Expired, now: Mono, out: &mut Outbox) -> bool {
+        let Link::Open(open) = &mut self.link else { return false };
+        let settings = &self.settings;
+        let detail = match expired {
+            Expired::Ping => {
+                open.pinged = now;
+                out.push(Output::Ping);
+                return true;
+            }
+            Expired::Probe => {
+                open.probe_at = None;
+                out.push(Output::Probe { endpoint: 0 });
+                return true;
+            }
+            Expired::Answer => format!("no answer within {} s", settings.response_timeout.as_secs()),
+            Expired::Read => format!("no sign of life for {} s", settings.read_timeout.as_secs()),
+            Expired::Write => format!("the server read nothing for {} s", settings.write_timeout.as_secs()),
+            Expired::Stop => "no goodbye in time".to_owned(),
+        };
+        self.failed(Failure::new(FailureKind::Timeout, detail), now, out);
+        false
+    }
+
+    /// When something is to be sent, if nothing else happens.
+    fn next_message_at(&self, open: &Open) -> Option<Mono> {
+        if open.busy.is_some() || open.leaving.is_some() {
+            return None;
+        }
+        let beat = self.interval().map(|interval| open.sent + interval);
+        let health =
+            self.permitted_changes().contains(Part::Health).then(|| self.health_ready_at()).flatten();
+        [beat, health, self.full_state.deadline()].into_iter().flatten().min()
+    }
+}

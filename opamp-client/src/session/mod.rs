@@ -1,0 +1,400 @@
+//! One agent's conversation with its server: no IO, no clock, no randomness.
+//!
+//! # Contract of the driver
+//!
+//! Feed every event to [`Session::handle`] with the time it happened. Then take every [`Output`] from the outbox and do it, in
+//! order. When [`Session::deadline`] has passed, call `handle(Input::Tick, ..)`. Nothing else is needed: reconnecting,
+//! back-off, fail-over, heartbeats, polling, deadlines and repetition are decided here, alike on both transports.
+//!
+//! # States
+//!
+//! ```text
+//!        Start              Connected                        written
+//! Idle ────────► Dialing ───────────► Open ─── goodbye ────────────────► Closing
+//!                 ▲    │ Failed        │ Failed, Closed, deadline           │ Closed, deadline
+//!                 │    ▼               ▼                                    ▼
+//!                 └── Waiting ◄────────┴──────────────── or Finished ◄──────┘
+//! ```
+//!
+//! Over HTTP there is a connection too, the one that requests use, but only answers count: the server is reached with the first one,
+//! and lost with the first request that fails.
+//!
+//! # Level-triggered
+//!
+//! The session holds what is true of the agent and what the server was told, and sends the difference, whole sub-messages at a time
+//! (R-STATUS-08). Nothing is queued, so nothing can be lost on the way or be overtaken: what failed to be delivered differs again.
+
+mod compose;
+mod connect;
+mod endpoints;
+mod full_state;
+mod incoming;
+mod link;
+mod outbox;
+mod receive;
+mod remote_config;
+mod report;
+mod settings;
+
+use opamp_proto::{
+    AgentCapabilities, ConfigHash, InstanceUid, Mono, Now, Part, SequenceNum, ServerCapabilities,
+};
+
+pub use self::outbox::{CloseCode, Outbox, Output};
+pub use self::settings::{Abilities, EndpointInfo, SessionSettings};
+
+use self::endpoints::Endpoints;
+use self::full_state::FullState;
+use self::link::{Leaving, Link, Then};
+use self::remote_config::ConfigState;
+use self::report::Report;
+use crate::config::{EffectiveConfig, Rejected};
+use crate::description::Description;
+use crate::event::{DisconnectCause, Event};
+use crate::failure::Failure;
+use crate::health::Health;
+use crate::retry::Backoff;
+use crate::saved::SavedState;
+use crate::stats::Stats;
+
+/// What happens to a session.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// A sign of life of the server that is no message: a ping or pong.
+    Alive,
+    /// The server ended the WebSocket, with the code and text of its Close frame if it sent one; or it answered ours.
+    Closed {
+        /// The code.
+        code: Option<u16>,
+        /// The text.
+        reason: String,
+    },
+    /// What became of the configuration of [`Output::Apply`].
+    ConfigOutcome {
+        /// Its hash.
+        hash: ConfigHash,
+        /// Whether it is in use now.
+        result: Result<(), Rejected>,
+        /// The configuration that is in use now, if that is reported.
+        effective: Option<EffectiveConfig>,
+    },
+    /// The connection of [`Output::Connect`] stands.
+    Connected,
+    /// The agent describes itself anew.
+    Describe(Description),
+    /// The configuration that is in use. From the first one on the agent reports it.
+    EffectiveConfig(EffectiveConfig),
+    /// Connecting failed, or the connection or exchange did.
+    Failed(Failure),
+    /// How the agent is. From the first one on the agent reports it.
+    Health(Health),
+    /// Whether the endpoint of [`Output::Probe`] can be connected to.
+    Probed(bool),
+    /// The content of one binary WebSocket message, or the body of an answer with a status of success.
+    Received(&'a [u8]),
+    /// Leave the server in good order and connect anew.
+    Reconnect,
+    /// Begin.
+    Start,
+    /// Leave the server in good order and end.
+    Stop,
+    /// [`Session::deadline`] has passed.
+    Tick,
+    /// The WebSocket carried something that makes it unusable.
+    Unusable(Unusable),
+    /// The WebSocket message of [`Output::Send`] was written completely.
+    Written,
+}
+
+/// What makes a WebSocket, or an answer over HTTP, unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// A message above the receive limit; nothing of it was kept (R-WS-13, R-HTTP-24).
+    Oversize {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A text message, which OpAMP does not use (R-WS-01).
+    Text,
+    /// A violation of RFC 6455.
+    Violation(String),
+}
+
+/// The agent was stopped: what it is told now would never be reported. Start a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the agent was stopped; this is not reported any more")]
+pub struct Stopped;
+
+/// What a session begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where to report to.
+    pub endpoint: EndpointInfo,
+    /// Where to report to while that cannot be reached, in order of preference.
+    pub fallbacks: Vec<EndpointInfo>,
+    /// Who the agent is.
+    pub description: Description,
+    /// What an earlier process of this agent left.
+    pub saved: SavedState,
+    /// What the agent can do.
+    pub abilities: Abilities,
+    /// Intervals and limits.
+    pub settings: SessionSettings,
+    /// A random number, different for each agent.
+    pub seed: u64,
+}
+
+/// The agent's half of the conversation with its server.
+#[derive(Debug)]
+pub struct Session {
+    settings: SessionSettings,
+    abilities: Abilities,
+    description: Description,
+    uid: InstanceUid,
+    /// The identity before the server changed it on this connection; answers to it may still arrive.
+    previous_uid: Option<InstanceUid>,
+    uid_assigned: bool,
+    sequence: SequenceNum,
+    report: Report,
+    config: ConfigState,
+    /// What the server can do, once it has said so.
+    server: Option<ServerCapabilities>,
+    /// The interval the server set, in seconds.
+    offered_interval: Option<u64>,
+    full_state: FullState,
+    health_sent: Option<Mono>,
+    /// The server takes less than everything at once.
+    one_at_a_time: bool,
+    endpoints: Endpoints,
+    backoff: Backoff,
+    link: Link,
+    /// The endpoint that knows what was reported.
+    last_endpoint: Option<usize>,
+    ever_reached: bool,
+    stats: Stats,
+}
+
+impl Setup {
+    /// The minimum: one endpoint, a description, saved state and a seed; everything else by default.
+    #[must_use]
+    pub fn new(endpoint: EndpointInfo, description: Description, saved: SavedState, seed: u64) -> Self {
+        Self {
+            endpoint,
+            fallbacks: Vec::new(),
+            description,
+            saved,
+            abilities: Abilities::default(),
+            settings: SessionSettings::default(),
+            seed,
+        }
+    }
+}
+
+impl Session {
+    /// A session that waits for [`Input::Start`].
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let Setup { endpoint, fallbacks, description, saved, abilities, settings, seed } = setup;
+        let mut session = Self {
+            backoff: Backoff::new(settings.retry.clone(), seed),
+            abilities,
+            uid: saved.uid,
+            previous_uid: None,
+            uid_assigned: saved.uid_assigned,
+            sequence: saved.sequence_num,
+            report: Report::default(),
+            config: ConfigState::restore(saved.remote_config),
+            server: None,
+            offered_interval: None,
+            full_state: FullState::default(),
+            health_sent: None,
+            one_at_a_time: false,
+            endpoints: Endpoints::new(endpoint, fallbacks),
+            link: Link::Idle,
+            last_endpoint: None,
+            ever_reached: false,
+            stats: Stats::default(),
+            description,
+            settings,
+        };
+        session.describe();
+        if abilities.remote_config {
+            session.report.set(Part::RemoteConfigStatus, session.config.status());
+        }
+        session
+    }
+
+    /// Takes one event in and puts what is to be done into `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the application tells something to a session that was stopped. Nothing that the network brings fails.
+    pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Outbox) -> Result<(), Stopped> {
+        let told = matches!(
+            input,
+            Input::Describe(_)
+                | Input::EffectiveConfig(_)
+                | Input::Health(_)
+                | Input::Reconnect
+                | Input::Start
+        );
+        if told && self.is_stopping() {
+            return Err(Stopped);
+        }
+        match input {
+            Input::Alive => self.heard(now.mono),
+            Input::Closed { code, reason } => self.closed(code, &reason, now.mono, out),
+            Input::ConfigOutcome { hash, result, effective } => {
+                if let Some(effective) = effective {
+                    self.report.set(Part::EffectiveConfig, effective.encode());
+                }
+                self.config_outcome(&hash, result, out);
+            }
+            Input::Connected => self.opened(now.mono, out),
+            Input::Describe(description) => {
+                self.description = description;
+                self.describe();
+            }
+            Input::EffectiveConfig(config) => self.report.set(Part::EffectiveConfig, config.encode()),
+            Input::Failed(failure) => self.failed(failure, now.mono, out),
+            Input::Health(health) => {
+                let encoded = health.encode(now.wall);
+                self.report.set_meaning(Part::Health, encoded.report, encoded.meaning);
+            }
+            Input::Probed(reachable) => self.probed(reachable, now.mono),
+            Input::Received(bytes) => self.received(bytes, now.mono, out),
+            Input::Reconnect => self.reconnect(now.mono, out),
+            Input::Start => {
+                if matches!(self.link, Link::Idle) {
+                    out.push(Output::Persist);
+                    self.dial_round(now.mono, out);
+                }
+            }
+            Input::Stop => self.stop(now.mono, out),
+            Input::Tick => {}
+            Input::Unusable(what) => self.unusable(what, now.mono, out),
+            Input::Written => self.written(now.mono),
+        }
+        self.expire(now.mono, out);
+        self.pump(now.mono, out);
+        Ok(())
+    }
+
+    /// The identity in use.
+    #[must_use]
+    pub const fn uid(&self) -> InstanceUid {
+        self.uid
+    }
+
+    /// What this agent announces: what it was given to report, and its abilities.
+    #[must_use]
+    pub fn capabilities(&self) -> AgentCapabilities {
+        let mut capabilities = self.abilities.capabilities();
+        let present = self.report.present();
+        if present.contains(Part::Health) {
+            capabilities |= AgentCapabilities::REPORTS_HEALTH;
+        }
+        if present.contains(Part::EffectiveConfig) {
+            capabilities |= AgentCapabilities::REPORTS_EFFECTIVE_CONFIG;
+        }
+        if self.settings.heartbeat.is_some() {
+            capabilities |= AgentCapabilities::REPORTS_HEARTBEAT;
+        }
+        capabilities
+    }
+
+    /// What the server announced, once it has.
+    #[must_use]
+    pub const fn server_capabilities(&self) -> Option<ServerCapabilities> {
+        self.server
+    }
+
+    /// What has to outlive this process; see [`Output::Persist`].
+    #[must_use]
+    pub fn saved(&self) -> SavedState {
+        SavedState {
+            uid: self.uid,
+            uid_assigned: self.uid_assigned,
+            sequence_num: self.sequence,
+            remote_config: self.config.saved(),
+        }
+    }
+
+    /// Whether it was told to stop, or has ended.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        match &self.link {
+            Link::Finished | Link::Closing { then: Then::Finish, .. } => true,
+            Link::Open(open) => matches!(open.leaving, Some(Leaving { then: Then::Finish, .. })),
+            _ => false,
+        }
+    }
+
+    /// Whether it has ended: nothing will come of it any more.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        matches!(self.link, Link::Finished)
+    }
+
+    /// Whether the server is reached.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(&self.link, Link::Open(open) if open.reached_at.is_some())
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self, now: Mono) -> Stats {
+        let mut stats = self.stats;
+        if let Link::Open(open) = &self.link
+            && let Some(since) = open.reached_at
+        {
+            stats.is_connected = true;
+            stats.connected += now - since;
+        }
+        stats
+    }
+
+    fn describe(&mut self) {
+        self.report.set(Part::AgentDescription, self.description.encode(&self.uid));
+    }
+
+    fn config_outcome(&mut self, hash: &ConfigHash, result: Result<(), Rejected>, out: &mut Outbox) {
+        if !self.abilities.remote_config {
+            return;
+        }
+        let next = self.config.outcome(hash, result);
+        self.report.set(Part::RemoteConfigStatus, self.config.status());
+        out.push(Output::Persist);
+        if let Some(next) = next {
+            out.push(Output::Apply(next));
+        }
+    }
+
+    fn stop(&mut self, now: Mono, out: &mut Outbox) {
+        match &mut self.link {
+            Link::Open(open) => open.leave(Then::Finish, DisconnectCause::Stopped, now),
+            Link::Closing { then, .. } => *then = Then::Finish,
+            Link::Finished => {}
+            Link::Dialing { .. } | Link::Idle | Link::Waiting { .. } => {
+                out.push(Output::Abort);
+                self.finish(out);
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut Outbox) {
+        out.push(Output::Persist);
+        self.link = Link::Finished;
+    }
+
+    /// Tells that the connection is over, if it ever was one.
+    fn ended(&mut self, cause: DisconnectCause, now: Mono, out: &mut Outbox) {
+        let Link::Open(open) = &mut self.link else { return };
+        if let Some(since) = open.reached_at.take() {
+            self.stats.connected += now - since;
+            out.event(Event::Disconnected { endpoint: self.endpoints.name(), cause });
+        }
+    }
+}

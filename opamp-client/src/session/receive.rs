@@ -1,0 +1,196 @@
+//! What messages of the server lead to.
+
+use opamp_proto::pb::ServerErrorResponseType as ErrorType;
+use opamp_proto::{
+    ConfigHash, InstanceUid, Mono, ServerCapabilities, ServerToAgentFlags, UidError, frame, pb,
+};
+
+use super::Session;
+use super::incoming::{self, Malformed, ServerMessage};
+use super::link::Link;
+use super::outbox::{CloseCode, Outbox, Output};
+use super::remote_config::Offered;
+use super::report::Refusal;
+use crate::event::{Event, ServerErrorKind, ServerFault, Transport};
+use crate::failure::{Failure, FailureKind, peer_text};
+use crate::retry;
+
+impl Session {
+    /// A message over WebSocket, or the answer of an exchange.
+    pub(super) fn received(&mut self, bytes: &[u8], now: Mono, out: &mut Outbox) {
+        let Link::Open(open) = &mut self.link else { return };
+        open.heard = now;
+        self.stats.messages_received += 1;
+        let websocket = self.endpoints.transport() == Transport::WebSocket;
+        let payload = if websocket { frame::decode(bytes).map_err(Malformed::from) } else { Ok(bytes) };
+        if let Err(malformed) = payload.and_then(|payload| self.message(payload, now, out)) {
+            self.malformed(&malformed, now, out);
+        }
+    }
+
+    /// A message that decodes is processed as a whole; one that does not has no effect at all.
+    fn message(&mut self, bytes: &[u8], now: Mono, out: &mut Outbox) -> Result<(), Malformed> {
+        let bytes = incoming::merged(bytes)?;
+        let message = ServerMessage::decode(&bytes)?;
+        let error = message.error()?;
+        let command = message.command()?;
+        let identification = message.identification()?;
+        let offer = match self.abilities.remote_config {
+            true => message.remote_config(self.settings.config_files_max)?,
+            false => None,
+        };
+        if let Link::Open(open) = &mut self.link {
+            open.faults = 0;
+        }
+
+        let mine = self.is_mine(message.instance_uid);
+        let leaving = matches!(&self.link, Link::Open(open) if open.leaving.is_some());
+        let ignored = !mine || leaving;
+        self.stats.foreign += u64::from(!mine);
+        if self.endpoints.transport() == Transport::Http {
+            // Unavailable is no answer: what was sent is sent again.
+            let unavailable = error.as_ref().is_some_and(|error| error.r#type() == ErrorType::Unavailable);
+            if ignored || !unavailable {
+                self.sent();
+                self.reached(now, out);
+            }
+            if ignored {
+                self.answered();
+            }
+        }
+        if ignored {
+            return Ok(());
+        }
+        if let Some(error) = error {
+            self.learn(message.capabilities);
+            self.server_error(&error, now, out);
+            return Ok(());
+        }
+        self.answered();
+        if let Some(command) = command {
+            // A command is alone, whatever stands beside it (R-CMD-02).
+            if self.abilities.restart && command.r#type == pb::CommandType::Restart as i32 {
+                out.push(Output::Restart);
+            }
+            return Ok(());
+        }
+        self.learn(message.capabilities);
+        if let Some(identification) = identification {
+            self.adopt(&identification.new_instance_uid, out);
+        }
+        if self.settings.heartbeat.is_some()
+            && let Some(seconds) = message.heartbeat_seconds()
+        {
+            self.offered_interval = Some(seconds);
+        }
+        if let Some(offer) = offer {
+            self.offered(offer, out);
+        }
+        if ServerToAgentFlags::from_bits(message.flags).contains(ServerToAgentFlags::REPORT_FULL_STATE) {
+            self.full_state.demanded(now, self.settings.full_state_spacing);
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self) {
+        self.report.answered();
+        if let Link::Open(open) = &mut self.link {
+            open.awaiting = None;
+        }
+    }
+
+    /// An empty uid is nobody else's: it stands in answers to what could not be read.
+    fn is_mine(&self, uid: &[u8]) -> bool {
+        let is = |known: &InstanceUid| known.as_bytes() == uid;
+        uid.is_empty() || is(&self.uid) || self.previous_uid.as_ref().is_some_and(is)
+    }
+
+    /// What the server can do. 0 means that it is not repeated (R-CAP-11).
+    fn learn(&mut self, capabilities: u64) {
+        if capabilities != 0 {
+            self.server = Some(ServerCapabilities::from_bits(capabilities));
+        }
+    }
+
+    /// The server gives the agent another identity (R-ID-08, R-ID-12).
+    fn adopt(&mut self, bytes: &[u8], out: &mut Outbox) {
+        let to = match InstanceUid::try_from(bytes) {
+            Ok(to) => to,
+            Err(UidError::Length { found: length }) => {
+                return out.event(Event::ServerFault(ServerFault::IdentityLength { length }));
+            }
+            Err(UidError::Text) => return,
+        };
+        let (from, confirmed) = (self.uid, self.uid_assigned);
+        self.uid_assigned = true;
+        if from == to {
+            if !confirmed {
+                out.push(Output::Persist);
+            }
+            return;
+        }
+        self.previous_uid = Some(from);
+        self.uid = to;
+        self.describe();
+        out.push(Output::Persist);
+        out.event(Event::IdentityAssigned { from, to });
+    }
+
+    fn offered(&mut self, offer: pb::AgentRemoteConfig, out: &mut Outbox) {
+        if offer.config_hash.is_empty() {
+            return out.event(Event::ServerFault(ServerFault::ConfigWithoutHash));
+        }
+        // A copy of its own: a slice would keep the whole message alive.
+        let hash = ConfigHash::new(offer.config_hash.to_vec());
+        let offered = self.config.offer(hash, offer.config);
+        if offered == Offered::Known {
+            return;
+        }
+        self.report.set(opamp_proto::Part::RemoteConfigStatus, self.config.status());
+        out.push(Output::Persist);
+        if let Offered::Apply(config) = offered {
+            out.push(Output::Apply(config));
+        }
+    }
+
+    /// What was on its way is refused, or comes again later; offers beside an error are not taken (R-MSG-12).
+    fn server_error(&mut self, error: &pb::ServerErrorResponse, now: Mono, out: &mut Outbox) {
+        let message = peer_text(&error.error_message);
+        let kind = match error.r#type() {
+            ErrorType::Unavailable => {
+                let after = match &error.details {
+                    Some(pb::server_error_response::Details::RetryInfo(info)) => {
+                        retry::retry_info(info.retry_after_nanoseconds)
+                    }
+                    None => None,
+                };
+                let detail = format!("the server is unavailable: {message}");
+                let failure = Failure::new(FailureKind::Throttled, detail).with_retry_after(after);
+                return self.throttled(failure, now, out);
+            }
+            ErrorType::BadRequest => ServerErrorKind::BadRequest,
+            ErrorType::Unknown => ServerErrorKind::Unknown,
+        };
+        self.report.refuse(Refusal::Error);
+        self.answered();
+        out.event(Event::ServerError { kind, message });
+    }
+
+    /// Over HTTP an answer that makes no sense is no answer; over WebSocket it is ignored, unless there is no end to it.
+    fn malformed(&mut self, malformed: &Malformed, now: Mono, out: &mut Outbox) {
+        self.stats.malformed += 1;
+        let Link::Open(open) = &mut self.link else { return };
+        let what = peer_text(&malformed.to_string());
+        if self.endpoints.transport() == Transport::Http {
+            let detail = format!("the answer is not OpAMP: {what}");
+            return self.failed(Failure::new(FailureKind::Protocol, detail), now, out);
+        }
+        open.faults += 1;
+        if open.faults >= self.settings.faults_max {
+            let detail = format!("{} malformed messages in a row: {what}", open.faults);
+            let failure = Failure::new(FailureKind::Protocol, detail);
+            return self.break_off(failure, CloseCode::Protocol, now, out);
+        }
+        out.event(Event::ServerFault(ServerFault::Malformed { what }));
+    }
+}

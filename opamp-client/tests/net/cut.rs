@@ -1,0 +1,182 @@
+//! A connection cut at every byte of what the agent sends, on both transports, with and without a restart of the agent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use opamp_client::{EffectiveConfig, Health, InstanceUid, RemoteConfig, Wall};
+use opamp_proto::{Part, pb};
+use opamp_server::AgentSnapshot;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::common::{Agent, Memory, TestServer, builder, desired, hash};
+
+/// Stories at a time.
+const AT_ONCE: usize = 8;
+
+/// A wire that ends after so many bytes of the agent, once; what is connected later is whole.
+struct Cutter {
+    address: SocketAddr,
+    passed: Arc<AtomicUsize>,
+    cut: Arc<AtomicUsize>,
+}
+
+impl Cutter {
+    async fn start(server: SocketAddr, after: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (passed, cut): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+        let (count, done) = (Arc::clone(&passed), Arc::clone(&cut));
+        tokio::spawn(async move {
+            while let Ok((mut agent, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let (count, done) = (Arc::clone(&count), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let (mut up, mut down) = ([0; 4096], [0; 4096]);
+                    loop {
+                        tokio::select! {
+                            read = agent.read(&mut up) => {
+                                let Ok(read @ 1..) = read else { return };
+                                let before = count.fetch_add(read, Ordering::SeqCst);
+                                let whole = done.load(Ordering::SeqCst) > 0 || before + read <= after;
+                                let pass = if whole { read } else { after - before };
+                                if server.write_all(&up[..pass]).await.is_err() {
+                                    return;
+                                }
+                                if !whole {
+                                    done.store(1, Ordering::SeqCst);
+                                    return;
+                                }
+                            }
+                            read = server.read(&mut down) => {
+                                let Ok(read @ 1..) = read else { return };
+                                if agent.write_all(&down[..read]).await.is_err() {
+                                    return;
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, passed, cut }
+    }
+}
+
+fn uid(number: usize) -> InstanceUid {
+    InstanceUid::v7(number as u64, [3; 10])
+}
+
+fn has_everything(agent: &AgentSnapshot) -> bool {
+    let applied = agent.remote_config.as_ref().is_some_and(|report| {
+        report.hash == hash(1) && report.status == pb::RemoteConfigStatuses::Applied as i32
+    });
+    let holds = |part, text: &[u8]| {
+        agent.state.part(part).is_some_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+    };
+    applied
+        && holds(Part::AgentDescription, b"com.example.agent")
+        && holds(Part::Health, b"second")
+        && holds(Part::EffectiveConfig, b"remote")
+}
+
+/// One agent from its start to rest, over a wire that ends after so many bytes; how many it would have sent.
+async fn story(
+    server: Arc<TestServer>,
+    scheme: &'static str,
+    number: usize,
+    after: usize,
+    restart: bool,
+) -> usize {
+    let uid = uid(number);
+    let (state, applications) = (Memory::of(uid), Arc::new(AtomicUsize::new(0)));
+    server.handle.set_desired(&uid, desired(1, b"remote"));
+    let cutter = Cutter::start(server.address, after).await;
+    let url = format!("{scheme}://{}", cutter.address);
+    let start = || {
+        let counted = Arc::clone(&applications);
+        let runs = Arc::new(std::sync::Mutex::new(EffectiveConfig::single("local")));
+        if counted.load(Ordering::SeqCst) > 0 {
+            *runs.lock().unwrap() = EffectiveConfig::single("remote");
+        }
+        let provided = Arc::clone(&runs);
+        let agent = Agent::start(
+            builder(&url)
+                .state(state.clone())
+                .health(Health::healthy(Wall(1)).status("first"))
+                .effective_config(move || {
+                    let now = provided.lock().unwrap().clone();
+                    async move { now }
+                })
+                .on_remote_config(move |config: RemoteConfig, _| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    *runs.lock().unwrap() = EffectiveConfig::from(&config);
+                    async { Ok(()) }
+                }),
+        );
+        agent.client.set_health(Health::healthy(Wall(1)).status("second")).unwrap();
+        agent
+    };
+    let mut agent = start();
+    if restart {
+        agent
+            .reconnect_until("the cut, or the end", || {
+                cutter.cut.load(Ordering::SeqCst) > 0
+                    || server.handle.agent(&uid).is_some_and(|agent| has_everything(&agent))
+            })
+            .await;
+        // Without a goodbye on the wire that matters: a crash, as far as the server can see.
+        agent.client.stop();
+        agent = start();
+    }
+    let what = format!("{scheme}, cut after {after} bytes, restart {restart}");
+    agent
+        .reconnect_until(&what, || server.handle.agent(&uid).is_some_and(|agent| has_everything(&agent)))
+        .await;
+    let applied = applications.load(Ordering::SeqCst);
+    // An application that the restart interrupted may have to begin again; nothing else may.
+    assert!(applied == 1 || (restart && applied == 2), "{what}: applied {applied} times");
+    cutter.passed.load(Ordering::SeqCst)
+}
+
+async fn cut_everywhere(scheme: &'static str, restart: bool) {
+    let server = Arc::new(TestServer::start().await);
+    let total = story(Arc::clone(&server), scheme, 0, usize::MAX, false).await;
+    assert!(total > 500, "{total}");
+    // With room for numbers that differ in length.
+    let mut positions = (0..total + 20).enumerate();
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < AT_ONCE
+            && let Some((number, after)) = positions.next()
+        {
+            running.spawn(story(Arc::clone(&server), scheme, number + 1, after, restart));
+        }
+        match running.join_next().await {
+            Some(story) => story.unwrap(),
+            None => break,
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_cut_at_every_byte_loses_nothing() {
+    cut_everywhere("ws", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_cut_at_every_byte_loses_nothing_when_the_agent_restarts() {
+    cut_everywhere("ws", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_cut_at_every_byte_lose_nothing() {
+    cut_everywhere("http", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_cut_at_every_byte_lose_nothing_when_the_agent_restarts() {
+    cut_everywhere("http", true).await;
+}

@@ -1,0 +1,258 @@
+//! Handlers run apart: they hold up nothing, may call anything, and may fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use opamp_client::{Client, EffectiveConfig, Event, Health, RemoteConfig, Stopped, Wall};
+use opamp_proto::pb;
+use tokio::sync::Notify;
+
+use crate::common::{Agent, Events, HandClock, Memory, builder, until, within};
+use crate::stub::{WsPeer, WsStub, ack};
+
+fn offer(hash: u8) -> pb::ServerToAgent {
+    let config = pb::AgentConfigMap {
+        config_map: [(
+            String::new(),
+            pb::AgentConfigObject { body: vec![hash].into(), ..Default::default() },
+        )]
+        .into(),
+    };
+    let offer = pb::AgentRemoteConfig { config: Some(config), config_hash: vec![hash].into() };
+    pb::ServerToAgent { remote_config: Some(offer), ..ack() }
+}
+
+/// The next status of a remote configuration that the agent reports.
+async fn status(peer: &mut WsPeer) -> (u8, i32, String) {
+    loop {
+        if let Some(status) = peer.acknowledge().await.remote_config_status {
+            return (status.last_remote_config_hash[0], status.status, status.error_message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_handler_holds_up_neither_heartbeats_nor_newer_offers() {
+    let stub = WsStub::start().await;
+    let (release, applied) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (wait, count) = (Arc::clone(&release), Arc::clone(&applied));
+    let agent = Agent::start(builder(&stub.url()).on_remote_config(move |_: RemoteConfig, _| {
+        let wait = Arc::clone(&wait);
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            wait.notified().await;
+            Ok(())
+        }
+    }));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    assert_eq!(status(&mut peer).await, (1, 2, String::new()));
+    for beats in 0..3 {
+        let received = agent.client.stats().messages_received;
+        until("acknowledged", || agent.client.stats().messages_received >= received.max(3 + beats)).await;
+        agent.advance(30);
+        peer.acknowledge().await;
+    }
+    for hash in 2..=4 {
+        peer.send(&offer(hash)).await;
+        assert_eq!(status(&mut peer).await, (hash, 2, String::new()));
+    }
+    release.notify_one();
+    until("the newest follows", || applied.load(Ordering::SeqCst) == 2).await;
+    release.notify_one();
+    assert_eq!(status(&mut peer).await, (4, 1, String::new()));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_has_failed_and_the_agent_goes_on() {
+    let stub = WsStub::start().await;
+    let _agent = Agent::start(builder(&stub.url()).on_remote_config(|config: RemoteConfig, _| async move {
+        assert_ne!(config.single().unwrap()[0], 1, "a bug in the application");
+        Ok(())
+    }));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    assert_eq!(status(&mut peer).await.1, 2);
+    let (hash, failed, error) = status(&mut peer).await;
+    assert_eq!((hash, failed), (1, 3));
+    assert!(error.contains("failed while it applied"), "{error}");
+    peer.send(&offer(2)).await;
+    assert_eq!(status(&mut peer).await.1, 2);
+    assert_eq!(status(&mut peer).await.1, 1);
+}
+
+#[tokio::test]
+async fn handlers_may_report_and_reconnect_through_the_client_they_are_given() {
+    let stub = WsStub::start().await;
+    let _agent =
+        Agent::start(builder(&stub.url()).on_remote_config(|_: RemoteConfig, client: Client| async move {
+            client
+                .set_health(Health::healthy(Wall(1)).status("configured"))
+                .map_err(|error| error.to_string())?;
+            client.reconnect().map_err(|error| error.to_string())?;
+            Ok(())
+        }));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    assert_eq!(peer.close_code().await, Some(1000));
+    let mut peer = stub.accept().await;
+    let message = peer.acknowledge().await;
+    assert_eq!(message.health.unwrap().status, "configured");
+}
+
+#[tokio::test]
+async fn a_stop_from_within_the_event_handler_works() {
+    let stub = WsStub::start().await;
+    let client = builder(&stub.url())
+        .on_event(|_: Event, client: Client| async move {
+            client.stop();
+            client.stopped().await;
+        })
+        .start()
+        .unwrap();
+    let mut peer = stub.accept().await;
+    peer.receive().await;
+    let goodbye = peer.receive().await;
+    assert!(goodbye.agent_disconnect.is_some());
+    assert_eq!(peer.close_code().await, Some(1000));
+    within("the agent stops", client.stopped()).await;
+}
+
+#[tokio::test]
+async fn what_is_told_after_a_stop_is_an_error_and_not_silence() {
+    let stub = WsStub::start().await;
+    let agent = Agent::start(builder(&stub.url()));
+    agent.client.stop();
+    assert_eq!(agent.client.set_health(Health::healthy(Wall(1))), Err(Stopped), "also before it has ended");
+    agent.stop().await;
+    assert_eq!(agent.client.set_health(Health::healthy(Wall(1))), Err(Stopped));
+    assert_eq!(agent.client.set_effective_config(EffectiveConfig::new()), Err(Stopped));
+    assert_eq!(agent.client.set_description(opamp_client::Description::new("x")), Err(Stopped));
+    assert_eq!(agent.client.reconnect(), Err(Stopped));
+    agent.client.stop();
+}
+
+#[tokio::test]
+async fn dropping_the_last_client_stops_the_agent_in_good_order() {
+    let stub = WsStub::start().await;
+    let agent = Agent::start(builder(&stub.url()));
+    let second = agent.client.clone();
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    drop(agent);
+    second.set_health(Health::healthy(Wall(1))).unwrap();
+    peer.acknowledge().await;
+    drop(second);
+    assert!(peer.receive().await.agent_disconnect.is_some());
+    assert_eq!(peer.close_code().await, Some(1000));
+}
+
+#[tokio::test]
+async fn the_first_report_waits_for_the_effective_configuration_and_a_stop_for_nobody() {
+    let stub = WsStub::start().await;
+    let release = Arc::new(Notify::new());
+    let wait = Arc::clone(&release);
+    let provider = move || {
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.notified().await;
+            EffectiveConfig::single("late")
+        }
+    };
+    let agent = Agent::start(builder(&stub.url()).effective_config(provider.clone()));
+    release.notify_one();
+    let mut peer = stub.accept().await;
+    assert!(peer.acknowledge().await.effective_config.is_some());
+    agent.stop_with(&mut peer).await;
+    let stuck = Agent::start(builder(&stub.url()).effective_config(provider));
+    stuck.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_asks_the_provider_again_and_unchanged_is_no_news() {
+    let stub = WsStub::start().await;
+    let number = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&number);
+    let agent = Agent::start(builder(&stub.url()).effective_config(move || {
+        let config = EffectiveConfig::single(format!("{}", asked.fetch_add(1, Ordering::SeqCst) / 2));
+        async move { config }
+    }));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    agent.client.refresh_effective_config().unwrap();
+    until("asked again", || number.load(Ordering::SeqCst) == 2).await;
+    agent.client.refresh_effective_config().unwrap();
+    let message = peer.acknowledge().await;
+    assert_eq!(&message.effective_config.unwrap().config_map.unwrap().config_map[""].body[..], b"1");
+    assert_eq!(message.sequence_num, 2, "the one in between was no news");
+}
+
+#[tokio::test]
+async fn a_slow_event_handler_costs_old_events_and_nothing_else() {
+    let stub = WsStub::start().await;
+    let clock = HandClock::new();
+    let (release, seen) = (Arc::new(Notify::new()), Events::default());
+    let (wait, kept) = (Arc::clone(&release), seen.clone());
+    let settings = opamp_client::ClientSettings { events_kept: 2, ..Default::default() };
+    let client = builder(&stub.url())
+        .settings(settings)
+        .clock(Arc::clone(&clock) as Arc<dyn opamp_client::Clock>)
+        .on_event(move |event: Event, _| {
+            let (wait, kept) = (Arc::clone(&wait), kept.clone());
+            async move {
+                wait.notified().await;
+                kept.push(event);
+            }
+        })
+        .start()
+        .unwrap();
+    for _ in 0..5 {
+        drop(stub.accept().await);
+        until("noticed", || !client.stats().is_connected).await;
+        clock.advance(std::time::Duration::from_secs(60));
+    }
+    until("some were dropped", || client.stats().events_dropped > 0).await;
+    for _ in 0..20 {
+        release.notify_one();
+        tokio::task::yield_now().await;
+    }
+    until("the newest are told", || seen.all().len() >= 3).await;
+}
+
+#[tokio::test]
+async fn state_that_cannot_be_saved_is_told_and_the_agent_goes_on() {
+    let stub = WsStub::start().await;
+    let agent =
+        Agent::start(builder(&stub.url()).state(opamp_client::FileState::new("/nonexistent/dir/state")));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    let event = agent.event("told", |event| matches!(event, Event::StateNotSaved { .. })).await;
+    assert!(event.to_string().contains("/nonexistent/dir/state"), "{event}");
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_keeps_the_agent_from_starting_as_another() {
+    let path = std::env::temp_dir().join(format!("opamp-client-corrupt-{}", std::process::id()));
+    std::fs::write(&path, "garbage").unwrap();
+    let error = builder("ws://h").state(opamp_client::FileState::new(&path)).start().map(drop).unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(error.to_string().contains("not a saved agent state"), "{error}");
+}
+
+#[tokio::test]
+async fn state_is_saved_before_what_builds_on_it_is_sent() {
+    let stub = WsStub::start().await;
+    let state = Memory::default();
+    let _agent = Agent::start(
+        builder(&stub.url()).state(state.clone()).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
+    );
+    let mut peer = stub.accept().await;
+    let uid = peer.acknowledge().await.instance_uid;
+    assert_eq!(state.saved().unwrap().uid.as_bytes()[..], uid[..]);
+    peer.send(&offer(1)).await;
+    assert_eq!(status(&mut peer).await.1, 2);
+    assert_eq!(state.saved().unwrap().remote_config.unwrap().hash.as_bytes(), [1]);
+}

@@ -1,0 +1,260 @@
+//! The way to the server: credentials, redirects, proxies, several endpoints.
+
+use std::sync::{Arc, Mutex};
+
+use opamp_client::{Event, FailureKind, Proxy, StartError, Transport};
+use opamp_server::{ServerSettings, StaticToken, StaticTokens};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::common::{Agent, Memory, TestServer, builder, session, until};
+use crate::stub::{HttpStub, WsStub, ack, answer, status};
+
+/// An HTTP proxy: tunnels, and requests for whole addresses. Keeps the head of each request.
+struct ProxyStub {
+    address: std::net::SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl ProxyStub {
+    /// Refuses with this status line unless it is empty.
+    async fn start(refusal: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = Arc::clone(&heads);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Self::serve(stream, Arc::clone(&kept), refusal));
+            }
+        });
+        Self { address, heads }
+    }
+
+    async fn serve(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>, refusal: &'static str) {
+        let mut bytes = Vec::new();
+        while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+            if client.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        heads.lock().unwrap().push(head.clone());
+        if !refusal.is_empty() {
+            let _ =
+                client.write_all(format!("HTTP/1.1 {refusal}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await;
+            return;
+        }
+        let target = head.split(' ').nth(1).unwrap();
+        if head.starts_with("CONNECT ") {
+            let mut server = TcpStream::connect(target).await.unwrap();
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+        } else {
+            let authority = target.strip_prefix("http://").unwrap().split('/').next().unwrap();
+            let mut server = TcpStream::connect(authority).await.unwrap();
+            server.write_all(&bytes).await.unwrap();
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+        }
+    }
+
+    fn proxy(&self) -> Proxy {
+        Proxy::url(&format!("http://user:secret@{}", self.address)).unwrap()
+    }
+
+    fn head(&self, number: usize) -> String {
+        self.heads.lock().unwrap()[number].to_ascii_lowercase()
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_goes_through_a_proxy_that_wants_a_header_and_lives_long() {
+    let (proxy, stub) = (ProxyStub::start("").await, WsStub::start().await);
+    let through = proxy.proxy().connect_header("X-Proxy-Token", "sesame").unwrap();
+    let agent = Agent::start(builder(&stub.url()).proxy(through));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    let head = proxy.head(0);
+    assert!(head.starts_with(&format!("connect {}", stub.address)), "{head}");
+    assert!(head.contains("x-proxy-token: sesame") && head.contains("proxy-authorization: basic "), "{head}");
+    let seen = peer.headers.iter().any(|(name, _)| name.starts_with("x-proxy") || name.starts_with("proxy-"));
+    assert!(!seen, "none of it reaches the server: {:?}", peer.headers);
+    for _ in 0..20 {
+        agent.advance(30);
+        peer.acknowledge().await;
+    }
+    assert_eq!(proxy.heads.lock().unwrap().len(), 1);
+    assert_eq!(agent.events.all().len(), 1);
+}
+
+#[tokio::test]
+async fn plain_polls_go_through_a_proxy_as_requests_for_the_whole_address() {
+    let (proxy, stub) = (ProxyStub::start("").await, HttpStub::acknowledging().await);
+    let agent = Agent::start(builder(&stub.url("http")).proxy(proxy.proxy()));
+    agent.connected().await;
+    let head = proxy.head(0);
+    assert!(head.starts_with(&format!("post {} ", stub.url("http"))), "{head}");
+    assert!(head.contains("proxy-authorization: basic "), "{head}");
+}
+
+#[tokio::test]
+async fn servers_on_the_list_of_exceptions_are_reached_without_the_proxy() {
+    let (proxy, stub) = (ProxyStub::start("").await, HttpStub::acknowledging().await);
+    let url = format!("http://{}", proxy.address);
+    let agent =
+        Agent::start(builder(&stub.url("http")).proxy(Proxy::with_exceptions(&url, "127.0.0.0/8").unwrap()));
+    agent.connected().await;
+    assert!(proxy.heads.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
+    for (refusal, hint) in [("407 Proxy Authentication Required", "credentials"), ("403 Forbidden", "403")] {
+        let proxy = ProxyStub::start(refusal).await;
+        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy.proxy()));
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Proxy, "{text}");
+        assert!(text.contains(hint) && !text.contains("secret"), "{text}");
+    }
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = Proxy::url(&format!("http://{nowhere}")).unwrap();
+    let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy));
+    let (kind, text) = agent.failure().await;
+    assert!(kind == FailureKind::Refused && text.contains("proxy"), "{text}");
+}
+
+#[tokio::test]
+async fn a_redirected_poll_is_repeated_where_the_server_really_is() {
+    let real = HttpStub::acknowledging().await;
+    let location = format!("location: {}\r\n", real.url("http"));
+    let stub = HttpStub::start(move |_, _| status("307 Temporary Redirect", &location, b"")).await;
+    let agent = Agent::start(builder(&stub.url("http")).bearer_token("secret").header("X-Api-Key", "secret"));
+    agent.connected().await;
+    let (first, second) = (stub.request(0).await, real.request(0).await);
+    assert_eq!(first.body, second.body);
+    assert_eq!(first.header("authorization"), Some("Bearer secret"));
+    assert_eq!(first.header("x-api-key"), Some("secret"));
+    assert_eq!(second.header("authorization"), None, "another server is shown no credentials");
+    assert_eq!(second.header("x-api-key"), None);
+    agent.advance(30);
+    real.request(1).await;
+    assert_eq!(stub.requests().len(), 1, "and it stays there while the connection does");
+}
+
+#[tokio::test]
+async fn a_redirect_on_the_same_server_keeps_the_credentials() {
+    let stub = HttpStub::start(|_, request| match request.target.as_str() {
+        "/new" => answer(&ack()),
+        _ => status("308 Permanent Redirect", "location: /new\r\n", b""),
+    })
+    .await;
+    let agent = Agent::start(builder(&stub.url("http")).bearer_token("secret"));
+    agent.connected().await;
+    assert_eq!(stub.request(1).await.header("authorization"), Some("Bearer secret"));
+}
+
+#[tokio::test]
+async fn a_redirected_websocket_is_opened_where_the_server_really_is() {
+    let real = WsStub::start().await;
+    let location = format!("location: http://{}/there\r\n", real.address);
+    let stub = HttpStub::start(move |_, _| status("302 Found", &location, b"")).await;
+    let _agent = Agent::start(builder(&stub.url("ws")).bearer_token("secret"));
+    let mut peer = real.accept().await;
+    peer.acknowledge().await;
+    assert_eq!(peer.path, "/there");
+    assert!(peer.headers.iter().all(|(name, _)| name != "authorization"), "{:?}", peer.headers);
+}
+
+on_both_transports! {
+    async fn headers_and_credentials_reach_the_server(scheme) {
+        let tokens = StaticTokens::new(vec![StaticToken::new("right", "agent")]);
+        let server = TestServer::with(Arc::new(tokens), ServerSettings::default(), None).await;
+        let agent = Agent::start(builder(&server.url(scheme)).bearer_token("right"));
+        agent.connected().await;
+        let stub = HttpStub::acknowledging().await;
+        let _agent = Agent::start(builder(&stub.url(scheme)).basic_auth("user", "pass").header("X-A", "1").header("X-A", "2"));
+        let request = stub.request(0).await;
+        assert_eq!(request.header("authorization"), Some("Basic dXNlcjpwYXNz"));
+        let values: Vec<_> = request.headers.iter().filter(|(name, _)| name == "x-a").map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["1", "2"]);
+        assert_eq!(request.target, "/v1/opamp");
+    }
+
+    async fn a_refused_token_is_asked_for_anew(scheme) {
+        let tokens = StaticTokens::new(vec![StaticToken::new("fresh", "agent")]);
+        let server = TestServer::with(Arc::new(tokens), ServerSettings::default(), None).await;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&asked);
+        let agent = Agent::start(builder(&server.url(scheme)).token_source(move |refused| {
+            kept.lock().unwrap().push(refused);
+            async move { Ok(if refused { "fresh".to_owned() } else { "stale".to_owned() }) }
+        }));
+        assert_eq!(agent.failure().await.0, FailureKind::Auth);
+        agent.reconnect_until("let in", || agent.client.stats().is_connected).await;
+        assert_eq!(asked.lock().unwrap()[..2], [false, true]);
+    }
+
+    async fn a_token_that_cannot_be_had_is_a_failure_of_this_machine(scheme) {
+        let stub = HttpStub::acknowledging().await;
+        let agent = Agent::start(builder(&stub.url(scheme)).token_source(|_| async {
+            Err("/run/token: permission denied".to_owned())
+        }));
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Local);
+        assert!(text.contains("/run/token: permission denied"), "{text}");
+        assert!(stub.requests().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_next_endpoint_serves_while_the_first_is_gone_and_then_the_first_again() {
+    let first = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let second = HttpStub::acknowledging().await;
+    let agent = Agent::start(
+        builder(&format!("ws://{first}"))
+            .fallback(&second.url("http"))
+            .state(Memory::default())
+            .settings(session(|session| session.retry.first = std::time::Duration::ZERO)),
+    );
+    agent.connected().await;
+    assert!(second.request(0).await.message().agent_description.is_some());
+    let events = agent.events.all();
+    assert!(
+        matches!(
+            events[..],
+            [Event::ConnectFailed { .. }, Event::Connected { transport: Transport::Http, .. }]
+        ),
+        "{events:?}"
+    );
+    // The first one comes up.
+    let (service, handle, driver) =
+        opamp_server::OpampServer::builder(Arc::new(opamp_server::InsecureAcceptEveryone)).build();
+    let listener = TcpListener::bind(first).await.unwrap();
+    tokio::spawn(driver.run());
+    tokio::spawn(opamp_server::serve(listener, None, service));
+    until("it is looked for and found", || {
+        agent.clock.advance(std::time::Duration::from_secs(10));
+        handle.agent(&agent.client.uid()).is_some()
+    })
+    .await;
+    let last = second.requests().pop().unwrap().message();
+    assert!(last.agent_disconnect.is_some(), "it said goodbye to the second");
+}
+
+#[tokio::test]
+async fn what_can_never_work_is_said_at_the_start() {
+    let start = |url: &str| builder(url).start().map(drop).unwrap_err();
+    assert!(matches!(start("ftp://h"), StartError::Endpoint(_)));
+    assert!(start("ftp://h").to_string().contains("ws, wss, http or https"));
+    assert!(matches!(start("wss://h"), StartError::TlsMissing(_)));
+    assert!(matches!(start("h:4320"), StartError::Endpoint(_)));
+    let header = builder("ws://h").header("host", "x").start().map(drop).unwrap_err();
+    assert!(matches!(header, StartError::Header(_)));
+    assert!(matches!(builder("ws://h").fallback("ws//h").start().map(drop), Err(StartError::Endpoint(_))));
+}
+
+#[test]
+fn without_a_runtime_an_agent_does_not_start() {
+    assert!(matches!(builder("ws://h").start().map(drop), Err(StartError::Runtime)));
+}

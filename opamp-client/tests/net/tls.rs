@@ -1,0 +1,190 @@
+//! TLS: whom the agent trusts, what it shows, how failures are told apart, and certificates that change.
+
+use std::sync::Arc;
+
+use opamp_client::{FailureKind, MinTlsVersion, TlsError, TlsOptions, TlsProblem, TlsSource};
+use opamp_server::{InsecureAcceptEveryone, MutualTls, ServerSettings};
+use opamp_testkit::certs::Authority;
+use rustls::crypto::ring;
+
+use crate::common::{Agent, TestServer, builder, until};
+
+fn options(authority: &Authority) -> TlsOptions {
+    TlsOptions::new(Arc::new(ring::default_provider())).ca_pem(authority.pem())
+}
+
+/// Trusts this authority and shows no certificate.
+pub(crate) fn trusting(authority: &Authority) -> TlsSource {
+    TlsSource::from_options(options(authority)).unwrap()
+}
+
+async fn server(config: rustls::ServerConfig) -> TestServer {
+    let tls = opamp_server::TlsSource::new(config);
+    TestServer::with(Arc::new(InsecureAcceptEveryone), ServerSettings::default(), Some(tls)).await
+}
+
+async fn mutual(authority: &Authority) -> TestServer {
+    let identity = authority.server(&["127.0.0.1"]);
+    let tls = opamp_server::TlsSource::new(authority.mutual_server_config(&identity, true));
+    TestServer::with(Arc::new(MutualTls), ServerSettings::default(), Some(tls)).await
+}
+
+/// A directory of this test alone, removed at its end.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("opamp-client-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+macro_rules! on_both_transports_with_tls {
+    ($(async fn $name:ident($scheme:ident) $body:block)+) => {
+        $(mod $name {
+            use super::*;
+
+            async fn case($scheme: &'static str) $body
+
+            #[tokio::test]
+            async fn over_websocket() {
+                case("wss").await;
+            }
+
+            #[tokio::test]
+            async fn over_http() {
+                case("https").await;
+            }
+        })+
+    };
+}
+
+on_both_transports_with_tls! {
+    async fn a_server_of_a_trusted_authority_is_reached(scheme) {
+        let authority = Authority::new("ca");
+        let server = server(Authority::server_config(&authority.server(&["127.0.0.1"]))).await;
+        let agent = Agent::start(builder(&server.url(scheme)).tls(trusting(&authority)));
+        agent.connected().await;
+        server.sees(agent.client.uid(), "the report", |agent| agent.sequence_num.0 >= 1).await;
+        agent.stop().await;
+        assert!(agent.events.failures().is_empty());
+    }
+
+    async fn each_failure_has_its_class_and_its_hint(scheme) {
+        let (authority, stranger) = (Authority::new("ca"), Authority::new("stranger"));
+        for (identity, problem, hint) in [
+            (stranger.server(&["127.0.0.1"]), TlsProblem::UnknownIssuer, "give this agent the certificate of the CA"),
+            (authority.server(&["opamp.example"]), TlsProblem::NameMismatch, "opamp.example"),
+            (authority.expired_server(&["127.0.0.1"]), TlsProblem::Expired, "renew the server's certificate"),
+        ] {
+            let server = server(Authority::server_config(&identity)).await;
+            let agent = Agent::start(builder(&server.url(scheme)).tls(trusting(&authority)));
+            let (kind, text) = agent.failure().await;
+            assert_eq!(kind, FailureKind::Tls(problem), "{text}");
+            assert!(text.contains(hint), "{text}");
+            assert_eq!(agent.events.all().len(), 1);
+            assert!(server.handle.agents().is_empty(), "nothing was sent to it");
+        }
+    }
+
+    async fn a_missing_and_a_strange_client_certificate_are_told_apart(scheme) {
+        let (authority, stranger) = (Authority::new("ca"), Authority::new("stranger"));
+        let server = mutual(&authority).await;
+        let agent = Agent::start(builder(&server.url(scheme)).tls(trusting(&authority)));
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Tls(TlsProblem::ClientCertificateRequired), "{text}");
+        for identity in [stranger.client("agent", &[]), authority.expired_client("agent")] {
+            let with = options(&authority).client_certificate_pem(identity.cert_pem.clone(), identity.key_pem.clone());
+            let agent = Agent::start(builder(&server.url(scheme)).tls(TlsSource::from_options(with).unwrap()));
+            let (kind, text) = agent.failure().await;
+            assert_eq!(kind, FailureKind::Tls(TlsProblem::ClientCertificateRejected), "{text}");
+        }
+    }
+
+    async fn a_client_certificate_is_shown(scheme) {
+        let authority = Authority::new("ca");
+        let server = mutual(&authority).await;
+        let identity = authority.client("agent-7", &[]);
+        let with = options(&authority).client_certificate_pem(identity.cert_pem.clone(), identity.key_pem.clone());
+        let agent = Agent::start(builder(&server.url(scheme)).tls(TlsSource::from_options(with).unwrap()));
+        let seen = server.sees(agent.client.uid(), "the report", |agent| agent.connection.is_some()).await;
+        assert_eq!(seen.connection.unwrap().principal.to_string(), "certificate:agent-7");
+    }
+
+    async fn changed_files_are_used_from_the_next_connection_on(scheme) {
+        let authority = Authority::new("ca");
+        let server = mutual(&authority).await;
+        let directory = Directory::new(&format!("reload-{scheme}"));
+        let old = authority.client("old", &[]);
+        let ca = directory.write("ca.pem", &authority.pem());
+        let (cert, key) = (directory.write("cert.pem", &old.cert_pem), directory.write("key.pem", &old.key_pem));
+        let files = TlsOptions::new(Arc::new(ring::default_provider())).ca_file(ca).client_certificate_files(&cert, &key);
+        let agent = Agent::start(builder(&server.url(scheme)).tls(TlsSource::from_options(files).unwrap()));
+        let uid = agent.client.uid();
+        let name = |agent: &opamp_server::AgentSnapshot| {
+            agent.connection.as_ref().map(|connection| connection.principal.to_string())
+        };
+        server.sees(uid, "the old certificate", |agent| name(agent).as_deref() == Some("certificate:old")).await;
+
+        // Half of a rotation does not cut the agent off.
+        directory.write("cert.pem", "nonsense");
+        agent.client.reconnect().unwrap();
+        server.sees(uid, "the old one still", |agent| agent.sticky.connects == 2).await;
+
+        let new = authority.client("new", &[]);
+        directory.write("key.pem", &new.key_pem);
+        directory.write("cert.pem", &new.cert_pem);
+        until("the report is answered", || agent.client.stats().is_connected).await;
+        agent.client.reconnect().unwrap();
+        server.sees(uid, "the new certificate", |agent| name(agent).as_deref() == Some("certificate:new")).await;
+        assert!(agent.events.failures().is_empty(), "{:?}", agent.events.all());
+    }
+
+    async fn a_lowest_version_is_kept_to(scheme) {
+        let authority = Authority::new("ca");
+        let identity = authority.server(&["127.0.0.1"]);
+        let old = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.cert.clone()], identity.private_key())
+            .unwrap();
+        let server = server(old).await;
+        let agent = Agent::start(builder(&server.url(scheme)).tls(trusting(&authority)));
+        agent.connected().await;
+        let strict = TlsSource::from_options(options(&authority).min_version(MinTlsVersion::V1_3)).unwrap();
+        let agent = Agent::start(builder(&server.url(scheme)).tls(strict));
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Tls(TlsProblem::Version), "{text}");
+    }
+}
+
+#[test]
+fn options_that_make_no_configuration_say_why() {
+    let authority = Authority::new("ca");
+    let build = |options: TlsOptions| TlsSource::from_options(options).map(drop).unwrap_err();
+    let provider = || Arc::new(ring::default_provider());
+    assert_eq!(build(TlsOptions::new(provider())), TlsError::NoAuthority);
+    let missing = build(TlsOptions::new(provider()).ca_file("/nonexistent/ca.pem"));
+    assert!(missing.to_string().contains("/nonexistent/ca.pem"), "{missing}");
+    let no_pem = build(TlsOptions::new(provider()).ca_pem("hello"));
+    assert!(matches!(no_pem, TlsError::Pem { .. }), "{no_pem}");
+    let (one, other) = (authority.client("a", &[]), authority.client("b", &[]));
+    let mixed = options(&authority).client_certificate_pem(one.cert_pem.clone(), other.key_pem.clone());
+    assert!(matches!(build(mixed), TlsError::Identity(_)));
+    let no_key = options(&authority).client_certificate_pem(one.cert_pem.clone(), one.cert_pem.clone());
+    assert!(!build(no_key).to_string().contains("BEGIN"));
+}

@@ -1,0 +1,86 @@
+//! Several endpoints: tried in order, and back to the first.
+
+use opamp_client::session::{CloseCode, Input, Output, Setup};
+use opamp_client::{Failure, FailureKind, Transport};
+
+use crate::bench::{Bench, Step, endpoint, parts, seconds};
+
+fn three(setup: &mut Setup) {
+    setup.fallbacks = vec![endpoint("second", Transport::Http), endpoint("third", Transport::WebSocket)];
+}
+
+fn refuse(bench: &mut Bench) -> Step {
+    bench.tell(Input::Failed(Failure::new(FailureKind::Refused, "refused")))
+}
+
+#[test]
+fn the_next_endpoint_is_tried_at_once_and_after_the_last_one_there_is_a_wait() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    assert_eq!(bench.tell(Input::Start).connects(), [0]);
+    assert_eq!(refuse(&mut bench).connects(), [1]);
+    assert_eq!(refuse(&mut bench).connects(), [2]);
+    let step = refuse(&mut bench);
+    assert!(step.connects().is_empty());
+    assert_eq!(step.events.len(), 1, "one event per failure");
+    let wait = bench.until_dial();
+    assert_eq!(bench.pass(wait).connects(), [0], "the next round begins with the first");
+}
+
+#[test]
+fn an_agent_that_lost_its_server_finds_the_next_and_reports_everything_there() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.connect();
+    bench.lose();
+    let wait = bench.until_dial();
+    assert_eq!(bench.pass(wait).connects(), [0]);
+    assert_eq!(refuse(&mut bench).connects(), [1]);
+    let step = bench.tell(Input::Connected);
+    assert_eq!(parts(step.message()), ["agent_description"], "over HTTP now: {step:?}");
+}
+
+#[test]
+fn the_first_endpoint_is_looked_for_and_returned_to_in_good_order() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.tell(Input::Start);
+    refuse(&mut bench);
+    refuse(&mut bench);
+    bench.tell(Input::Connected);
+    let step = bench.pass(seconds(600));
+    assert_eq!(step.outputs.iter().filter(|output| matches!(output, Output::Probe { .. })).count(), 1);
+    assert!(bench.tell(Input::Probed(false)).is_silent());
+    assert!(bench.pass(seconds(599)).outputs.iter().all(|output| !matches!(output, Output::Probe { .. })));
+    assert!(bench.pass(seconds(1)).has(&Output::Probe { endpoint: 0 }));
+    let step = bench.tell(Input::Probed(true));
+    assert_eq!(parts(step.message()), ["agent_disconnect"]);
+    assert!(step.has(&Output::Close(CloseCode::Normal)) && step.connects().is_empty());
+    let step = bench.tell(Input::Closed { code: Some(1000), reason: String::new() });
+    assert_eq!(step.connects(), [0]);
+}
+
+#[test]
+fn a_first_endpoint_that_is_still_gone_costs_nothing_but_an_attempt() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.tell(Input::Start);
+    refuse(&mut bench);
+    bench.tell(Input::Connected);
+    bench.pass(seconds(600));
+    let step = bench.tell(Input::Probed(true));
+    assert_eq!(step.connects(), [0], "over HTTP there is nothing to close");
+    assert_eq!(refuse(&mut bench).connects(), [1]);
+    assert_eq!(bench.tell(Input::Connected).sent.len(), 1);
+}
+
+#[test]
+fn an_overloaded_endpoint_is_left_alone_while_another_serves() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.tell(Input::Start);
+    bench.tell(Input::Failed(Failure::from_status(503, Some(seconds(1_000)))));
+    let start = bench.now.mono;
+    let wait = bench.until_dial();
+    assert!(wait <= seconds(2), "{wait:?}");
+    assert_eq!(bench.pass(wait).connects(), [1]);
+    bench.tell(Input::Connected);
+    let step = bench.pass(seconds(999) - (bench.now.mono - start));
+    assert!(step.outputs.iter().all(|output| !matches!(output, Output::Probe { .. })), "not even looked at");
+    assert!(bench.pass(seconds(3)).has(&Output::Probe { endpoint: 0 }));
+}

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_limit_holds_after_inflation() {
         let bomb = gzip(&vec![0; 50 << 20]).unwrap();
-        assert!(bomb.len() < 100_000);
+        assert!(bomb.len() < 500_000);
         assert!(matches!(inflated(&bomb, 1_000), Err(BodyError::Oversize)));
         let exact = gzip(&[7; 1_000]).unwrap();
         assert_eq!(inflated(&exact, 1_000).unwrap(), 1_000);

@@ -60,7 +60,6 @@ impl Client {
     /// another.
     ///
     /// What else the agent is and can do follows from what is installed on the builder.
-    #[must_use]
     pub fn builder(endpoint: &str, description: Description) -> Builder {
         Builder::new(endpoint, description)
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use opamp_proto::Mono;
 
@@ -51,9 +50,8 @@ impl Driver {
         }
         while !self.session.is_finished() {
             self.set_alarm();
-            // Fixed order: what the application wants comes before what the network brings.
+            // In no fixed order, so that neither a busy application nor a busy server shuts the other out.
             tokio::select! {
-                biased;
                 () = self.shared.changed() => self.take_pending().await,
                 Some(outcome) = self.lanes.outcomes.recv() => {
                     self.take_outcome(outcome).await;
@@ -121,7 +119,15 @@ impl Driver {
             Output::Persist => self.save().await,
             Output::Ping => self.link.ping(),
             Output::Probe { endpoint } => {
-                self.probe = Some(Arc::clone(&self.connector).probe(endpoint).boxed());
+                let timeout = self.connector.settings.session.connect_timeout;
+                let too_late = self.clock.sleep_until(self.clock.now().mono + timeout);
+                let probe = Arc::clone(&self.connector).probe(endpoint);
+                self.probe = Some(Box::pin(async move {
+                    tokio::select! {
+                        reachable = probe => reachable,
+                        () = too_late => false,
+                    }
+                }));
             }
             Output::Restart => self.lanes.restart(),
             Output::Send => self.link.send(&self.session.uid(), self.out.message()),

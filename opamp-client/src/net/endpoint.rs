@@ -60,19 +60,19 @@ impl Endpoint {
         if host.is_empty() {
             return Err(EndpointError::Host(url.to_owned()));
         }
+        let given = authority.as_str().len() > authority.host().len();
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if given => return Err(not_a_url()),
+            None => default_port,
+        };
         let after_scheme = url.split_once("://").map_or("", |(_, rest)| rest);
         let path_and_query = match uri.path_and_query() {
             Some(given) if after_scheme.contains('/') => given.as_str().to_owned(),
             Some(given) => format!("{DEFAULT_PATH}{}", given.as_str().trim_start_matches('/')),
             None => DEFAULT_PATH.to_owned(),
         };
-        Ok(Self {
-            transport,
-            tls,
-            host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(default_port),
-            path_and_query,
-        })
+        Ok(Self { transport, tls, host: host.to_owned(), port, path_and_query })
     }
 
     /// Where a redirect leads, seen from here. The transport stays; TLS is never given up.
@@ -168,7 +168,7 @@ mod tests {
             assert_eq!((endpoint.transport, endpoint.tls, endpoint.port), (transport, tls, port), "{url}");
         }
         assert_eq!(Endpoint::parse("ftp://h/x"), Err(EndpointError::Scheme("ftp".into())));
-        for bad in ["", "h", "h:4320", "://h", "ws://", "ws:///v1", "ws://h:99999", "ws://h o"] {
+        for bad in ["", "h", "h:4320", "ws://", "ws:///v1", "ws://h:99999", "ws://h:", "ws://h o"] {
             let error = Endpoint::parse(bad).unwrap_err();
             assert!(matches!(error, EndpointError::Url(_) | EndpointError::Host(_)), "{bad}: {error}");
         }

@@ -10,6 +10,7 @@ pub(crate) mod credentials;
 mod driver;
 pub(crate) mod endpoint;
 pub(crate) mod handler;
+mod host;
 mod lanes;
 mod link;
 mod polling;

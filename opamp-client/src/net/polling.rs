@@ -32,8 +32,11 @@ const REFUSAL_BYTES_MAX: usize = 4 << 10;
 /// The polls of one connection.
 pub(crate) struct Polling {
     idle: Option<Box<Wire>>,
-    exchange: Option<BoxFuture<'static, (Box<Wire>, Result<Bytes, ExchangeError>)>>,
+    exchange: Option<BoxFuture<'static, Exchanged>>,
 }
+
+/// What an exchange ends in: the way back, and the body of the answer.
+type Exchanged = (Box<Wire>, Result<Bytes, ExchangeError>);
 
 /// Where requests go.
 struct Wire {

@@ -182,3 +182,136 @@ fn unescape(text: &str) -> Option<String> {
     }
     Some(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use opamp_proto::InstanceUid;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A directory of this test alone, removed at its end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("opamp-state-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn state(&self) -> FileState {
+            FileState::new(self.0.join("state"))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn state(number: u64) -> SavedState {
+        let config = SavedConfig {
+            hash: ConfigHash::new(vec![1, 2, 3]),
+            status: ConfigStatus::Failed,
+            error: "line 1\nend\nuid x \\ \u{1F600}".to_owned(),
+            interruptions: 1,
+        };
+        SavedState {
+            uid: InstanceUid::from_bytes([7; 16]),
+            uid_assigned: true,
+            sequence_num: SequenceNum(number),
+            remote_config: Some(config),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_the_newest_counts() {
+        let directory = Directory::new("newest");
+        let file = directory.state();
+        assert_eq!(file.load().unwrap(), None, "nothing was saved yet");
+        for number in [1, 2] {
+            file.save(&state(number)).unwrap();
+            assert_eq!(directory.state().load().unwrap(), Some(state(number)));
+        }
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = Directory::new("mode");
+        // Left over from a crash, and open to everybody.
+        let left = directory.0.join("state.new");
+        fs::write(&left, "half").unwrap();
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o666)).unwrap();
+        directory.state().save(&state(1)).unwrap();
+        let mode = fs::metadata(directory.0.join("state")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_old_state() {
+        let directory = Directory::new("fails");
+        let file = directory.state();
+        file.save(&state(1)).unwrap();
+        // The place of the new file is taken by something that is no file.
+        fs::create_dir(directory.0.join("state.new")).unwrap();
+        assert!(matches!(file.save(&state(2)), Err(StateError::Io { .. })));
+        assert_eq!(file.load().unwrap(), Some(state(1)));
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_not_taken_for_a_state() {
+        let text = print(&state(1));
+        for end in 0..text.trim_end().len() {
+            if text.is_char_boundary(end) {
+                assert!(parse(&text[..end]).is_err(), "{}", &text[..end]);
+            }
+        }
+        assert_eq!(parse(&text), Ok(state(1)));
+    }
+
+    #[test]
+    fn other_files_are_refused_with_what_is_wrong() {
+        let good = print(&state(1));
+        for (bad, what) in [
+            ("{}".to_owned(), "first line"),
+            (good.replace("uid 07", "uid x"), "uid is not"),
+            (good.replace("sequence 1", "sequence -1"), "sequence is not"),
+            (good.replace("config-status failed", "config-status odd"), "config-status is not"),
+            (good.replace("config-hash 010203", "config-hash 1"), "config-hash is not"),
+        ] {
+            let error = parse(&bad).unwrap_err();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_state_round_trips(
+            uid: [u8; 16],
+            uid_assigned: bool,
+            sequence: u64,
+            config in proptest::option::of((proptest::collection::vec(any::<u8>(), 0..70), 0..3_u8, any::<String>(), any::<u32>())),
+        ) {
+            let remote_config = config.map(|(hash, status, error, interruptions)| SavedConfig {
+                hash: ConfigHash::new(hash),
+                status: [ConfigStatus::Applied, ConfigStatus::Applying, ConfigStatus::Failed][usize::from(status)],
+                error,
+                interruptions,
+            });
+            let uid = InstanceUid::from_bytes(uid);
+            let state = SavedState { uid, uid_assigned, sequence_num: SequenceNum(sequence), remote_config };
+            prop_assert_eq!(parse(&print(&state)), Ok(state));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text: String) {
+            let _ = parse(&text);
+            let _ = parse(&format!("{FIRST_LINE}\n{text}\n{LAST_LINE}"));
+        }
+    }
+}

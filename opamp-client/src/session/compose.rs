@@ -139,7 +139,7 @@ impl Session {
                 self.report.refuse_size(part);
                 self.stats.discarded_outgoing += 1;
                 out.event(Event::Discarded { part, bytes: envelope + needed, limit });
-            } else if bytes + needed <= limit && !(self.one_at_a_time && !selected.is_empty()) {
+            } else if bytes + needed <= limit && (!self.one_at_a_time || selected.is_empty()) {
                 bytes += needed;
                 selected.insert(part);
             }

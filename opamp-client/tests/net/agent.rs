@@ -20,6 +20,18 @@ fn applied(agent: &opamp_server::AgentSnapshot, generation: u64) -> bool {
         .is_some_and(|report| report.hash == hash(generation) && report.status == status)
 }
 
+#[tokio::test]
+async fn the_clock_of_the_machine_drives_it_as_well() {
+    let server = TestServer::start().await;
+    let settings =
+        crate::common::session(|session| session.heartbeat = Some(std::time::Duration::from_millis(20)));
+    let client = builder(&server.url("ws")).state(Memory::of(UID)).settings(settings).start().unwrap();
+    server.sees(UID, "heartbeats", |agent| agent.sequence_num.0 >= 5).await;
+    client.stop();
+    within("the agent stops", client.stopped()).await;
+    assert!(client.stats().heartbeats_sent >= 4);
+}
+
 on_both_transports! {
     async fn a_server_sees_who_the_agent_is_how_it_is_and_what_it_runs(scheme) {
         let server = TestServer::start().await;

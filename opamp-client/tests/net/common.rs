@@ -15,11 +15,11 @@ use opamp_server::{
     AgentSnapshot, Authenticate, Desired, InsecureAcceptEveryone, OpampServer, RemoteConfigOffer,
     ServerHandle, ServerSettings, TlsSource,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 /// Long enough for a loaded machine, short enough for a person.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test once for each transport, given the scheme of its endpoint.
 macro_rules! on_both_transports {
@@ -145,6 +145,11 @@ impl Agent {
         (event.failure().unwrap().kind, event.to_string())
     }
 
+    /// Waits until so many messages of the server were taken.
+    pub(crate) async fn received(&self, messages: u64) {
+        until("a message of the server", || self.client.stats().messages_received >= messages).await;
+    }
+
     pub(crate) async fn connected(&self) {
         until("connected", || self.client.stats().is_connected).await;
     }
@@ -192,6 +197,26 @@ impl Events {
 
     pub(crate) fn failures(&self) -> Vec<FailureKind> {
         self.all().iter().filter_map(|event| event.failure().map(|failure| failure.kind)).collect()
+    }
+}
+
+/// A port that nobody listens at, and nobody else can take meanwhile.
+pub(crate) struct Unheard(TcpSocket);
+
+impl Unheard {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}/v1/opamp", self.0.local_addr().unwrap())
+    }
+
+    /// From now on somebody does.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(16).unwrap()
     }
 }
 

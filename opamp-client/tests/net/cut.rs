@@ -1,37 +1,52 @@
 //! A connection cut at every byte of what the agent sends, on both transports, with and without a restart of the agent.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use opamp_client::{EffectiveConfig, Health, InstanceUid, RemoteConfig, Wall};
 use opamp_proto::{Part, pb};
 use opamp_server::AgentSnapshot;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::common::{Agent, Memory, TestServer, builder, desired, hash};
+use crate::common::{Agent, Memory, TestServer, builder, desired, hash, session};
 
 /// Stories at a time.
 const AT_ONCE: usize = 8;
 
 /// A wire that ends after so many bytes of the agent, once; what is connected later is whole.
+///
+/// There are thousands of these, so they leave no ports behind that others have to wait for: agents are reset instead of closed, and
+/// servers are reached from an address of its own.
 struct Cutter {
     address: SocketAddr,
     passed: Arc<AtomicUsize>,
     cut: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 impl Cutter {
-    async fn start(server: SocketAddr, after: usize) -> Self {
+    async fn start(server: SocketAddr, number: usize, after: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (passed, cut): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
         let (count, done) = (Arc::clone(&passed), Arc::clone(&cut));
-        tokio::spawn(async move {
+        let [.., high, low] = number.to_be_bytes();
+        let accepting = tokio::spawn(async move {
             while let Ok((mut agent, _)) = listener.accept().await {
-                let mut server = TcpStream::connect(server).await.unwrap();
+                agent.set_zero_linger().unwrap();
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind((Ipv4Addr::new(127, 77, high, low), 0).into()).unwrap();
+                let mut server = socket.connect(server).await.unwrap();
                 let (count, done) = (Arc::clone(&count), Arc::clone(&done));
                 tokio::spawn(async move {
                     let (mut up, mut down) = ([0; 4096], [0; 4096]);
@@ -61,7 +76,7 @@ impl Cutter {
                 });
             }
         });
-        Self { address, passed, cut }
+        Self { address, passed, cut, accepting }
     }
 }
 
@@ -93,7 +108,7 @@ async fn story(
     let uid = uid(number);
     let (state, applications) = (Memory::of(uid), Arc::new(AtomicUsize::new(0)));
     server.handle.set_desired(&uid, desired(1, b"remote"));
-    let cutter = Cutter::start(server.address, after).await;
+    let cutter = Cutter::start(server.address, number, after).await;
     let url = format!("{scheme}://{}", cutter.address);
     let start = || {
         let counted = Arc::clone(&applications);
@@ -105,6 +120,7 @@ async fn story(
         let agent = Agent::start(
             builder(&url)
                 .state(state.clone())
+                .settings(session(|session| session.health_debounce = Duration::ZERO))
                 .health(Health::healthy(Wall(1)).status("first"))
                 .effective_config(move || {
                     let now = provided.lock().unwrap().clone();

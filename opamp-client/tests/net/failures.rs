@@ -7,9 +7,9 @@ use std::time::Duration;
 use opamp_client::{Event, Failure, FailureKind, TlsProblem};
 use opamp_proto::pb;
 use opamp_server::{ServerSettings, StaticToken, StaticTokens};
-use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
-use crate::common::{Agent, TestServer, builder, until};
+use crate::common::{Agent, TestServer, Unheard, builder, until};
 use crate::stub::{HttpStub, Reply, ack, answer, status};
 
 /// Asserts that exactly one failure of this kind is told, in one line that says what to do.
@@ -27,8 +27,8 @@ async fn told(agent: &Agent, kind: FailureKind, hint: &str) {
 
 on_both_transports! {
     async fn nobody_listens(scheme) {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let agent = Agent::start(builder(&format!("{scheme}://{address}")));
+        let nobody = Unheard::new();
+        let agent = Agent::start(builder(&nobody.url(scheme)));
         told(&agent, FailureKind::Refused, "check that the server runs").await;
     }
 
@@ -44,7 +44,7 @@ on_both_transports! {
     }
 
     async fn a_wrong_token(scheme) {
-        let tokens = StaticTokens::new(vec![StaticToken::new("right", "agent")]);
+        let tokens = StaticTokens::new(vec![StaticToken::new("agent", "right")]);
         let server = TestServer::with(Arc::new(tokens), ServerSettings::default(), None).await;
         let agent = Agent::start(builder(&server.url(scheme)).bearer_token("wrong"));
         told(&agent, FailureKind::Auth, "check the token").await;
@@ -126,10 +126,10 @@ on_both_transports! {
 }
 
 #[tokio::test]
-async fn plain_http_at_a_tls_port_and_tls_at_a_plain_port_are_told_apart() {
-    let stub = HttpStub::acknowledging().await;
+async fn a_server_without_tls_is_told_from_one_with_the_wrong_certificate() {
+    let server = TestServer::start().await;
     let tls = crate::tls::trusting(&opamp_testkit::certs::Authority::new("ca"));
-    let agent = Agent::start(builder(&stub.url("wss")).tls(tls));
+    let agent = Agent::start(builder(&server.url("wss")).tls(tls));
     told(&agent, FailureKind::Tls(TlsProblem::NotTls), "use ws:// or http://").await;
 }
 
@@ -195,15 +195,11 @@ async fn unavailable_in_the_body_of_an_answer_is_obeyed() {
 
 #[tokio::test]
 async fn one_request_at_a_time_and_what_waits_follows_at_once() {
-    let (release, held) = tokio::sync::watch::channel(false);
-    let stub = HttpStub::start(move |number, _| {
-        if number == 0 {
-            answer(&ack())
-        } else if *held.borrow() {
-            answer(&ack())
-        } else {
-            Reply::Silence
-        }
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let stub = HttpStub::start(move |number, _| match (number, answer(&ack())) {
+        (1, Reply::Bytes(bytes)) => Reply::After(Arc::clone(&held), bytes),
+        (_, reply) => reply,
     })
     .await;
     let agent = Agent::start(builder(&stub.url("http")));
@@ -213,15 +209,17 @@ async fn one_request_at_a_time_and_what_waits_follows_at_once() {
     for round in 0..5 {
         let config = opamp_client::EffectiveConfig::single(format!("{round}"));
         agent.client.set_effective_config(config).unwrap();
-        tokio::task::yield_now().await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
     }
     assert_eq!(stub.requests().len(), 2, "the poll has no answer yet");
+    release.notify_one();
+    let report = stub.request(2).await.message().effective_config.unwrap().config_map.unwrap();
+    assert_eq!(&report.config_map[""].body[..], b"4", "at once, and once, without time passing");
+    agent.received(3).await;
+    assert_eq!(stub.requests().len(), 3);
     assert_eq!(stub.connections.load(Ordering::SeqCst), 1);
-    // The deadline of the answer ends it; the changes are one report on the next connection.
-    release.send(true).unwrap();
-    agent.advance(30);
-    agent.reconnect_until("the report", || stub.requests().len() >= 3).await;
-    assert!(stub.requests()[2].message().effective_config.is_some());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The drivers over loopback: real sockets, with time in the test's hand.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "support of tests")]
+
 #[macro_use]
 mod common;
 mod stub;

@@ -7,7 +7,7 @@ use opamp_server::{ServerSettings, StaticToken, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::common::{Agent, Memory, TestServer, builder, session, until};
+use crate::common::{Agent, Memory, TestServer, Unheard, builder, session, until};
 use crate::stub::{HttpStub, WsStub, ack, answer, status};
 
 /// An HTTP proxy: tunnels, and requests for whole addresses. Keeps the head of each request.
@@ -80,7 +80,8 @@ async fn a_websocket_goes_through_a_proxy_that_wants_a_header_and_lives_long() {
     assert!(head.contains("x-proxy-token: sesame") && head.contains("proxy-authorization: basic "), "{head}");
     let seen = peer.headers.iter().any(|(name, _)| name.starts_with("x-proxy") || name.starts_with("proxy-"));
     assert!(!seen, "none of it reaches the server: {:?}", peer.headers);
-    for _ in 0..20 {
+    for beats in 1..=20 {
+        agent.received(beats).await;
         agent.advance(30);
         peer.acknowledge().await;
     }
@@ -117,8 +118,8 @@ async fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
         assert_eq!(kind, FailureKind::Proxy, "{text}");
         assert!(text.contains(hint) && !text.contains("secret"), "{text}");
     }
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let proxy = Proxy::url(&format!("http://{nowhere}")).unwrap();
+    let nobody = Unheard::new();
+    let proxy = Proxy::url(&nobody.url("http")).unwrap();
     let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy));
     let (kind, text) = agent.failure().await;
     assert!(kind == FailureKind::Refused && text.contains("proxy"), "{text}");
@@ -168,7 +169,7 @@ async fn a_redirected_websocket_is_opened_where_the_server_really_is() {
 
 on_both_transports! {
     async fn headers_and_credentials_reach_the_server(scheme) {
-        let tokens = StaticTokens::new(vec![StaticToken::new("right", "agent")]);
+        let tokens = StaticTokens::new(vec![StaticToken::new("agent", "right")]);
         let server = TestServer::with(Arc::new(tokens), ServerSettings::default(), None).await;
         let agent = Agent::start(builder(&server.url(scheme)).bearer_token("right"));
         agent.connected().await;
@@ -182,7 +183,7 @@ on_both_transports! {
     }
 
     async fn a_refused_token_is_asked_for_anew(scheme) {
-        let tokens = StaticTokens::new(vec![StaticToken::new("fresh", "agent")]);
+        let tokens = StaticTokens::new(vec![StaticToken::new("agent", "fresh")]);
         let server = TestServer::with(Arc::new(tokens), ServerSettings::default(), None).await;
         let asked = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&asked);
@@ -209,10 +210,10 @@ on_both_transports! {
 
 #[tokio::test]
 async fn the_next_endpoint_serves_while_the_first_is_gone_and_then_the_first_again() {
-    let first = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let first = Unheard::new();
     let second = HttpStub::acknowledging().await;
     let agent = Agent::start(
-        builder(&format!("ws://{first}"))
+        builder(&first.url("ws"))
             .fallback(&second.url("http"))
             .state(Memory::default())
             .settings(session(|session| session.retry.first = std::time::Duration::ZERO)),
@@ -230,9 +231,8 @@ async fn the_next_endpoint_serves_while_the_first_is_gone_and_then_the_first_aga
     // The first one comes up.
     let (service, handle, driver) =
         opamp_server::OpampServer::builder(Arc::new(opamp_server::InsecureAcceptEveryone)).build();
-    let listener = TcpListener::bind(first).await.unwrap();
     tokio::spawn(driver.run());
-    tokio::spawn(opamp_server::serve(listener, None, service));
+    tokio::spawn(opamp_server::serve(first.listen(), None, service));
     until("it is looked for and found", || {
         agent.clock.advance(std::time::Duration::from_secs(10));
         handle.agent(&agent.client.uid()).is_some()

@@ -10,7 +10,7 @@ use opamp_proto::pb;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -68,6 +68,8 @@ impl Request {
 
 /// What to do with a request.
 pub(crate) enum Reply {
+    /// Answer so when told.
+    After(Arc<Notify>, Vec<u8>),
     Bytes(Vec<u8>),
     /// Close the connection, and say nothing.
     Hangup,
@@ -118,6 +120,10 @@ impl HttpStub {
                             requests.len() - 1
                         };
                         match reply(number, &request) {
+                            Reply::After(told, bytes) => {
+                                told.notified().await;
+                                stream.write_all(&bytes).await.unwrap();
+                            }
                             Reply::Bytes(bytes) => stream.write_all(&bytes).await.unwrap(),
                             Reply::Hangup => return,
                             Reply::Silence => std::future::pending().await,

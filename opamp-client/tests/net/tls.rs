@@ -125,32 +125,36 @@ on_both_transports_with_tls! {
     }
 
     async fn changed_files_are_used_from_the_next_connection_on(scheme) {
-        let authority = Authority::new("ca");
-        let server = mutual(&authority).await;
+        let (authority, successor) = (Authority::new("ca"), Authority::new("successor"));
+        let identity = authority.server(&["127.0.0.1"]);
+        let tls = opamp_server::TlsSource::new(authority.mutual_server_config(&identity, true));
+        let server = TestServer::with(Arc::new(MutualTls), ServerSettings::default(), Some(tls.clone())).await;
         let directory = Directory::new(&format!("reload-{scheme}"));
-        let old = authority.client("old", &[]);
+        let old = authority.client("agent", &[]);
         let ca = directory.write("ca.pem", &authority.pem());
         let (cert, key) = (directory.write("cert.pem", &old.cert_pem), directory.write("key.pem", &old.key_pem));
         let files = TlsOptions::new(Arc::new(ring::default_provider())).ca_file(ca).client_certificate_files(&cert, &key);
         let agent = Agent::start(builder(&server.url(scheme)).tls(TlsSource::from_options(files).unwrap()));
         let uid = agent.client.uid();
-        let name = |agent: &opamp_server::AgentSnapshot| {
-            agent.connection.as_ref().map(|connection| connection.principal.to_string())
-        };
-        server.sees(uid, "the old certificate", |agent| name(agent).as_deref() == Some("certificate:old")).await;
+        let reports = |count| move |agent: &opamp_server::AgentSnapshot| agent.sequence_num.0 >= count;
+        server.sees(uid, "the first report", reports(1)).await;
+        agent.received(1).await;
 
         // Half of a rotation does not cut the agent off.
         directory.write("cert.pem", "nonsense");
         agent.client.reconnect().unwrap();
-        server.sees(uid, "the old one still", |agent| agent.sticky.connects == 2).await;
+        server.sees(uid, "goodbye, and a report with the old one", reports(3)).await;
+        until("reached again", || agent.client.stats().reconnects == 1).await;
 
-        let new = authority.client("new", &[]);
+        // The server trusts another authority now, and so is no help until the files follow.
+        tls.replace(successor.mutual_server_config(&identity, true));
+        agent.client.reconnect().unwrap();
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Tls(TlsProblem::ClientCertificateRejected), "{text}");
+        let new = successor.client("agent", &[]);
         directory.write("key.pem", &new.key_pem);
         directory.write("cert.pem", &new.cert_pem);
-        until("the report is answered", || agent.client.stats().is_connected).await;
-        agent.client.reconnect().unwrap();
-        server.sees(uid, "the new certificate", |agent| name(agent).as_deref() == Some("certificate:new")).await;
-        assert!(agent.events.failures().is_empty(), "{:?}", agent.events.all());
+        agent.reconnect_until("let in with the new one", || agent.client.stats().reconnects == 2).await;
     }
 
     async fn a_lowest_version_is_kept_to(scheme) {

@@ -1,5 +1,7 @@
 //! An agent's session against a server's session: whatever happens between them, in the end the server's view equals the agent's.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "support of tests")]
+
 mod world;
 
 use std::time::Duration;
@@ -69,7 +71,8 @@ fn settled(world: &mut World) -> Result<(), TestCaseError> {
     }
     prop_assert!((38..=42).contains(&world.log.messages.len()), "{}", world.log.messages.len());
     // The same hash is no news to an agent, so a server that wants again what failed may repeat itself (R-CONF-09).
-    let failed = world.reported().is_some_and(|(_, status)| status == pb::RemoteConfigStatuses::Failed as i32);
+    let failed =
+        world.reported().is_some_and(|(_, status)| status == pb::RemoteConfigStatuses::Failed as i32);
     for answer in &world.log.answers {
         prop_assert!((failed || answer.remote_config.is_none()) && answer.flags == 0, "{:?}", answer);
     }

@@ -81,11 +81,14 @@ pub(crate) struct Log {
     pub(crate) agent_restarts: u32,
 }
 
+/// Messages on their way, with the time they arrive.
+type Wire = VecDeque<(Mono, Vec<u8>)>;
+
 struct Link {
     transport: Transport,
     alive: bool,
-    up: VecDeque<(Mono, Vec<u8>)>,
-    down: VecDeque<(Mono, Vec<u8>)>,
+    up: Wire,
+    down: Wire,
 }
 
 impl World {
@@ -241,7 +244,7 @@ impl World {
 
     fn next_event(&self) -> Option<Mono> {
         let link = self.link.as_ref();
-        let first = |queue: &VecDeque<(Mono, Vec<u8>)>| queue.front().map(|(at, _)| *at);
+        let first = |queue: &Wire| queue.front().map(|(at, _)| *at);
         let settings = SessionSettings::default();
         [
             self.agent.deadline(),
@@ -271,7 +274,7 @@ impl World {
         self.tell(agent::Input::Tick);
     }
 
-    fn arrived(&mut self, queue: fn(&mut Link) -> &mut VecDeque<(Mono, Vec<u8>)>) -> Option<Vec<u8>> {
+    fn arrived(&mut self, queue: fn(&mut Link) -> &mut Wire) -> Option<Vec<u8>> {
         let now = self.now.mono;
         let link = self.link.as_mut()?;
         let front = queue(link).pop_front_if(|(at, _)| *at <= now)?;
@@ -369,11 +372,9 @@ impl World {
             }
             Output::Connect { endpoint } => self.connect(self.transports[endpoint]),
             Output::Persist => self.saved = self.agent.saved(),
-            Output::Ping => {
-                if self.link.as_ref().is_some_and(|link| link.alive) {
-                    self.tell_server(server::Input::Alive);
-                    self.tell(agent::Input::Alive);
-                }
+            Output::Ping if self.link.as_ref().is_some_and(|link| link.alive) => {
+                self.tell_server(server::Input::Alive);
+                self.tell(agent::Input::Alive);
             }
             Output::Restart => self.log.restarts += 1,
             Output::Send => self.send(),

@@ -59,6 +59,10 @@ pub(crate) struct Step {
     pub(crate) outputs: Vec<Output>,
 }
 
+pub(crate) fn on_both() -> [Transport; 2] {
+    [Transport::WebSocket, Transport::Http]
+}
+
 pub(crate) fn endpoint(name: &str, transport: Transport) -> EndpointInfo {
     EndpointInfo::new(name, transport)
 }
@@ -263,10 +267,12 @@ impl Step {
     }
 
     pub(crate) fn applies(&self) -> Vec<&RemoteConfig> {
-        let config = |output| match output {
-            &Output::Apply(ref config) => Some(config),
-            _ => None,
-        };
+        fn config(output: &Output) -> Option<&RemoteConfig> {
+            match output {
+                Output::Apply(config) => Some(config),
+                _ => None,
+            }
+        }
         self.outputs.iter().filter_map(config).collect()
     }
 

@@ -1,5 +1,7 @@
 //! The rules of a session, one test each, without IO.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "support of tests")]
+
 #[macro_use]
 mod bench;
 
@@ -9,6 +11,7 @@ mod conf;
 mod endpoints;
 mod err;
 mod heartbeat;
+mod hostile;
 mod id;
 mod life;
 mod size;

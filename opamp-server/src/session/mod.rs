@@ -196,8 +196,9 @@ impl Session {
         self.uid
     }
 
-    /// Takes the agent to use the identity it was told, because its old one is used by another from now on.
-    pub(crate) fn adopt_assigned(&mut self) {
+    /// Takes the agent to use the identity it was told, because its old one is used by another from now on. For
+    /// drivers that find two agents asking under one temporary uid.
+    pub fn adopt_assigned(&mut self) {
         if let Some(assigned) = self.facts.assigned_uid {
             self.facts.adopt_uid(self.uid);
             self.uid = assigned;

@@ -53,8 +53,8 @@ impl RemoteConfig {
         self.files.config_map.get(name)
     }
 
-    /// The body of the only file, whatever its name, for agents that have a single one (R-CONF-16); `None` if there are more or
-    /// none.
+    /// The body of the only file, whatever its name, for agents that have a single one (R-CONF-16); `None` if there
+    /// are more or none.
     #[must_use]
     pub fn single(&self) -> Option<&Bytes> {
         let mut files = self.files.config_map.values();

@@ -9,11 +9,13 @@ const SERVICE_NAMESPACE: &str = "service.namespace";
 const SERVICE_VERSION: &str = "service.version";
 const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 
-/// The keys of a resource that identify an SDK's agent (R-OTEL-04). The guideline spells the namespace in a way of its own.
+/// The keys of a resource that identify an SDK's agent (R-OTEL-04). The guideline spells the namespace in a way of
+/// its own.
 const IDENTIFYING: [&str; 4] =
     [SERVICE_NAME, SERVICE_INSTANCE_ID, SERVICE_NAMESPACE, "service.namespace.name"];
 
-/// Who the agent is: attributes that together single it out, and others that describe it (spec section "AgentDescription").
+/// Who the agent is: attributes that together single it out, and others that describe it (spec section
+/// "AgentDescription").
 ///
 /// ```
 /// use opamp_client::Description;
@@ -46,8 +48,8 @@ impl Description {
             .attribute("host.arch", host_arch())
     }
 
-    /// The agent inside an SDK, described by the SDK's resource: its service name, instance id and namespace identify, all
-    /// else describes, with the values the telemetry has (R-OTEL-04 to R-OTEL-06).
+    /// The agent inside an SDK, described by the SDK's resource: its service name, instance id and namespace
+    /// identify, all else describes, with the values the telemetry has (R-OTEL-04 to R-OTEL-06).
     pub fn from_resource<K, V>(attributes: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<String>,
@@ -94,8 +96,8 @@ impl Description {
         self
     }
 
-    /// The attributes that identify the agent while it has this uid, in canonical order; what its own telemetry should carry in
-    /// its resource (R-DESC-02).
+    /// The attributes that identify the agent while it has this uid, in canonical order; what its own telemetry
+    /// should carry in its resource (R-DESC-02).
     #[must_use]
     pub fn identifying_attributes(&self, uid: &InstanceUid) -> Vec<pb::KeyValue> {
         let mut identifying = self.identifying.clone();

@@ -17,7 +17,8 @@ pub enum Transport {
     WebSocket,
 }
 
-/// Something an operator may want to know. Each prints as one line that says what happened and, if it is a failure, what to do.
+/// Something an operator may want to know. Each prints as one line that says what happened and, if it is a failure,
+/// what to do.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

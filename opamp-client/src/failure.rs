@@ -1,7 +1,7 @@
 //! What can go wrong between an agent and its server, told apart, with a hint of what to do.
 //!
-//! One closed set of kinds is used everywhere: events, pace of retries, metric labels. Texts hold no credentials, so they may be
-//! logged.
+//! One closed set of kinds is used everywhere: events, pace of retries, metric labels. Texts hold no credentials, so
+//! they may be logged.
 
 use std::fmt;
 use std::time::Duration;

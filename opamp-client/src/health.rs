@@ -12,8 +12,8 @@ const NANOS_PER_MS: u64 = 1_000_000;
 
 /// The health of an agent as a whole, or of one of its components, to any depth (spec section "ComponentHealth").
 ///
-/// The constructors leave no way to say something that contradicts itself: who is unhealthy says why (R-HEALTH-05), who does not
-/// run has no start time (R-HEALTH-04).
+/// The constructors leave no way to say something that contradicts itself: who is unhealthy says why (R-HEALTH-05),
+/// who does not run has no start time (R-HEALTH-04).
 ///
 /// ```
 /// use opamp_client::{Health, Wall};

@@ -33,8 +33,9 @@
 //! | one conversation as a plain struct, without IO or clock | [`session`] |
 //! | when to try again | [`retry`] |
 //!
-//! Without the feature `net` (on by default) the last two remain, with the types they use, and neither tokio nor a clock nor a source
-//! of randomness. The feature `native-roots` adds trust in the certificate authorities of the operating system.
+//! Without the feature `net` (on by default) the last two remain, with the types they use, and neither tokio nor a clock
+//! nor a source of randomness. The feature `native-roots` adds trust in the certificate authorities of the operating
+//! system.
 //!
 //! # Capabilities follow from what is installed
 //!

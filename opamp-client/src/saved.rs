@@ -1,5 +1,5 @@
-//! What an agent keeps over its own restarts, and where: identity, where the sequence stands, what became of the last remote
-//! configuration.
+//! What an agent keeps over its own restarts, and where: identity, where the sequence stands, what became of the
+//! last remote configuration.
 //!
 //! Without it a restarted agent is a new agent to its server, and every configuration is applied anew.
 
@@ -12,8 +12,8 @@ pub struct SavedState {
     pub uid: InstanceUid,
     /// Whether the server chose the identity, so that none has to be asked for.
     pub uid_assigned: bool,
-    /// Number of the last message as of the last save. Saving is not done for each message: after a crash the count goes on from
-    /// an older number, which costs nothing, since the first report of a process is complete.
+    /// Number of the last message as of the last save. Saving is not done for each message: after a crash the count
+    /// goes on from an older number, which costs nothing, since the first report of a process is complete.
     pub sequence_num: SequenceNum,
     /// What became of the remote configuration that was received last; `None` before the first.
     pub remote_config: Option<SavedConfig>,

@@ -128,7 +128,8 @@ impl Builder {
         self
     }
 
-    /// A header sent with each request for a connection, and over HTTP with each request. It may hold a secret: it is never shown.
+    /// A header sent with each request for a connection, and over HTTP with each request. It may hold a secret: it
+    /// is never shown.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -163,8 +164,8 @@ impl Builder {
         self
     }
 
-    /// Where identity and last configuration are kept over a restart, for example a [`FileState`](crate::FileState). Default:
-    /// nowhere, so that each start is that of a new agent.
+    /// Where identity and last configuration are kept over a restart, for example a [`FileState`](crate::FileState).
+    /// Default: nowhere, so that each start is that of a new agent.
     pub fn state(mut self, store: impl StateStore + 'static) -> Self {
         self.state = Some(Arc::new(store));
         self
@@ -241,11 +242,8 @@ impl Builder {
             settings: self.settings,
             clock,
         });
-        let handlers = self.handlers;
-        runtime.spawn(async move {
-            let lanes = Lanes::start(handlers, &shared, events_kept);
-            Driver::new(session, lanes, shared, connector, state).run().await;
-        });
+        let lanes = Lanes::start(self.handlers, &shared, events_kept);
+        runtime.spawn(Driver::new(session, lanes, shared, connector, state).run());
         Ok(client)
     }
 }

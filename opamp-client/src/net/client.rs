@@ -16,8 +16,8 @@ use crate::stats::Stats;
 
 /// A running agent, as the application sees it. Cheap to clone.
 ///
-/// What it is told is kept until it can be reported, newest first: nothing here waits for the network, and nothing is queued without
-/// bound. When the last clone outside of handlers is dropped the agent stops, as with [`Client::stop`].
+/// What it is told is kept until it can be reported, newest first: nothing here waits for the network, and nothing
+/// is queued without bound. When the last clone outside of handlers is dropped the agent stops, as with [`Client::stop`].
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -56,8 +56,8 @@ struct Published {
 struct Lease(Arc<Shared>);
 
 impl Client {
-    /// Begins an agent that reports to an endpoint: a URL of scheme ws, wss, http or https. Its path is `/v1/opamp` unless it has
-    /// another.
+    /// Begins an agent that reports to an endpoint: a URL of scheme ws, wss, http or https. Its path is `/v1/opamp`
+    /// unless it has another.
     ///
     /// What else the agent is and can do follows from what is installed on the builder.
     pub fn builder(endpoint: &str, description: Description) -> Builder {
@@ -74,7 +74,8 @@ impl Client {
     }
 
     /// Says how the agent is. From the first time on the capability ReportsHealth is announced. Changes that follow each
-    /// other closely are reported as one, see [`SessionSettings::health_debounce`](crate::session::SessionSettings::health_debounce).
+    /// other closely are reported as one, see
+    /// [`SessionSettings::health_debounce`](crate::session::SessionSettings::health_debounce).
     ///
     /// # Errors
     ///
@@ -83,8 +84,8 @@ impl Client {
         self.tell(|pending| pending.health = Some(health))
     }
 
-    /// Says which configuration is in use, for agents that learn of it by being told. From the first time on the capability
-    /// ReportsEffectiveConfig is announced.
+    /// Says which configuration is in use, for agents that learn of it by being told. From the first time on the
+    /// capability ReportsEffectiveConfig is announced.
     ///
     /// # Errors
     ///
@@ -102,8 +103,8 @@ impl Client {
         self.tell(|pending| pending.refresh = true)
     }
 
-    /// Leaves the server in good order and connects anew, with what certificates, tokens and proxies are now. An agent that
-    /// waits for its next attempt makes it now, unless the server asked to be left alone.
+    /// Leaves the server in good order and connects anew, with what certificates, tokens and proxies are now. An
+    /// agent that waits for its next attempt makes it now, unless the server asked to be left alone.
     ///
     /// # Errors
     ///

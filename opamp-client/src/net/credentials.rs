@@ -34,8 +34,8 @@ const RESERVED: [HeaderName; 11] = [
 ///
 /// It is asked before each connection and, over HTTP, before each request, so it should remember what it got.
 pub trait TokenSource: Send + Sync + 'static {
-    /// The token to show now, without `Bearer`. `refused` says that the server has refused the last one, so that one from memory is
-    /// no good.
+    /// The token to show now, without `Bearer`. `refused` says that the server has refused the last one, so that one
+    /// from memory is no good.
     ///
     /// The error is told as a failure of this machine; it should say what to do, and nothing secret.
     fn token(&self, refused: bool) -> BoxFuture<'_, Result<String, String>>;

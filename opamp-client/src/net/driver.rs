@@ -71,7 +71,6 @@ impl Driver {
             }
             self.publish();
         }
-        self.shared.finish();
     }
 
     async fn take_pending(&mut self) {
@@ -164,6 +163,13 @@ impl Driver {
         let mut stats = self.session.stats(now);
         stats.events_dropped = self.lanes.events_dropped();
         self.shared.publish(self.session.uid(), stats, now);
+    }
+}
+
+/// However a driver ends, nobody is left waiting for it: also when its runtime goes away.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.finish();
     }
 }
 

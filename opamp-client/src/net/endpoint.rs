@@ -38,8 +38,8 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Reads a URL (R-TRANS-02, R-TRANS-03, R-TRANS-04). The port is that of the scheme unless given, the path `/v1/opamp` unless
-    /// given; a path of `/` counts as given.
+    /// Reads a URL (R-TRANS-02, R-TRANS-03, R-TRANS-04). The port is that of the scheme unless given, the path
+    /// `/v1/opamp` unless given; a path of `/` counts as given.
     pub(crate) fn parse(url: &str) -> Result<Self, EndpointError> {
         let url = url.trim();
         let not_a_url = || EndpointError::Url(without_user(url));

@@ -1,7 +1,7 @@
 //! What an application may install: each handler is a capability, and there is no other way to have one.
 //!
-//! Handlers run in tasks of their own. None of them holds up heartbeats or the messages of the server, and all of them may call
-//! anything of the [`Client`] they are given, [`Client::stop`] included. Closures will do.
+//! Handlers run in tasks of their own. None of them holds up heartbeats or the messages of the server, and all of
+//! them may call anything of the [`Client`] they are given, [`Client::stop`] included. Closures will do.
 
 use futures::future::BoxFuture;
 
@@ -11,8 +11,8 @@ use crate::event::Event;
 
 /// Applies remote configurations. Installing one announces AcceptsRemoteConfig and ReportsRemoteConfig.
 pub trait RemoteConfigHandler: Send + Sync + 'static {
-    /// Checks and applies a configuration, and ends when it is in use, or when it is clear that it never will be. Then the
-    /// previous one stays in use (R-CONF-28).
+    /// Checks and applies a configuration, and ends when it is in use, or when it is clear that it never will be.
+    /// Then the previous one stays in use (R-CONF-28).
     ///
     /// One is applied at a time; of those that arrive meanwhile only the newest follows. A panic counts as a failure.
     fn apply(&self, config: RemoteConfig, client: Client) -> BoxFuture<'_, Result<(), Rejected>>;
@@ -33,8 +33,8 @@ pub trait EventHandler: Send + Sync + 'static {
 
 /// Knows the configuration that is in use. Installing one announces ReportsEffectiveConfig.
 pub trait EffectiveConfigProvider: Send + Sync + 'static {
-    /// The configuration in use now. Asked at the start, after each remote configuration that was applied or failed, and on
-    /// [`Client::refresh_effective_config`].
+    /// The configuration in use now. Asked at the start, after each remote configuration that was applied or failed,
+    /// and on [`Client::refresh_effective_config`].
     fn effective_config(&self) -> BoxFuture<'_, EffectiveConfig>;
 }
 

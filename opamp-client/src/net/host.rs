@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::description::Description;
 
 impl Description {
-    /// Adds what the operating system says of this machine: `host.name`, `host.id`, `os.version` and `os.description`, as far as it
-    /// says so (R-DESC-06). Reads a few small files; on systems other than Linux there are none.
+    /// Adds what the operating system says of this machine: `host.name`, `host.id`, `os.version` and `os.description`,
+    /// as far as it says so (R-DESC-06). Reads a few small files; on systems other than Linux there are none.
     #[must_use]
     pub fn with_host(self) -> Self {
         self.with_host_at(Path::new("/"))

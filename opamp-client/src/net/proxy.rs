@@ -9,8 +9,8 @@ use super::endpoint::Endpoint;
 
 /// The proxy between agent and server, if there is one.
 ///
-/// TLS connections and WebSockets pass it in a tunnel opened with CONNECT, plain HTTP as ordinary requests through a proxy, as
-/// other programs do it.
+/// TLS connections and WebSockets pass it in a tunnel opened with CONNECT, plain HTTP as ordinary requests through a
+/// proxy, as other programs do it.
 pub struct Proxy {
     matcher: Option<Matcher>,
     connect_headers: HeaderMap,
@@ -42,8 +42,8 @@ impl Proxy {
         Self { matcher: None, connect_headers: HeaderMap::new() }
     }
 
-    /// What the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say now, in upper or lower case: the first
-    /// for wss and https, the second for ws and http.
+    /// What the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say now, in upper or lower case:
+    /// the first for wss and https, the second for ws and http.
     #[must_use]
     pub fn from_env() -> Self {
         Self { matcher: Some(Matcher::from_env()), connect_headers: HeaderMap::new() }

@@ -29,8 +29,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Keeps an agent's state in one file.
 ///
-/// A save writes a new file beside it, makes that durable and puts it into place, so that a crash at any moment leaves the old state or
-/// the new one. On Unix only the owner may read it.
+/// A save writes a new file beside it, makes that durable and puts it into place, so that a crash at any moment
+/// leaves the old state or the new one. On Unix only the owner may read it.
 #[derive(Debug)]
 pub struct FileState {
     path: PathBuf,

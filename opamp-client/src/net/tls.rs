@@ -13,10 +13,11 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-/// The TLS configuration of a client. It may change while the client runs; connections made afterwards use what it is then, and
-/// [`Client::reconnect`](crate::Client::reconnect) makes one.
+/// The TLS configuration of a client. It may change while the client runs; connections made afterwards use what it
+/// is then, and [`Client::reconnect`](crate::Client::reconnect) makes one.
 ///
-/// ALPN is set to `http/1.1` only, because WebSocket upgrades need it. Nothing a server offers can lower what is verified here.
+/// ALPN is set to `http/1.1` only, because WebSocket upgrades need it. Nothing a server offers can lower what is
+/// verified here.
 #[derive(Clone)]
 pub struct TlsSource(Arc<Mutex<Inner>>);
 
@@ -212,8 +213,8 @@ impl TlsSource {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Inner::Fixed(prepared(config));
     }
 
-    /// The configuration for a connection made now. Files that have become unusable leave what was before in force: half of a
-    /// rotation must not cut the agent off.
+    /// The configuration for a connection made now. Files that have become unusable leave what was before in force:
+    /// half of a rotation must not cut the agent off.
     pub(crate) fn current(&self) -> Arc<ClientConfig> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Inner::Fixed(config) => Arc::clone(config),

@@ -248,8 +248,8 @@ fn failed(error: &Error) -> LinkEvent {
     }
 }
 
-/// Whether these bytes end in a Close frame of a server. Seen in the middle of something else it ends the wait early, which costs
-/// nothing: the connection is over either way.
+/// Whether these bytes end in a Close frame of a server. Seen in the middle of something else it ends the wait
+/// early, which costs nothing: the connection is over either way.
 fn ends_in_close_frame(bytes: &[u8]) -> bool {
     let is_close =
         |frame: &[u8]| matches!(frame, [0x88, length, ..] if frame.len() == usize::from(*length) + 2);

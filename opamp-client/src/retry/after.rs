@@ -4,8 +4,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use opamp_proto::Wall;
 
-/// The wait that a `Retry-After` header asks for: a number of seconds, or a date in any of the three forms of HTTP (RFC 9110
-/// §10.2.3, §5.6.7). A date that has passed means no wait; `None` is for text that is neither.
+/// The wait that a `Retry-After` header asks for: a number of seconds, or a date in any of the three forms of HTTP
+/// (RFC 9110 §10.2.3, §5.6.7). A date that has passed means no wait; `None` is for text that is neither.
 #[must_use]
 pub fn retry_after(value: &str, now: Wall) -> Option<Duration> {
     let value = value.trim();

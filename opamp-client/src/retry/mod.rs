@@ -1,13 +1,13 @@
 //! When to try again: exponential back-off with full jitter, as a pure function of a seed and the failures so far.
 //!
-//! A server that restarts loses all its agents within the same millisecond. What they do next decides whether it comes up again,
-//! so (R-LIFE-02, R-LIFE-13, R-LIFE-14)
+//! A server that restarts loses all its agents within the same millisecond. What they do next decides whether it
+//! comes up again, so (R-LIFE-02, R-LIFE-13, R-LIFE-14)
 //!
 //! - the first attempt after a loss falls anywhere within [`RetrySettings::first`], not at once;
-//! - later ones anywhere between now and a bound that grows by [`RetrySettings::multiplier`] up to a maximum. The jitter is
-//!   applied after the maximum, so attempts never pile up at it;
-//! - the bound starts anew only after a connection that lasted [`RetrySettings::stable`]: a server that accepts and falls over
-//!   again is not met by a fleet without patience;
+//! - later ones anywhere between now and a bound that grows by [`RetrySettings::multiplier`] up to a maximum. The
+//!   jitter is applied after the maximum, so attempts never pile up at it;
+//! - the bound starts anew only after a connection that lasted [`RetrySettings::stable`]: a server that accepts and
+//!   falls over again is not met by a fleet without patience;
 //! - what the server asks for is obeyed, plus up to [`RetrySettings::first`], or all would come back in the same instant.
 
 mod after;

@@ -97,8 +97,8 @@ impl Session {
         self.health_sent.map(|sent| sent + self.settings.health_debounce)
     }
 
-    /// The distance of heartbeats or polls; `None` for none. A server can stop heartbeats over WebSocket, but never polling:
-    /// an interval that somebody forgot to fill in reads as 0.
+    /// The distance of heartbeats or polls; `None` for none. A server can stop heartbeats over WebSocket, but never
+    /// polling: an interval that somebody forgot to fill in reads as 0.
     pub(super) fn interval(&self) -> Option<std::time::Duration> {
         let settings = &self.settings;
         let offered = self

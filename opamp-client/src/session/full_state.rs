@@ -7,8 +7,8 @@ use opamp_proto::Mono;
 /// Demands that are met at once before they are spaced in time.
 const PROMPT: u32 = 3;
 
-/// When the next complete report is due. A server that asks with every answer would otherwise make two machines talk as fast as
-/// they can (R-SEC-01).
+/// When the next complete report is due. A server that asks with every answer would otherwise make two machines talk
+/// as fast as they can (R-SEC-01).
 #[derive(Debug, Default)]
 pub(super) struct FullState {
     due: Option<Mono>,

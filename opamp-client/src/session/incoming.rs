@@ -1,7 +1,7 @@
 //! Messages of the server, read no further than somebody asks for.
 //!
-//! What belongs to a capability this agent does not have is skipped without being decoded (R-CAP-06): an offer that nobody takes
-//! costs nothing, however large it claims to be.
+//! What belongs to a capability this agent does not have is skipped without being decoded (R-CAP-06): an offer that
+//! nobody takes costs nothing, however large it claims to be.
 
 use std::borrow::Cow;
 
@@ -36,8 +36,8 @@ pub(super) enum Malformed {
     Files { max: usize },
 }
 
-/// The bytes of a `ServerToAgent`. A sub-message that occurs twice has to be merged, as the protobuf encoding demands; no known
-/// server sends that, and only then anything is copied.
+/// The bytes of a `ServerToAgent`. A sub-message that occurs twice has to be merged, as the protobuf encoding
+/// demands; no known server sends that, and only then anything is copied.
 pub(super) fn merged(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let mut seen = 0_u32;
     let mut rest = bytes;
@@ -97,8 +97,8 @@ impl<'a> ServerMessage<'a> {
         self.part(COMMAND)
     }
 
-    /// The offered configuration, unless it has more than `files_max` files: an entry costs 2 bytes on the wire and far more
-    /// once decoded.
+    /// The offered configuration, unless it has more than `files_max` files: an entry costs 2 bytes on the wire and
+    /// far more once decoded.
     pub(super) fn remote_config(&self, files_max: usize) -> Result<Option<pb::AgentRemoteConfig>, Malformed> {
         let Some(offer) = self.parts[REMOTE_CONFIG as usize] else { return Ok(None) };
         let mut files = 0;

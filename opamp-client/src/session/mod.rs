@@ -2,9 +2,10 @@
 //!
 //! # Contract of the driver
 //!
-//! Feed every event to [`Session::handle`] with the time it happened. Then take every [`Output`] from the outbox and do it, in
-//! order. When [`Session::deadline`] has passed, call `handle(Input::Tick, ..)`. Nothing else is needed: reconnecting,
-//! back-off, fail-over, heartbeats, polling, deadlines and repetition are decided here, alike on both transports.
+//! Feed every event to [`Session::handle`] with the time it happened. Then take every [`Output`] from the outbox and
+//! do it, in order. When [`Session::deadline`] has passed, call `handle(Input::Tick, ..)`. Nothing else is needed:
+//! reconnecting, back-off, fail-over, heartbeats, polling, deadlines and repetition are decided here, alike on both
+//! transports.
 //!
 //! # States
 //!
@@ -16,19 +17,21 @@
 //!                 └── Waiting ◄────────┴──────────────── or Finished ◄──────┘
 //! ```
 //!
-//! Over HTTP there is a connection too, the one that requests use, but only answers count: the server is reached with the first one,
-//! and lost with the first request that fails.
+//! Over HTTP there is a connection too, the one that requests use, but only answers count: the server is reached
+//! with the first one, and lost with the first request that fails.
 //!
 //! # Level-triggered
 //!
-//! The session holds what is true of the agent and what the server was told, and sends the difference, whole sub-messages at a time
-//! (R-STATUS-08). Nothing is queued, so nothing can be lost on the way or be overtaken: what failed to be delivered differs again.
+//! The session holds what is true of the agent and what the server was told, and sends the difference, whole
+//! sub-messages at a time (R-STATUS-08). Nothing is queued, so nothing can be lost on the way or be overtaken: what
+//! failed to be delivered differs again.
 
 mod compose;
 mod connect;
 mod endpoints;
 mod full_state;
 mod incoming;
+mod input;
 mod link;
 mod outbox;
 mod receive;
@@ -40,110 +43,21 @@ use opamp_proto::{
     AgentCapabilities, ConfigHash, InstanceUid, Mono, Now, Part, SequenceNum, ServerCapabilities,
 };
 
+pub use self::input::{Input, Stopped, Unusable};
 pub use self::outbox::{CloseCode, Outbox, Output};
-pub use self::settings::{Abilities, EndpointInfo, SessionSettings};
+pub use self::settings::{Abilities, EndpointInfo, SessionSettings, Setup};
 
 use self::endpoints::Endpoints;
 use self::full_state::FullState;
 use self::link::{Leaving, Link, Then};
 use self::remote_config::ConfigState;
 use self::report::Report;
-use crate::config::{EffectiveConfig, Rejected};
+use crate::config::Rejected;
 use crate::description::Description;
 use crate::event::{DisconnectCause, Event};
-use crate::failure::Failure;
-use crate::health::Health;
 use crate::retry::Backoff;
 use crate::saved::SavedState;
 use crate::stats::Stats;
-
-/// What happens to a session.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Input<'a> {
-    /// A sign of life of the server that is no message: a ping or pong.
-    Alive,
-    /// The server ended the WebSocket, with the code and text of its Close frame if it sent one; or it answered ours.
-    Closed {
-        /// The code.
-        code: Option<u16>,
-        /// The text.
-        reason: String,
-    },
-    /// What became of the configuration of [`Output::Apply`].
-    ConfigOutcome {
-        /// Its hash.
-        hash: ConfigHash,
-        /// Whether it is in use now.
-        result: Result<(), Rejected>,
-        /// The configuration that is in use now, if that is reported.
-        effective: Option<EffectiveConfig>,
-    },
-    /// The connection of [`Output::Connect`] stands.
-    Connected,
-    /// The agent describes itself anew.
-    Describe(Description),
-    /// The configuration that is in use. From the first one on the agent reports it.
-    EffectiveConfig(EffectiveConfig),
-    /// Connecting failed, or the connection or exchange did.
-    Failed(Failure),
-    /// How the agent is. From the first one on the agent reports it.
-    Health(Health),
-    /// Whether the endpoint of [`Output::Probe`] can be connected to.
-    Probed(bool),
-    /// The content of one binary WebSocket message, or the body of an answer with a status of success.
-    Received(&'a [u8]),
-    /// Leave the server in good order and connect anew.
-    Reconnect,
-    /// Begin.
-    Start,
-    /// Leave the server in good order and end.
-    Stop,
-    /// [`Session::deadline`] has passed.
-    Tick,
-    /// The WebSocket carried something that makes it unusable.
-    Unusable(Unusable),
-    /// The WebSocket message of [`Output::Send`] was written completely.
-    Written,
-}
-
-/// What makes a WebSocket, or an answer over HTTP, unusable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// A message above the receive limit; nothing of it was kept (R-WS-13, R-HTTP-24).
-    Oversize {
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// A text message, which OpAMP does not use (R-WS-01).
-    Text,
-    /// A violation of RFC 6455.
-    Violation(String),
-}
-
-/// The agent was stopped: what it is told now would never be reported. Start a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the agent was stopped; this is not reported any more")]
-pub struct Stopped;
-
-/// What a session begins with.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Where to report to.
-    pub endpoint: EndpointInfo,
-    /// Where to report to while that cannot be reached, in order of preference.
-    pub fallbacks: Vec<EndpointInfo>,
-    /// Who the agent is.
-    pub description: Description,
-    /// What an earlier process of this agent left.
-    pub saved: SavedState,
-    /// What the agent can do.
-    pub abilities: Abilities,
-    /// Intervals and limits.
-    pub settings: SessionSettings,
-    /// A random number, different for each agent.
-    pub seed: u64,
-}
 
 /// The agent's half of the conversation with its server.
 #[derive(Debug)]
@@ -173,22 +87,6 @@ pub struct Session {
     last_endpoint: Option<usize>,
     ever_reached: bool,
     stats: Stats,
-}
-
-impl Setup {
-    /// The minimum: one endpoint, a description, saved state and a seed; everything else by default.
-    #[must_use]
-    pub fn new(endpoint: EndpointInfo, description: Description, saved: SavedState, seed: u64) -> Self {
-        Self {
-            endpoint,
-            fallbacks: Vec::new(),
-            description,
-            saved,
-            abilities: Abilities::default(),
-            settings: SessionSettings::default(),
-            seed,
-        }
-    }
 }
 
 impl Session {
@@ -229,7 +127,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Stopped`] if the application tells something to a session that was stopped. Nothing that the network brings fails.
+    /// [`Stopped`] if the application tells something to a session that was stopped. Nothing that the network brings
+    /// fails.
     pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Outbox) -> Result<(), Stopped> {
         let told = matches!(
             input,

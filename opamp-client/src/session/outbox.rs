@@ -40,8 +40,8 @@ pub enum Output {
     },
     /// Restart the agent.
     Restart,
-    /// Send [`Outbox::message`]: as one binary WebSocket message, then [`Input::Written`](super::Input::Written); or as the
-    /// body of a POST, then [`Input::Received`](super::Input::Received) with the body of the answer. Or
+    /// Send [`Outbox::message`]: as one binary WebSocket message, then [`Input::Written`](super::Input::Written); or
+    /// as the body of a POST, then [`Input::Received`](super::Input::Received) with the body of the answer. Or
     /// [`Input::Failed`](super::Input::Failed).
     Send,
 }

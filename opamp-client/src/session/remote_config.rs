@@ -9,8 +9,9 @@
 //!                                  next one waits ◄───────────── applying
 //! ```
 //!
-//! What is reported is always about the configuration received last, also if it could not be applied (R-CONF-22). The same hash
-//! again is no news (R-CONF-09). One configuration is applied at a time; of those that arrive meanwhile only the newest waits.
+//! What is reported is always about the configuration received last, also if it could not be applied (R-CONF-22).
+//! The same hash again is no news (R-CONF-09). One configuration is applied at a time; of those that arrive
+//! meanwhile only the newest waits.
 
 use bytes::Bytes;
 use opamp_proto::{ConfigHash, pb};
@@ -94,8 +95,8 @@ impl ConfigState {
         Offered::Apply(config)
     }
 
-    /// Takes the outcome of the configuration that was being applied, and returns the next one to apply. Whether the outcome
-    /// is news is told by [`ConfigState::status`].
+    /// Takes the outcome of the configuration that was being applied, and returns the next one to apply. Whether the
+    /// outcome is news is told by [`ConfigState::status`].
     pub(super) fn outcome(
         &mut self,
         hash: &ConfigHash,

@@ -7,8 +7,9 @@
 //!                       └──────────────────────┘ failed: nothing is known of it, so it is to be sent again
 //! ```
 //!
-//! A part is to be sent while what it means now differs from what was delivered. So nothing can be lost between a queue and
-//! a socket, the newest value wins by itself (R-RETRY-05), and an unchanged part is never sent twice (R-STATUS-07).
+//! A part is to be sent while what it means now differs from what was delivered. So nothing can be lost between a
+//! queue and a socket, the newest value wins by itself (R-RETRY-05), and an unchanged part is never sent twice
+//! (R-STATUS-07).
 
 use bytes::Bytes;
 use opamp_proto::{Part, PartSet};

@@ -1,12 +1,14 @@
-//! Intervals, limits and abilities of one agent.
+//! What a session begins with: endpoints, description, abilities, intervals and limits.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_proto::AgentCapabilities;
 
+use crate::description::Description;
 use crate::event::Transport;
 use crate::retry::RetrySettings;
+use crate::saved::SavedState;
 
 /// Smallest effective [`SessionSettings::send_bytes_max`]: what a message without any part may need.
 const SEND_BYTES_FLOOR: usize = 256;
@@ -43,8 +45,8 @@ pub struct SessionSettings {
     pub send_bytes_max: usize,
     /// Entries of a remote configuration's map; more are malformed. Default 10,000.
     pub config_files_max: usize,
-    /// Whether a WebSocket that was lost is replaced by one that begins with a complete report. Default yes, which suits every
-    /// server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask.
+    /// Whether a WebSocket that was lost is replaced by one that begins with a complete report. Default yes, which
+    /// suits every server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask.
     pub full_state_on_reconnect: bool,
     /// Distance of repeated complete reports that a server asks for again and again, after the first three. Default 30 s.
     pub full_state_spacing: Duration,
@@ -75,6 +77,25 @@ pub struct EndpointInfo {
     pub name: Arc<str>,
     /// How messages travel there.
     pub transport: Transport,
+}
+
+/// What a session begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where to report to.
+    pub endpoint: EndpointInfo,
+    /// Where to report to while that cannot be reached, in order of preference.
+    pub fallbacks: Vec<EndpointInfo>,
+    /// Who the agent is.
+    pub description: Description,
+    /// What an earlier process of this agent left.
+    pub saved: SavedState,
+    /// What the agent can do.
+    pub abilities: Abilities,
+    /// Intervals and limits.
+    pub settings: SessionSettings,
+    /// A random number, different for each agent.
+    pub seed: u64,
 }
 
 impl SessionSettings {
@@ -120,6 +141,22 @@ impl Abilities {
             capabilities |= AgentCapabilities::ACCEPTS_RESTART_COMMAND;
         }
         capabilities
+    }
+}
+
+impl Setup {
+    /// The minimum: one endpoint, a description, saved state and a seed; everything else by default.
+    #[must_use]
+    pub fn new(endpoint: EndpointInfo, description: Description, saved: SavedState, seed: u64) -> Self {
+        Self {
+            endpoint,
+            fallbacks: Vec::new(),
+            description,
+            saved,
+            abilities: Abilities::default(),
+            settings: SessionSettings::default(),
+            seed,
+        }
     }
 }
 

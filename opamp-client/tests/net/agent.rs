@@ -32,7 +32,46 @@ async fn the_clock_of_the_machine_drives_it_as_well() {
     assert!(client.stats().heartbeats_sent >= 4);
 }
 
+#[tokio::test]
+async fn fresh_agents_have_identities_of_their_own() {
+    let start = || builder("ws://127.0.0.1:1").start().unwrap().uid();
+    let before = opamp_client::Clock::now(&opamp_client::SystemClock::new()).wall.0;
+    let uids: std::collections::BTreeSet<_> = (0..200).map(|_| start()).collect();
+    assert_eq!(uids.len(), 200);
+    for uid in uids {
+        let bytes = uid.as_bytes();
+        assert_eq!((bytes[6] >> 4, bytes[8] >> 6), (7, 2), "version 7 of the usual variant");
+        let time = bytes[..6].iter().fold(0, |time, byte| time << 8 | u64::from(*byte));
+        assert!((before..before + 60_000).contains(&time), "made now: {time}");
+    }
+}
+
 on_both_transports! {
+    async fn another_path_may_be_used(scheme) {
+        let service = opamp_server::OpampServer::builder(Arc::new(opamp_server::InsecureAcceptEveryone));
+        let (service, handle, driver) = service.path("/fleet/agents").build();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{scheme}://{}/fleet/agents", listener.local_addr().unwrap());
+        tokio::spawn(driver.run());
+        tokio::spawn(opamp_server::serve(listener, None, service));
+        let agent = Agent::start(builder(&url).state(Memory::of(UID)));
+        agent.connected().await;
+        until("the report", || handle.agent(&UID).is_some()).await;
+    }
+
+    async fn there_is_one_connection_at_a_time(scheme) {
+        let server = TestServer::start().await;
+        let agent = Agent::start(builder(&server.url(scheme)).state(Memory::of(UID)));
+        for count in 0..5 {
+            until("reached", || agent.client.stats().reconnects == count).await;
+            agent.received(count + 1).await;
+            assert!(server.handle.stats().websocket_active <= 1);
+            agent.client.reconnect().unwrap();
+        }
+        let seen = server.sees(UID, "the last one", |agent| agent.sticky.connects == 6).await;
+        assert_eq!(seen.sticky.disconnects, 5, "each was left before the next began");
+    }
+
     async fn a_server_sees_who_the_agent_is_how_it_is_and_what_it_runs(scheme) {
         let server = TestServer::start().await;
         let agent = Agent::start(

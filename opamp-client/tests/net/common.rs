@@ -21,9 +21,12 @@ use tokio::sync::watch;
 /// Long enough for a loaded machine, short enough for a person.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test once for each transport, given the scheme of its endpoint.
+/// Runs a test once for each transport, given the scheme of its endpoint; after `over tls;` with TLS.
 macro_rules! on_both_transports {
-    ($($(#[$doc:meta])* async fn $name:ident($scheme:ident) $body:block)+) => {
+    (over tls; $($tests:tt)+) => {
+        on_both_transports!(@ "wss", "https"; $($tests)+);
+    };
+    (@ $websocket:literal, $http:literal; $($(#[$doc:meta])* async fn $name:ident($scheme:ident) $body:block)+) => {
         $(mod $name {
             #[allow(unused_imports)]
             use super::*;
@@ -33,14 +36,17 @@ macro_rules! on_both_transports {
 
             #[tokio::test]
             async fn over_websocket() {
-                case("ws").await;
+                case($websocket).await;
             }
 
             #[tokio::test]
             async fn over_http() {
-                case("http").await;
+                case($http).await;
             }
         })+
+    };
+    ($($tests:tt)+) => {
+        on_both_transports!(@ "ws", "http"; $($tests)+);
     };
 }
 

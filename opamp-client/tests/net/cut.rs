@@ -19,8 +19,8 @@ const AT_ONCE: usize = 8;
 
 /// A wire that ends after so many bytes of the agent, once; what is connected later is whole.
 ///
-/// There are thousands of these, so they leave no ports behind that others have to wait for: agents are reset instead of closed, and
-/// servers are reached from an address of its own.
+/// There are thousands of these, so they leave no ports behind that others have to wait for: agents are reset
+/// instead of closed, and servers are reached from an address of its own.
 struct Cutter {
     address: SocketAddr,
     passed: Arc<AtomicUsize>,

@@ -243,6 +243,36 @@ async fn the_next_endpoint_serves_while_the_first_is_gone_and_then_the_first_aga
 }
 
 #[tokio::test]
+async fn a_first_endpoint_that_only_seems_to_be_back_is_not_returned_to() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", silent.local_addr().unwrap());
+    let looked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&looked);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = silent.accept().await {
+            // Accepts, and says nothing.
+            kept.lock().unwrap().push(stream);
+        }
+    });
+    let second = HttpStub::acknowledging().await;
+    let tls = crate::tls::trusting(&opamp_testkit::certs::Authority::new("ca"));
+    let agent = Agent::start(builder(&url).tls(tls).fallback(&second.url("http")));
+    until("tried", || looked.lock().unwrap().len() == 1).await;
+    agent.advance(30);
+    agent.connected().await;
+    for looks in 2..=3 {
+        until("looked for again", || {
+            agent.clock.advance(std::time::Duration::from_secs(1));
+            looked.lock().unwrap().len() == looks
+        })
+        .await;
+    }
+    let failures = agent.events.failures();
+    assert_eq!(failures, [FailureKind::Timeout], "only the first attempt: {:?}", agent.events.all());
+    assert!(agent.client.stats().is_connected);
+}
+
+#[tokio::test]
 async fn what_can_never_work_is_said_at_the_start() {
     let start = |url: &str| builder(url).start().map(drop).unwrap_err();
     assert!(matches!(start("ftp://h"), StartError::Endpoint(_)));

@@ -52,27 +52,9 @@ impl Drop for Directory {
     }
 }
 
-macro_rules! on_both_transports_with_tls {
-    ($(async fn $name:ident($scheme:ident) $body:block)+) => {
-        $(mod $name {
-            use super::*;
+on_both_transports! {
+    over tls;
 
-            async fn case($scheme: &'static str) $body
-
-            #[tokio::test]
-            async fn over_websocket() {
-                case("wss").await;
-            }
-
-            #[tokio::test]
-            async fn over_http() {
-                case("https").await;
-            }
-        })+
-    };
-}
-
-on_both_transports_with_tls! {
     async fn a_server_of_a_trusted_authority_is_reached(scheme) {
         let authority = Authority::new("ca");
         let server = server(Authority::server_config(&authority.server(&["127.0.0.1"]))).await;

@@ -9,6 +9,7 @@ use futures::SinkExt as _;
 use opamp_client::{ClientSettings, EffectiveConfig, Event, FailureKind, Health, RemoteConfig, Wall};
 use opamp_proto::pb;
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -142,9 +143,9 @@ async fn an_oversized_websocket_message_is_refused_with_1009() {
         );
         let mut peer = stub.accept().await;
         peer.acknowledge().await;
-        let bytes = [&[0], &offer(200_000).encode_to_vec()[..]].concat();
+        let bytes = [&[0], &offer(8 << 20).encode_to_vec()[..]].concat();
         if fragmented {
-            send_fragmented(&mut peer, &bytes, 10_000).await;
+            send_fragmented(&mut peer, &bytes, 100_000).await;
         } else {
             let _ = peer.socket.send(Message::Binary(bytes.into())).await;
         }
@@ -162,6 +163,7 @@ async fn an_oversized_websocket_message_is_refused_with_1009() {
 
 #[tokio::test]
 async fn messages_up_to_the_limit_are_taken_to_the_byte() {
+    assert_eq!(ClientSettings::default().receive_bytes_max, 67_108_864, "unless told otherwise");
     // Lengths take as many bytes for a little less, so the rest is a constant.
     let overhead = offer(99_000).encode_to_vec().len() - 99_000 + 1;
     for (bytes, fits) in [(100_000 - overhead, true), (100_000 - overhead + 1, false)] {
@@ -229,9 +231,36 @@ async fn outgoing_frames_are_no_larger_than_configured() {
     }
 }
 
-/// Answers the upgrade and reads the frames of one message: their sizes, and the message.
-async fn frames(mut stream: tokio::net::TcpStream) -> (Vec<usize>, Vec<u8>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+#[tokio::test]
+async fn a_server_in_the_middle_of_an_oversized_message_gets_to_read_why_it_is_refused() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let settings = ClientSettings { receive_bytes_max: 100_000, ..Default::default() };
+    let _agent = Agent::start(builder(&url).settings(settings));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let story = async {
+        upgrade(&mut stream).await;
+        // A binary message of 16 MiB, which is refused as soon as its length is known.
+        let announced: u64 = 16 << 20;
+        stream.write_all(&[0x82, 127]).await.unwrap();
+        stream.write_all(&announced.to_be_bytes()).await.unwrap();
+        for _ in 0..16 {
+            stream.write_all(&vec![0; 1 << 20]).await.expect("it is read to its end");
+        }
+        stream.write_all(&[0x88, 0x00]).await.unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.expect("the stream ends in good order");
+        // The last frame is a masked Close of two bytes, the code.
+        let close = &all[all.len() - 8..];
+        assert_eq!(close[..2], [0x88, 0x82], "{close:x?}");
+        let code = [close[6] ^ close[2], close[7] ^ close[3]];
+        assert_eq!(u16::from_be_bytes(code), 1009);
+    };
+    crate::common::within("the end of the story", story).await;
+}
+
+/// Answers an upgrade.
+async fn upgrade(stream: &mut tokio::net::TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -245,6 +274,11 @@ async fn frames(mut stream: tokio::net::TcpStream) -> (Vec<usize>, Vec<u8>) {
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
     );
     stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+/// Answers the upgrade and reads the frames of one message: their sizes, and the message.
+async fn frames(mut stream: tokio::net::TcpStream) -> (Vec<usize>, Vec<u8>) {
+    upgrade(&mut stream).await;
     let (mut sizes, mut message) = (Vec::new(), Vec::new());
     loop {
         let (first, second) = (stream.read_u8().await.unwrap(), stream.read_u8().await.unwrap());

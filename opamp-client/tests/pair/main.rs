@@ -1,4 +1,5 @@
-//! An agent's session against a server's session: whatever happens between them, in the end the server's view equals the agent's.
+//! An agent's session against a server's session: whatever happens between them, in the end the server's view equals
+//! the agent's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "support of tests")]
 

@@ -39,6 +39,22 @@ fn an_agent_that_lost_its_server_finds_the_next_and_reports_everything_there() {
 }
 
 #[test]
+fn what_one_server_finds_too_large_is_offered_to_the_next() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.connect();
+    bench.answers = false;
+    let config = opamp_client::EffectiveConfig::single("x".repeat(5_000));
+    bench.tell(Input::EffectiveConfig(config));
+    bench.tell(Input::Closed { code: Some(1009), reason: String::new() });
+    bench.answers = true;
+    let wait = bench.until_dial();
+    bench.pass(wait);
+    assert_eq!(refuse(&mut bench).connects(), [1]);
+    let step = bench.tell(Input::Connected);
+    assert_eq!(parts(step.message()), ["agent_description", "effective_config"]);
+}
+
+#[test]
 fn the_first_endpoint_is_looked_for_and_returned_to_in_good_order() {
     let mut bench = Bench::with(Transport::WebSocket, three);
     bench.tell(Input::Start);

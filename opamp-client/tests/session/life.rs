@@ -171,6 +171,36 @@ on_both_transports! {
         }
     }
 
+    fn a_stop_while_leaving_for_another_reason_is_the_end(transport) {
+        let mut bench = Bench::able(transport);
+        bench.connect();
+        bench.answers = false;
+        assert_eq!(parts(bench.tell(Input::Reconnect).message()), ["agent_disconnect"]);
+        bench.tell(Input::Stop);
+        let mut step = if transport == Transport::Http { bench.ack() } else { bench.tell(Input::Written) };
+        if transport == Transport::WebSocket {
+            step.extend(bench.tell(Input::Closed { code: Some(1000), reason: String::new() }));
+        }
+        assert!(step.connects().is_empty() && bench.session.is_finished(), "{step:?}");
+    }
+
+    fn back_off_starts_anew_after_a_stable_connection_only(transport) {
+        let mut longest = [Duration::ZERO; 2];
+        for seed in 0..50 {
+            for (case, lasts) in [(0, seconds(90)), (1, seconds(10))] {
+                let mut bench = Bench::with(transport, |setup| setup.seed = seed);
+                bench.tell(Input::Start);
+                gaps(&mut bench, 12);
+                bench.tell(Input::Connected);
+                bench.pass(lasts);
+                bench.lose();
+                longest[case] = longest[case].max(bench.until_dial());
+            }
+        }
+        assert!(longest[0] <= seconds(1), "after a stable one: {longest:?}");
+        assert!(longest[1] > seconds(30), "after one that fell over at once: {longest:?}");
+    }
+
     fn telling_something_after_a_stop_is_an_error(transport) {
         let mut bench = Bench::able(transport);
         bench.connect();

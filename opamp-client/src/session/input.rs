@@ -1,0 +1,77 @@
+//! What happens to a session.
+
+use opamp_proto::ConfigHash;
+
+use crate::config::{EffectiveConfig, Rejected};
+use crate::description::Description;
+use crate::failure::Failure;
+use crate::health::Health;
+
+/// What happens to a session.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// A sign of life of the server that is no message: a ping or pong.
+    Alive,
+    /// The server ended the WebSocket, with the code and text of its Close frame if it sent one; or it answered ours.
+    Closed {
+        /// The code.
+        code: Option<u16>,
+        /// The text.
+        reason: String,
+    },
+    /// What became of the configuration of [`Output::Apply`](super::Output::Apply).
+    ConfigOutcome {
+        /// Its hash.
+        hash: ConfigHash,
+        /// Whether it is in use now.
+        result: Result<(), Rejected>,
+        /// The configuration that is in use now, if that is reported.
+        effective: Option<EffectiveConfig>,
+    },
+    /// The connection of [`Output::Connect`](super::Output::Connect) stands.
+    Connected,
+    /// The agent describes itself anew.
+    Describe(Description),
+    /// The configuration that is in use. From the first one on the agent reports it.
+    EffectiveConfig(EffectiveConfig),
+    /// Connecting failed, or the connection or exchange did.
+    Failed(Failure),
+    /// How the agent is. From the first one on the agent reports it.
+    Health(Health),
+    /// Whether the endpoint of [`Output::Probe`](super::Output::Probe) can be connected to.
+    Probed(bool),
+    /// The content of one binary WebSocket message, or the body of an answer with a status of success.
+    Received(&'a [u8]),
+    /// Leave the server in good order and connect anew.
+    Reconnect,
+    /// Begin.
+    Start,
+    /// Leave the server in good order and end.
+    Stop,
+    /// [`Session::deadline`](super::Session::deadline) has passed.
+    Tick,
+    /// The WebSocket carried something that makes it unusable.
+    Unusable(Unusable),
+    /// The WebSocket message of [`Output::Send`](super::Output::Send) was written completely.
+    Written,
+}
+
+/// What makes a WebSocket, or an answer over HTTP, unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// A message above the receive limit; nothing of it was kept (R-WS-13, R-HTTP-24).
+    Oversize {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A text message, which OpAMP does not use (R-WS-01).
+    Text,
+    /// A violation of RFC 6455.
+    Violation(String),
+}
+
+/// The agent was stopped: what it is told now would never be reported. Start a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the agent was stopped; this is not reported any more")]
+pub struct Stopped;

@@ -13,7 +13,7 @@ const SENSITIVE: [&str; 8] = [
     "--ping-interval",
     "200ms",
     "--websocket-stale-after",
-    "1s",
+    "2s",
     "--http-poll-interval",
     "300ms",
     "--http-stale-min",
@@ -101,7 +101,7 @@ fn idle_agent_that_answers_pings_stays_connected() -> Outcome {
     scenario("idle", |directory| {
         let server = Server::start(directory, &SENSITIVE)?;
         let (agent, record) = connected(&server, directory, "ws", &[])?;
-        let silence = record.until("silence past the stale threshold", Duration::from_secs(3), |record| {
+        let silence = record.until("silence past the stale threshold", Duration::from_secs(5), |record| {
             record["liveness"] != "connected"
         });
         ensure!(silence.is_err(), "an idle agent was given up");

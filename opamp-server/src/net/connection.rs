@@ -128,7 +128,7 @@ impl Connection {
         let idle = agents == 0 && waited(&self.empty_since) >= settings.first_message_timeout;
         // What is heard of one agent says nothing about the others behind the same socket; alone it does.
         // The next look comes a sweep later; a pong that came just after this one's ping must not put it off by another.
-        let quiet = settings.ping_interval.saturating_sub(settings.sweep_interval);
+        let quiet = settings.ping_interval.saturating_sub(settings.sweep_period());
         let unheard = agents > 1 || waited(&self.last_heard) >= quiet;
         if silent || idle {
             self.close(CloseCode::Policy, DisconnectReason::Timeout);

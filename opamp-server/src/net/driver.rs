@@ -19,7 +19,7 @@ pub struct Driver(pub(crate) Arc<Core>);
 impl Driver {
     /// Runs until the server has drained.
     pub async fn run(self) {
-        let period = self.0.settings.sweep_interval.max(std::time::Duration::from_millis(1));
+        let period = self.0.settings.sweep_period();
         let mut interval = tokio::time::interval(period);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -48,7 +48,8 @@ pub struct ServerSettings {
     pub refusals_kept: usize,
     /// `Retry-After` of refusals for want of capacity, at least; up to twice as long at random. Default 15 s.
     pub retry_after: Duration,
-    /// How often staleness, pings and deadlines are looked at. Default 1 s; the precision of all of them.
+    /// How often staleness, pings and deadlines are looked at; the precision of all of them. Default 1 s. A shorter
+    /// ping interval or staleness shortens it to a quarter of theirs, or they would not be kept.
     pub sweep_interval: Duration,
     /// Concurrent TLS handshakes in [`serve`](crate::serve). Default 256. A connection counts once its first bytes
     /// are there.
@@ -57,6 +58,14 @@ pub struct ServerSettings {
     pub http_connections_max: usize,
     /// Proxies whose `X-Forwarded-For` is believed; from anyone else the header is ignored. Default none.
     pub trusted_proxies: Vec<Network>,
+}
+
+impl ServerSettings {
+    /// The interval between two looks at the deadlines.
+    pub(crate) fn sweep_period(&self) -> Duration {
+        let finest = self.ping_interval.min(self.session.websocket_stale_after) / 4;
+        self.sweep_interval.min(finest).max(Duration::from_millis(1))
+    }
 }
 
 impl Default for ServerSettings {
@@ -85,5 +94,22 @@ impl Default for ServerSettings {
             http_connections_max: 16_384,
             trusted_proxies: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_looked_at_more_often_than_the_shortest_of_them() {
+        let mut settings = ServerSettings::default();
+        assert_eq!(settings.sweep_period(), Duration::from_secs(1));
+        settings.ping_interval = Duration::from_millis(200);
+        assert_eq!(settings.sweep_period(), Duration::from_millis(50));
+        settings.session.websocket_stale_after = Duration::from_millis(100);
+        assert_eq!(settings.sweep_period(), Duration::from_millis(25));
+        settings.session.websocket_stale_after = Duration::ZERO;
+        assert_eq!(settings.sweep_period(), Duration::from_millis(1));
     }
 }

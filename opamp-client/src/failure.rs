@@ -105,6 +105,10 @@ impl Failure {
         Self::new(kind, format!("the server answered {status}")).with_retry_after(retry_after)
     }
 
+    pub(crate) fn no_connection_within(timeout: Duration) -> Self {
+        Self::new(FailureKind::Timeout, format!("no connection within {:.1} s", timeout.as_secs_f64()))
+    }
+
     /// The failure that a Close frame of the server means (RFC 6455 §7.4.1).
     #[must_use]
     pub fn from_close(code: Option<u16>, reason: &str) -> Self {

@@ -101,7 +101,7 @@ pub use stats::Stats;
 mod net;
 #[cfg(feature = "net")]
 pub use net::{
-    builder::{Builder, StartError},
+    builder::{Builder, ProbeError, StartError},
     client::Client,
     clock::{Clock, SystemClock},
     credentials::{HeaderError, TokenSource},

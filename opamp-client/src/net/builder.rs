@@ -18,6 +18,7 @@ use super::settings::ClientSettings;
 use super::tls::TlsSource;
 use crate::config::EffectiveConfig;
 use crate::description::Description;
+use crate::failure::Failure;
 use crate::health::Health;
 use crate::saved::{Forgetful, SavedState, StateError, StateStore};
 use crate::session::{Abilities, EndpointInfo, Input, Outbox, Session, Setup};
@@ -63,6 +64,18 @@ pub enum StartError {
     /// An endpoint has TLS, and nothing says whom to trust. Use [`Builder::tls`].
     #[error("{0} needs TLS; say which authorities are trusted")]
     TlsMissing(String),
+}
+
+/// Why [`Builder::probe`] did not reach the server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// The attempt failed. The failure says what to do.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// It can never work as configured.
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 impl Builder {
@@ -190,8 +203,56 @@ impl Builder {
     /// # Errors
     ///
     /// [`StartError`] if something about it can never work. That a server cannot be reached is not among it.
-    pub fn start(self) -> Result<Client, StartError> {
+    pub fn start(mut self) -> Result<Client, StartError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
+        let connector = self.connector()?;
+        let clock = Arc::clone(&connector.clock);
+        let state = self.state.unwrap_or_else(|| Arc::new(Forgetful));
+        let saved = match state.load()? {
+            Some(saved) => saved,
+            None => SavedState::new(InstanceUid::v7(clock.now().wall.0, random()?)),
+        };
+
+        let info = |endpoint: &Endpoint| EndpointInfo::new(endpoint.to_string(), endpoint.transport);
+        let uid = saved.uid;
+        let session = Session::new(Setup {
+            endpoint: info(&connector.endpoints[0]),
+            fallbacks: connector.endpoints[1..].iter().map(info).collect(),
+            description: self.description,
+            saved,
+            abilities: Abilities {
+                remote_config: self.handlers.remote_config.is_some(),
+                restart: self.handlers.restart.is_some(),
+            },
+            settings: self.settings.session.clone(),
+            seed: u64::from_le_bytes(random()?),
+        });
+        let session = begin(session, self.health, self.effective, &*clock);
+        let client = Client::new(uid, Arc::clone(&clock));
+        let shared = Arc::clone(&client.shared);
+        let events_kept = self.settings.events_kept;
+        let lanes = Lanes::start(self.handlers, &shared, events_kept);
+        runtime.spawn(Driver::new(session, lanes, shared, Arc::new(connector), state).run());
+        Ok(client)
+    }
+
+    /// Tries once whether the endpoint can be reached with everything this agent would use: name, proxy, TLS, credentials
+    /// and, over WebSocket, the upgrade, after which the connection is closed again. Nothing is said of the agent. Over
+    /// HTTP no request is made, so that a server without this path or with other credentials is not noticed.
+    ///
+    /// Takes at most [`connect_timeout`](crate::session::SessionSettings::connect_timeout) and
+    /// [`close_timeout`](crate::session::SessionSettings::close_timeout). Fallbacks are not tried.
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`]: why not.
+    pub async fn probe(mut self) -> Result<(), ProbeError> {
+        tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
+        Ok(Arc::new(self.connector()?).try_out().await?)
+    }
+
+    /// How the server is reached. Takes what it needs out of the builder.
+    fn connector(&mut self) -> Result<Connector, StartError> {
         let mut endpoints = vec![Endpoint::parse(&self.endpoint)?];
         for fallback in &self.fallbacks {
             endpoints.push(Endpoint::parse(fallback)?);
@@ -206,45 +267,17 @@ impl Builder {
         if let Some((user, password)) = &self.basic {
             credentials.add_basic(user, password)?;
         }
-        if let Some(tokens) = self.tokens {
+        if let Some(tokens) = self.tokens.take() {
             credentials.set_tokens(tokens);
         }
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let state = self.state.unwrap_or_else(|| Arc::new(Forgetful));
-        let saved = match state.load()? {
-            Some(saved) => saved,
-            None => SavedState::new(InstanceUid::v7(clock.now().wall.0, random()?)),
-        };
-
-        let info = |endpoint: &Endpoint| EndpointInfo::new(endpoint.to_string(), endpoint.transport);
-        let uid = saved.uid;
-        let session = Session::new(Setup {
-            endpoint: info(&endpoints[0]),
-            fallbacks: endpoints[1..].iter().map(info).collect(),
-            description: self.description,
-            saved,
-            abilities: Abilities {
-                remote_config: self.handlers.remote_config.is_some(),
-                restart: self.handlers.restart.is_some(),
-            },
-            settings: self.settings.session.clone(),
-            seed: u64::from_le_bytes(random()?),
-        });
-        let session = begin(session, self.health, self.effective, &*clock);
-        let client = Client::new(uid, Arc::clone(&clock));
-        let shared = Arc::clone(&client.shared);
-        let events_kept = self.settings.events_kept;
-        let connector = Arc::new(Connector {
+        Ok(Connector {
             endpoints,
-            tls: self.tls,
-            proxy: self.proxy.unwrap_or_default(),
+            tls: self.tls.take(),
+            proxy: self.proxy.take().unwrap_or_default(),
             credentials,
-            settings: self.settings,
-            clock,
-        });
-        let lanes = Lanes::start(self.handlers, &shared, events_kept);
-        runtime.spawn(Driver::new(session, lanes, shared, connector, state).run());
-        Ok(client)
+            settings: self.settings.clone(),
+            clock: self.clock.take().unwrap_or_else(|| Arc::new(SystemClock::new())),
+        })
     }
 }
 

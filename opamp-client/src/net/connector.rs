@@ -1,5 +1,6 @@
 //! Getting from an endpoint to a connection: name, TCP, proxy, TLS, upgrade; redirects on the way.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::{tunnel, websocket};
 use crate::event::Transport;
 use crate::failure::{Failure, FailureKind, TlsProblem, peer_text};
 use crate::retry;
+use crate::session::CloseCode;
 
 /// How long one address may keep the next one waiting (RFC 8305).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -90,6 +92,25 @@ impl Connector {
                 Err(refusal) => self.refused(&mut trail, &refusal)?,
             }
         }
+    }
+
+    /// Connects to the first endpoint as an agent does, and leaves again.
+    pub(crate) async fn try_out(self: Arc<Self>) -> Result<(), Failure> {
+        let (clock, settings) = (Arc::clone(&self.clock), self.settings.session.clone());
+        let after = |wait: Duration| clock.sleep_until(clock.now().mono + wait);
+        let connected = tokio::select! {
+            connected = self.connect(0) => connected?,
+            () = after(settings.connect_timeout) => return Err(Failure::no_connection_within(settings.connect_timeout)),
+        };
+        if let Connected::WebSocket(mut socket) = connected {
+            socket.close(CloseCode::Normal);
+            // It was reached; how it takes the goodbye does not matter.
+            tokio::select! {
+                _ = poll_fn(|cx| socket.poll_event(cx)) => {}
+                () = after(settings.close_timeout) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether an endpoint can be connected to, without asking it anything.

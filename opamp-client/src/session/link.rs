@@ -148,8 +148,7 @@ impl Session {
         match &mut self.link {
             Link::Waiting { until } if *until <= now => self.dial_round(now, out),
             Link::Dialing { until } if *until <= now => {
-                let detail = format!("no connection within {} s", self.settings.connect_timeout.as_secs());
-                self.failed(Failure::new(FailureKind::Timeout, detail), now, out);
+                self.failed(Failure::no_connection_within(self.settings.connect_timeout), now, out);
             }
             Link::Closing { until, then } if *until <= now => {
                 let then = *then;

@@ -11,6 +11,7 @@ mod cut;
 mod dead;
 mod failures;
 mod handlers;
+mod probe;
 mod reach;
 mod tls;
 mod wire;

@@ -25,6 +25,8 @@ pub(super) struct OfferState {
     current: bool,
     /// The agent reported FAILED for the desired hash since it was desired.
     failed: bool,
+    /// The agent had reported FAILED for the desired hash when it was desired anew.
+    retry: bool,
     /// The last offer may not have reached the agent: no reason to wait with the next.
     lost: bool,
     too_large: bool,
@@ -49,7 +51,8 @@ impl OfferState {
             && self.fingerprint() == Some(report.hash.fingerprint())
         {
             // FAILED is not current: assigning the same configuration again means trying it again.
-            self.current = report.status != pb::RemoteConfigStatuses::Failed as i32;
+            self.retry = report.status == pb::RemoteConfigStatuses::Failed as i32;
+            self.current = !self.retry;
         }
     }
 
@@ -89,6 +92,11 @@ impl OfferState {
         effects: &mut Effects,
     ) -> Option<(Permit<'caps, RemoteConfig>, RemoteConfigOffer)> {
         if self.current || self.failed {
+            return None;
+        }
+        if self.retry && self.offers >= PROMPT_OFFERS {
+            // It received the retry, knows the hash and stands by its report, as agents may that apply no hash twice.
+            self.failed = true;
             return None;
         }
         let offer = self.desired.as_deref()?.remote_config.clone()?;

@@ -58,6 +58,24 @@ fn a_failed_config_is_not_offered_again_until_it_is_assigned_again() {
 }
 
 #[test]
+fn a_retry_that_an_agent_has_no_new_word_for_comes_to_an_end() {
+    let mut table = Table::on(Transport::Http);
+    table.full();
+    table.desire(1, b"bad");
+    assert!(table.heartbeat().remote_config.is_some());
+    table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
+    table.desire(2, b"bad");
+    let polls = (0..1000).map(|_| {
+        table.pass(30);
+        table.heartbeat().remote_config.is_some()
+    });
+    assert_eq!(polls.filter(|offered| *offered).count(), 3, "an agent may refuse to apply one hash twice");
+    assert_eq!(table.desire(3, b"bad").len() + usize::from(table.heartbeat().remote_config.is_some()), 1);
+    table.pass(3_600);
+    assert!(table.reports(b"bad", pb::RemoteConfigStatuses::Applied).remote_config.is_none());
+}
+
+#[test]
 fn a_stubborn_agent_is_not_flooded_with_the_same_offer() {
     let mut table = Table::websocket();
     table.full();

@@ -2,14 +2,16 @@
 //!
 #![cfg_attr(feature = "net", doc = "```no_run")]
 #![cfg_attr(not(feature = "net"), doc = "```ignore")]
-//! use opamp_client::{Client, Description, EffectiveConfig, FileState, Health, Rejected, RemoteConfig, Wall};
+//! use opamp_client::{
+//!     Client, Clock as _, Description, EffectiveConfig, FileState, Health, Rejected, RemoteConfig, SystemClock,
+//! };
 //!
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let description = Description::new("com.example.agent").version("1.0.0");
 //!     let client = Client::builder("ws://127.0.0.1:4320/v1/opamp", description)
 //!         .state(FileState::new("/var/lib/example/opamp-state"))
-//!         .health(Health::healthy(Wall(1_700_000_000_000)))
+//!         .health(Health::healthy(SystemClock::new().now().wall))
 //!         .effective_config(|| async { EffectiveConfig::single(std::fs::read("agent.yaml").unwrap_or_default()) })
 //!         .on_remote_config(|config: RemoteConfig, _| async move {
 //!             let body = config.single().ok_or("this agent has a single file")?;

@@ -240,6 +240,8 @@ impl Builder {
     /// and, over WebSocket, the upgrade, after which the connection is closed again. Nothing is said of the agent. Over
     /// HTTP no request is made, so that a server without this path or with other credentials is not noticed.
     ///
+    /// Over TLS the handshake is a whole one, in which certificates are verified, whatever earlier sessions left behind.
+    ///
     /// Takes at most [`connect_timeout`](crate::session::SessionSettings::connect_timeout) and
     /// [`close_timeout`](crate::session::SessionSettings::close_timeout). Fallbacks are not tried.
     ///
@@ -248,6 +250,7 @@ impl Builder {
     /// [`ProbeError`]: why not.
     pub async fn probe(mut self) -> Result<(), ProbeError> {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
+        self.tls = self.tls.map(|source| source.without_resumption());
         Ok(Arc::new(self.connector()?).try_out().await?)
     }
 

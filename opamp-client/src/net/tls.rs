@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -211,6 +211,13 @@ impl TlsSource {
     /// Connects with another configuration from the next connection on.
     pub fn replace(&self, config: ClientConfig) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Inner::Fixed(prepared(config));
+    }
+
+    /// What connects now and whose handshakes are whole: a resumed session verifies no certificate.
+    pub(crate) fn without_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.current());
+        config.resumption = Resumption::disabled();
+        Self::new(config)
     }
 
     /// The configuration for a connection made now. Files that have become unusable leave what was before in force:

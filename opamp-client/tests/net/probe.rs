@@ -1,13 +1,21 @@
 //! One attempt that says whether an agent could reach its server, and leaves nothing behind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use opamp_client::{ClientSettings, FailureKind, ProbeError};
-use opamp_server::{ServerSettings, StaticToken, StaticTokens};
+use opamp_client::{ClientSettings, FailureKind, ProbeError, TlsSource};
+use opamp_server::{InsecureAcceptEveryone, ServerSettings, StaticToken, StaticTokens};
+use opamp_testkit::certs::Authority;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpListener;
 
-use crate::common::{TestServer, Unheard, builder, session, until, within};
+use crate::common::{Agent, TestServer, Unheard, builder, session, until, within};
 
 fn kind(outcome: Result<(), ProbeError>) -> FailureKind {
     match outcome {
@@ -49,4 +57,76 @@ async fn a_probe_ends_in_time_whoever_is_silent() {
     let settings: ClientSettings = session(|settings| settings.connect_timeout = Duration::from_millis(50));
     let outcome = within("an end", builder(&url).settings(settings).probe()).await;
     assert_eq!(kind(outcome), FailureKind::Timeout);
+}
+
+/// Verifies as usual, and counts how often it was asked.
+#[derive(Debug)]
+struct Counting(Arc<WebPkiServerVerifier>, AtomicUsize);
+
+impl ServerCertVerifier for Counting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[tokio::test]
+async fn each_probe_verifies_the_certificate_anew() {
+    let authority = Authority::new("ca");
+    let tls = opamp_server::TlsSource::new(Authority::server_config(&authority.server(&["127.0.0.1"])));
+    let server =
+        TestServer::with(Arc::new(InsecureAcceptEveryone), ServerSettings::default(), Some(tls)).await;
+    let provider = Arc::new(ring::default_provider());
+    let pem = authority.pem();
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap));
+    let usual =
+        WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(&provider)).build().unwrap();
+    let counting = Arc::new(Counting(usual, AtomicUsize::new(0)));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&counting) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    let source = TlsSource::new(config);
+    for verified in 1..=3 {
+        // An agent's own connections may be resumed, and leave sessions behind.
+        let agent = Agent::start(builder(&server.url("wss")).tls(source.clone()));
+        server.sees(agent.client.uid(), "the report", |agent| agent.sequence_num.0 >= 1).await;
+        agent.stop().await;
+        let before = counting.1.load(Ordering::SeqCst);
+        builder(&server.url("wss")).tls(source.clone()).probe().await.unwrap();
+        assert_eq!(counting.1.load(Ordering::SeqCst), before + 1, "probe {verified}");
+    }
+    assert!(counting.1.load(Ordering::SeqCst) < 6, "the agents' own sessions were resumed");
 }

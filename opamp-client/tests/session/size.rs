@@ -155,3 +155,19 @@ fn a_field_is_as_long_as_announced() {
         assert_eq!(out.len(), encode::bytes_field_len(6, length));
     }
 }
+
+on_both_transports! {
+    fn an_oversized_answer_acknowledges_nothing(transport) {
+        let mut bench = Bench::with(transport, |setup| setup.settings.full_state_on_reconnect = false);
+        bench.connect();
+        bench.answers = false;
+        assert_eq!(parts(bench.tell(health("new")).message()), ["health"]);
+        if transport == Transport::WebSocket {
+            bench.tell(Input::Written);
+        }
+        bench.tell(Input::Unusable(Unusable::Oversize { limit: 1_000 }));
+        bench.answers = true;
+        bench.pass(seconds(2));
+        assert_eq!(parts(bench.reconnect().message()), ["health"], "so it is sent again");
+    }
+}

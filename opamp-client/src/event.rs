@@ -107,6 +107,16 @@ pub enum ServerErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerFault {
+    /// The hash of a remote configuration is longer than what is kept.
+    #[error(
+        "the server offered a remote configuration with a hash of {length} bytes, more than {max}; it is ignored"
+    )]
+    ConfigHashLength {
+        /// Its length in bytes.
+        length: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A remote configuration came without its hash, so it could never be acknowledged.
     #[error("the server offered a remote configuration without a hash; it is ignored")]
     ConfigWithoutHash,

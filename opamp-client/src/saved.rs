@@ -28,8 +28,8 @@ pub struct SavedConfig {
     pub status: ConfigStatus,
     /// Why it failed; empty otherwise (R-CONF-27).
     pub error: String,
-    /// How often the agent ended while this configuration was being applied.
-    pub interruptions: u32,
+    /// How often the application began with it, as long as it has not come to an end.
+    pub attempts: u32,
 }
 
 /// How far a remote configuration got (spec section "RemoteConfigStatus").

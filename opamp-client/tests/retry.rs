@@ -94,8 +94,27 @@ proptest! {
         let mut backoff = Backoff::new(settings.clone(), seed);
         for _ in 0..50 {
             let wait = backoff.failed(Pace::Usual, None, Mono(0));
-            prop_assert!(wait <= settings.max.max(settings.first));
+            prop_assert!(wait <= settings.max.max(settings.first).max(Duration::from_millis(100)));
         }
+    }
+}
+
+#[test]
+fn without_any_pause_in_the_settings_attempts_are_still_no_flood() {
+    let none = Duration::ZERO;
+    let settings = RetrySettings {
+        first: none,
+        initial: none,
+        max: none,
+        slow_initial: none,
+        slow_max: none,
+        throttled_min: none,
+        ..RetrySettings::default()
+    };
+    for pace in PACES {
+        let mut backoff = Backoff::new(settings.clone(), 1);
+        let waits: Duration = (0..1_000).map(|_| backoff.failed(pace, None, Mono(0))).sum();
+        assert!(waits > Duration::from_secs(40), "{pace:?}: {waits:?} for 1,000 attempts");
     }
 }
 

@@ -71,6 +71,20 @@ impl Driver {
             }
             self.publish();
         }
+        self.await_outcome().await;
+    }
+
+    /// Waits a little for what is still being applied, or it would be applied again by the next process. A handler may
+    /// well stop the agent as the last thing it does.
+    async fn await_outcome(&mut self) {
+        let settings = &self.connector.settings.session;
+        let mut too_late = self.clock.sleep_until(self.clock.now().mono + settings.stop_timeout);
+        while self.session.is_applying() {
+            tokio::select! {
+                Some(outcome) = self.lanes.outcomes.recv() => self.take_outcome(outcome).await,
+                () = &mut too_late => self.tell(Input::Abandoned).await,
+            }
+        }
     }
 
     async fn take_pending(&mut self) {

@@ -15,6 +15,11 @@ pub trait RemoteConfigHandler: Send + Sync + 'static {
     /// Then the previous one stays in use (R-CONF-28).
     ///
     /// One is applied at a time; of those that arrive meanwhile only the newest follows. A panic counts as a failure.
+    ///
+    /// An agent that has to end for it calls [`Client::stop`] and returns: the outcome is saved before
+    /// [`Client::stopped`] ends, which waits for it at most
+    /// [`stop_timeout`](crate::session::SessionSettings::stop_timeout). A process that ends without having returned begins
+    /// with the configuration again, three times at most.
     fn apply(&self, config: RemoteConfig, client: Client) -> BoxFuture<'_, Result<(), Rejected>>;
 }
 

@@ -11,9 +11,31 @@ use super::endpoint::Endpoint;
 ///
 /// TLS connections and WebSockets pass it in a tunnel opened with CONNECT, plain HTTP as ordinary requests through a
 /// proxy, as other programs do it.
+///
+/// Exceptions, from `NO_PROXY` or given, are separated by commas: names, with all names below them; `*.name` and `.name`
+/// alike; addresses, IPv6 with or without brackets; networks such as `10.0.0.0/8`; any of these with a port; `*` for
+/// every server.
 pub struct Proxy {
-    matcher: Option<Matcher>,
+    /// For wss and https.
+    tls: Option<Address>,
+    /// For ws and http.
+    plain: Option<Address>,
+    exceptions: Vec<Exception>,
     connect_headers: HeaderMap,
+}
+
+/// The address of a proxy as somebody wrote it.
+#[derive(Clone)]
+struct Address {
+    url: String,
+    /// Where it stands: the name of a variable.
+    source: &'static str,
+}
+
+/// A server that is reached without the proxy.
+struct Exception {
+    host: String,
+    port: Option<u16>,
 }
 
 /// Why text is not the address of a proxy, or not a header for it.
@@ -39,14 +61,26 @@ impl Proxy {
     /// No proxy, whatever the environment says.
     #[must_use]
     pub fn none() -> Self {
-        Self { matcher: None, connect_headers: HeaderMap::new() }
+        Self::new(None, None, "")
     }
 
     /// What the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say now, in upper or lower case:
-    /// the first for wss and https, the second for ws and http.
+    /// the first for wss and https, the second for ws and http. A proxy that cannot be used fails each attempt to
+    /// connect; it is not passed by.
     #[must_use]
     pub fn from_env() -> Self {
-        Self { matcher: Some(Matcher::from_env()), connect_headers: HeaderMap::new() }
+        let first = |names: &[&'static str]| {
+            let set = |name: &&'static str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+            names
+                .iter()
+                .find_map(|name| set(name).map(|url| Address { url: url.trim().to_owned(), source: name }))
+        };
+        // Where a web server makes variables of a client's headers, HTTP_PROXY is whatever that client wants.
+        let cgi = std::env::var_os("REQUEST_METHOD").is_some();
+        let plain: &[_] = if cgi { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
+        let all = first(&["ALL_PROXY", "all_proxy"]);
+        let exceptions = first(&["NO_PROXY", "no_proxy"]).map_or_else(String::new, |list| list.url);
+        Self::new(first(&["HTTPS_PROXY", "https_proxy"]).or(all.clone()), first(plain).or(all), &exceptions)
     }
 
     /// This proxy for every server. User name and password in the URL are sent to it as Basic authentication.
@@ -58,19 +92,21 @@ impl Proxy {
         Self::with_exceptions(url, "")
     }
 
-    /// This proxy for every server but those of a list as in `NO_PROXY`: names with all below them, addresses, networks.
+    /// This proxy for every server but those of a list as in `NO_PROXY`.
     ///
     /// # Errors
     ///
     /// [`ProxyError::Url`].
     pub fn with_exceptions(url: &str, no_proxy: &str) -> Result<Self, ProxyError> {
-        let any = Uri::from_static("http://server.invalid/");
-        let hop = Matcher::builder().all(url).build().intercept(&any);
-        if !hop.is_some_and(|hop| matches!(hop.uri().scheme_str(), Some("http" | "https"))) {
-            return Err(ProxyError::Url);
-        }
-        let matcher = Matcher::builder().all(url).no(no_proxy).build();
-        Ok(Self { matcher: Some(matcher), connect_headers: HeaderMap::new() })
+        let address = Address { url: url.to_owned(), source: "the proxy" };
+        address.hop().map_err(|_| ProxyError::Url)?;
+        Ok(Self::new(Some(address.clone()), Some(address), no_proxy))
+    }
+
+    fn new(tls: Option<Address>, plain: Option<Address>, exceptions: &str) -> Self {
+        let entries = exceptions.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
+        let exceptions = entries.map(Exception::parse).collect();
+        Self { tls, plain, exceptions, connect_headers: HeaderMap::new() }
     }
 
     /// Sends a header with each CONNECT request, for proxies that want one. The server does not see it.
@@ -91,23 +127,67 @@ impl Proxy {
         &self.connect_headers
     }
 
-    /// The proxy on the way to a server; an error names a kind of proxy that is not spoken.
+    /// The proxy on the way to a server; an error says why the one that is named cannot be used.
     pub(crate) fn hop(&self, target: &Endpoint) -> Result<Option<Hop>, String> {
-        let Some(matcher) = &self.matcher else { return Ok(None) };
-        let Ok(uri) = target.http_url().parse::<Uri>() else { return Ok(None) };
-        let Some(hop) = matcher.intercept(&uri) else { return Ok(None) };
+        let address = if target.tls { &self.tls } else { &self.plain };
+        match address {
+            Some(address) if !self.excepts(target) => address.hop().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn excepts(&self, target: &Endpoint) -> bool {
+        let meant = self.exceptions.iter().filter(|known| known.port.is_none_or(|port| port == target.port));
+        let hosts: Vec<_> = meant.map(|exception| exception.host.as_str()).collect();
+        let host = target.host.trim_end_matches('.');
+        let url = if host.contains(':') { format!("http://[{host}]/") } else { format!("http://{host}/") };
+        let Ok(uri) = url.parse::<Uri>() else { return false };
+        let matcher = Matcher::builder().all("http://proxy.invalid").no(hosts.join(",")).build();
+        hosts.contains(&"*") || matcher.intercept(&uri).is_none()
+    }
+}
+
+impl Address {
+    fn hop(&self) -> Result<Hop, String> {
+        let source = self.source;
+        let any = Uri::from_static("http://server.invalid/");
+        let hop = Matcher::builder().all(&self.url).build().intercept(&any);
+        // What it is instead stays unsaid: there may be a password in it.
+        let hop = hop.ok_or_else(|| format!("{source} is not the address of an HTTP proxy"))?;
+        // Such as one with a `#` in its password, which ends it early.
+        let authority = hop.uri().authority().map_or("", |authority| authority.as_str());
+        let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+        if after_host.contains(':') && hop.uri().port_u16().is_none() {
+            return Err(format!(
+                "{source} is not the address of an HTTP proxy; is a character in it to be escaped?"
+            ));
+        }
         let tls = match hop.uri().scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            other => return Err(format!("{} proxies are not supported", other.unwrap_or("such"))),
+            other => return Err(format!("{source}: {} proxies are not supported", other.unwrap_or("such"))),
         };
         let default_port = if tls { 443 } else { 80 };
-        Ok(Some(Hop {
+        Ok(Hop {
             host: hop.uri().host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
             port: hop.uri().port_u16().unwrap_or(default_port),
             tls,
             authorization: hop.basic_auth().cloned(),
-        }))
+        })
+    }
+}
+
+impl Exception {
+    fn parse(entry: &str) -> Self {
+        let (host, port) = match entry.rsplit_once(':') {
+            // More than one colon without brackets is an IPv6 address.
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()),
+            _ => (entry, None),
+        };
+        let host = if port.is_some() { host } else { entry };
+        let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+        let host = if host == "*" { host } else { host.trim_start_matches('*') };
+        Self { host: host.to_ascii_lowercase(), port }
     }
 }
 
@@ -136,11 +216,43 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_names_with_all_below_them_addresses_and_networks() {
-        let proxy = Proxy::with_exceptions("http://p:3128", "example.com, 10.0.0.0/8, [::1]").unwrap();
-        assert_eq!(hop(&proxy, "wss://opamp.example.org").as_deref(), Some("p:3128"));
-        for direct in ["wss://example.com", "ws://a.example.com:4320", "http://10.1.2.3"] {
+    fn exceptions_are_names_with_all_below_them_addresses_networks_ports_and_everything() {
+        let exceptions = [
+            ("example.com", "wss://example.com", "wss://example.org"),
+            ("example.com", "ws://a.example.com:4320", "wss://badexample.com"),
+            ("Example.COM", "wss://example.com.", "wss://com"),
+            ("*.example.com", "wss://a.example.com", "wss://example.org"),
+            (".example.com", "wss://a.example.com", "wss://example.org"),
+            ("10.0.0.0/8", "http://10.1.2.3", "http://11.1.2.3"),
+            ("10.1.2.3", "http://10.1.2.3", "http://10.1.2.4"),
+            ("[::1]", "ws://[::1]:4320", "ws://[::2]:4320"),
+            ("::1", "ws://[::1]:4320", "ws://[::2]:4320"),
+            ("fd00::/8", "ws://[fd00::1]", "ws://[fe00::1]"),
+            ("example.com:4320", "wss://example.com:4320", "wss://example.com:4321"),
+            ("10.1.2.3:4320", "ws://10.1.2.3:4320", "ws://10.1.2.3:4321"),
+            ("[::1]:4320", "ws://[::1]:4320", "ws://[::1]:4321"),
+        ];
+        for (list, direct, through) in exceptions {
+            let list = format!("nowhere.invalid, {list},");
+            let proxy = Proxy::with_exceptions("http://p:3128", &list).unwrap();
+            assert_eq!(hop(&proxy, direct), None, "{list}: {direct}");
+            assert_eq!(hop(&proxy, through).as_deref(), Some("p:3128"), "{list}: {through}");
+        }
+        let proxy = Proxy::with_exceptions("http://p:3128", "*").unwrap();
+        for direct in ["wss://10.0.0.1", "wss://example.com", "ws://[::1]", "http://localhost"] {
             assert_eq!(hop(&proxy, direct), None, "{direct}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_not_passed_by() {
+        for bad in ["http://u:p#w@proxy", "http://", "socks5://p:1080"] {
+            let address = Address { url: bad.to_owned(), source: "HTTPS_PROXY" };
+            let proxy = Proxy::new(Some(address), None, "example.org");
+            let why = proxy.hop(&Endpoint::parse("wss://example.com").unwrap()).err().unwrap();
+            assert!(why.contains("HTTPS_PROXY") && !why.contains("p#w"), "{why}");
+            assert_eq!(hop(&proxy, "ws://example.com"), None);
+            assert_eq!(hop(&proxy, "wss://example.org"), None);
         }
     }
 

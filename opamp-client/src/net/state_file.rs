@@ -7,7 +7,7 @@
 //! sequence 1042
 //! config-hash 01020304
 //! config-status failed
-//! config-interruptions 0
+//! config-attempts 0
 //! config-error no such exporter
 //! end
 //! ```
@@ -111,11 +111,11 @@ fn print(state: &SavedState) -> String {
     let SavedState { uid, uid_assigned, sequence_num, remote_config } = state;
     let assigned = if *uid_assigned { "yes" } else { "no" };
     let mut text = format!("{FIRST_LINE}\nuid {uid}\nuid-assigned {assigned}\nsequence {sequence_num}\n");
-    if let Some(SavedConfig { hash, status, error, interruptions }) = remote_config {
+    if let Some(SavedConfig { hash, status, error, attempts }) = remote_config {
         // Writing into a string does not fail.
         let _ = write!(
             text,
-            "config-hash {hash}\nconfig-status {}\nconfig-interruptions {interruptions}\nconfig-error {}\n",
+            "config-hash {hash}\nconfig-status {}\nconfig-attempts {attempts}\nconfig-error {}\n",
             status.as_str(),
             error.escape_default(),
         );
@@ -148,8 +148,7 @@ fn parse(text: &str) -> Result<SavedState, String> {
                 _ => return Err(wrong("config-status")),
             },
             error: unescape(field("config-error")?).ok_or_else(|| wrong("config-error"))?,
-            interruptions: u32::try_from(number("config-interruptions")?)
-                .map_err(|_| wrong("config-interruptions"))?,
+            attempts: u32::try_from(number("config-attempts")?).map_err(|_| wrong("config-attempts"))?,
         }),
     };
     Ok(SavedState {
@@ -216,7 +215,7 @@ mod tests {
             hash: ConfigHash::new(vec![1, 2, 3]),
             status: ConfigStatus::Failed,
             error: "line 1\nend\nuid x \\ \u{1F600}".to_owned(),
-            interruptions: 1,
+            attempts: 1,
         };
         SavedState {
             uid: InstanceUid::from_bytes([7; 16]),
@@ -297,11 +296,11 @@ mod tests {
             sequence: u64,
             config in proptest::option::of((proptest::collection::vec(any::<u8>(), 0..70), 0..3_u8, any::<String>(), any::<u32>())),
         ) {
-            let remote_config = config.map(|(hash, status, error, interruptions)| SavedConfig {
+            let remote_config = config.map(|(hash, status, error, attempts)| SavedConfig {
                 hash: ConfigHash::new(hash),
                 status: [ConfigStatus::Applied, ConfigStatus::Applying, ConfigStatus::Failed][usize::from(status)],
                 error,
-                interruptions,
+                attempts,
             });
             let uid = InstanceUid::from_bytes(uid);
             let state = SavedState { uid, uid_assigned, sequence_num: SequenceNum(sequence), remote_config };

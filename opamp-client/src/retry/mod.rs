@@ -23,7 +23,10 @@ pub(crate) use self::random::Random;
 /// How often the bound is multiplied at most; beyond it every bound is at its maximum.
 const ATTEMPTS_MAX: u32 = 1_000;
 
-/// How attempts are spaced.
+/// Smallest bound of any wait but the first: attempts without any pause would be a flood.
+const BOUND_FLOOR: Duration = Duration::from_millis(100);
+
+/// How attempts are spaced. From the second attempt on a bound below 100 ms counts as 100 ms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetrySettings {
     /// The window of the first attempt after a loss. Default 1 s. A larger one spreads a fleet further and costs each
@@ -133,6 +136,7 @@ impl Backoff {
         };
         let factor = settings.multiplier.max(1.0).powi(i32::try_from(attempts).unwrap_or(i32::MAX));
         let grown = initial.as_secs_f64() * factor;
-        if grown < max.as_secs_f64() { Duration::from_secs_f64(grown) } else { max }
+        let bound = if grown < max.as_secs_f64() { Duration::from_secs_f64(grown) } else { max };
+        bound.max(BOUND_FLOOR)
     }
 }

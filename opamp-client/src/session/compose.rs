@@ -33,13 +33,12 @@ impl Session {
     /// Sends what is to be sent now, if the connection is free. There is at most one message under way: over HTTP that is
     /// the rule (R-HTTP-07), over WebSocket it makes changes that arrive meanwhile one message instead of many.
     pub(super) fn pump(&mut self, now: Mono, out: &mut Outbox) {
-        let Link::Open(Open { busy: None, greeted, leaving, awaiting, .. }) = &self.link else { return };
+        let Link::Open(open @ Open { busy: None, greeted, leaving, .. }) = &self.link else { return };
         let greeted = *greeted;
         if let Some(leaving) = leaving {
             return if leaving.said || !greeted { self.depart(now, out) } else { self.say_goodbye(now, out) };
         }
-        if self.one_at_a_time && awaiting.is_some() {
-            // Which part is too large can only be told if one at a time is under way.
+        if self.is_held_back(open) {
             return;
         }
         if self.full_state.take(now) {
@@ -54,6 +53,11 @@ impl Session {
             let kind = if parts.is_empty() && greeted { Kind::Heartbeat } else { Kind::Report };
             self.send(kind, parts, now, out);
         }
+    }
+
+    /// Which part is too large for the server can only be told if one at a time is under way.
+    pub(super) const fn is_held_back(&self, open: &Open) -> bool {
+        self.one_at_a_time && open.awaiting.is_some()
     }
 
     /// A message was written completely; over WebSocket that is as much as can be known.

@@ -11,6 +11,9 @@ use crate::health::Health;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input<'a> {
+    /// The agent ends in good order, and what it was applying has not come to an end in time; not held against the
+    /// configuration.
+    Abandoned,
     /// A sign of life of the server that is no message: a ping or pong.
     Alive,
     /// The server ended the WebSocket, with the code and text of its Close frame if it sent one; or it answered ours.

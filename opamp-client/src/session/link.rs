@@ -193,7 +193,7 @@ impl Session {
 
     /// When something is to be sent, if nothing else happens.
     fn next_message_at(&self, open: &Open) -> Option<Mono> {
-        if open.busy.is_some() || open.leaving.is_some() {
+        if open.busy.is_some() || open.leaving.is_some() || self.is_held_back(open) {
             return None;
         }
         let beat = self.interval().map(|interval| open.sent + interval);

@@ -94,6 +94,7 @@ impl Session {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         let Setup { endpoint, fallbacks, description, saved, abilities, settings, seed } = setup;
+        let settings = settings.floored();
         let mut session = Self {
             backoff: Backoff::new(settings.retry.clone(), seed),
             abilities,
@@ -142,6 +143,10 @@ impl Session {
             return Err(Stopped);
         }
         match input {
+            Input::Abandoned => {
+                self.config.abandon();
+                out.push(Output::Persist);
+            }
             Input::Alive => self.heard(now.mono),
             Input::Closed { code, reason } => self.closed(code, &reason, now.mono, out),
             Input::ConfigOutcome { hash, result, effective } => {
@@ -236,6 +241,13 @@ impl Session {
         matches!(self.link, Link::Finished)
     }
 
+    /// Whether the application is at work on a remote configuration. A driver whose session has ended should wait for the
+    /// outcome a little, and tell it or [`Input::Abandoned`]: otherwise the configuration counts as interrupted.
+    #[must_use]
+    pub const fn is_applying(&self) -> bool {
+        self.config.is_applying()
+    }
+
     /// Whether the server is reached.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
@@ -266,8 +278,11 @@ impl Session {
         let next = self.config.outcome(hash, result);
         self.report.set(Part::RemoteConfigStatus, self.config.status());
         out.push(Output::Persist);
-        if let Some(next) = next {
-            out.push(Output::Apply(next));
+        match next {
+            // Who is about to end begins nothing.
+            Some(_) if self.is_stopping() => self.config.abandon(),
+            Some(next) => out.push(Output::Apply(next)),
+            None => {}
         }
     }
 

@@ -140,6 +140,10 @@ impl Session {
         if offer.config_hash.is_empty() {
             return out.event(Event::ServerFault(ServerFault::ConfigWithoutHash));
         }
+        let (length, max) = (offer.config_hash.len(), self.settings.config_hash_bytes_max);
+        if length > max {
+            return out.event(Event::ServerFault(ServerFault::ConfigHashLength { length, max }));
+        }
         // A copy of its own: a slice would keep the whole message alive.
         let hash = ConfigHash::new(offer.config_hash.to_vec());
         let offered = self.config.offer(hash, offer.config);

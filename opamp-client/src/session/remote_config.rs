@@ -20,8 +20,8 @@ use prost::Message as _;
 use crate::config::{Rejected, RemoteConfig};
 use crate::saved::{ConfigStatus, SavedConfig};
 
-/// How often a configuration may be interrupted by the end of the agent before it is held for the cause.
-const INTERRUPTIONS_MAX: u32 = 2;
+/// How often a configuration is begun without an end before it is held for the cause.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// The configuration received last, and what is being done about it.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct ConfigState {
     applying: Option<ConfigHash>,
     next: Option<RemoteConfig>,
     /// An earlier process ended while applying this.
-    interrupted: Option<(ConfigHash, u32)>,
+    interrupted: Option<SavedConfig>,
 }
 
 /// What an offer leads to.
@@ -53,17 +53,12 @@ impl ConfigState {
     pub(super) fn restore(saved: Option<SavedConfig>) -> Self {
         let mut state = Self::default();
         match saved {
-            Some(saved) if saved.status == ConfigStatus::Applying => {
-                let interruptions = saved.interruptions.saturating_add(1);
-                if interruptions > INTERRUPTIONS_MAX {
-                    let error =
-                        format!("the agent ended {interruptions} times while it applied this configuration");
-                    state.last =
-                        Some(SavedConfig { status: ConfigStatus::Failed, error, interruptions, ..saved });
-                } else {
-                    state.interrupted = Some((saved.hash, interruptions));
-                }
+            Some(saved) if saved.status == ConfigStatus::Applying && saved.attempts >= ATTEMPTS_MAX => {
+                let error =
+                    format!("the agent ended {} times while it applied this configuration", saved.attempts);
+                state.last = Some(SavedConfig { status: ConfigStatus::Failed, error, ..saved });
             }
+            Some(saved) if saved.status == ConfigStatus::Applying => state.interrupted = Some(saved),
             other => state.last = other,
         }
         state
@@ -74,25 +69,46 @@ impl ConfigState {
         if self.last.as_ref().is_some_and(|last| last.hash == hash) {
             return Offered::Known;
         }
-        let interruptions = match &self.interrupted {
-            Some((interrupted, times)) if *interrupted == hash => *times,
-            _ => 0,
-        };
+        let interrupted = self.interrupted.as_ref().filter(|interrupted| interrupted.hash == hash);
+        let attempts = interrupted.map_or(0, |interrupted| interrupted.attempts);
         let (mut status, mut error) = (ConfigStatus::Applying, String::new());
         self.next = None;
         if files.is_none() {
             status = ConfigStatus::Failed;
             "the offer holds no configuration".clone_into(&mut error);
         }
-        self.last = Some(SavedConfig { hash: hash.clone(), status, error, interruptions });
+        self.last = Some(SavedConfig { hash: hash.clone(), status, error, attempts });
         let Some(files) = files else { return Offered::Noted };
         let config = RemoteConfig::new(hash.clone(), files);
         if self.applying.is_some() {
             self.next = Some(config);
             return Offered::Noted;
         }
-        self.applying = Some(hash);
-        Offered::Apply(config)
+        Offered::Apply(self.begin(config))
+    }
+
+    /// Whether the application is at work on a configuration.
+    pub(super) const fn is_applying(&self) -> bool {
+        self.applying.is_some()
+    }
+
+    /// The agent ends in good order before the application has come to an end with what it was given: whatever the
+    /// reason, the configuration has not brought it down.
+    pub(super) fn abandon(&mut self) {
+        self.next = None;
+        if let Some(hash) = self.applying.take()
+            && let Some(last) = self.last.as_mut().filter(|last| last.hash == hash)
+        {
+            last.attempts = last.attempts.saturating_sub(1);
+        }
+    }
+
+    fn begin(&mut self, config: RemoteConfig) -> RemoteConfig {
+        self.applying = Some(config.hash().clone());
+        if let Some(last) = &mut self.last {
+            last.attempts = last.attempts.saturating_add(1);
+        }
+        config
     }
 
     /// Takes the outcome of the configuration that was being applied, and returns the next one to apply. Whether the
@@ -109,7 +125,7 @@ impl ConfigState {
         if let Some(last) = self.last.as_mut().filter(|last| last.hash == *hash) {
             self.next = None;
             self.interrupted = None;
-            last.interruptions = 0;
+            last.attempts = 0;
             (last.status, last.error) = match result {
                 Ok(()) => (ConfigStatus::Applied, String::new()),
                 Err(rejected) => (ConfigStatus::Failed, rejected.reason().to_owned()),
@@ -117,19 +133,12 @@ impl ConfigState {
             return None;
         }
         let next = self.next.take()?;
-        self.applying = Some(next.hash().clone());
-        Some(next)
+        Some(self.begin(next))
     }
 
     /// What is to be kept over a restart.
     pub(super) fn saved(&self) -> Option<SavedConfig> {
-        let interrupted = || {
-            let (hash, interruptions) = self.interrupted.clone()?;
-            let (status, error) = (ConfigStatus::Applying, String::new());
-            // Not counted again: this process has not begun with it.
-            Some(SavedConfig { hash, status, error, interruptions: interruptions.saturating_sub(1) })
-        };
-        self.last.clone().or_else(interrupted)
+        self.last.clone().or_else(|| self.interrupted.clone())
     }
 
     /// The encoded `RemoteConfigStatus`.
@@ -253,7 +262,7 @@ mod tests {
     fn what_was_interrupted_is_taken_again_but_not_for_ever() {
         let mut state = ConfigState::default();
         offer(&mut state, 1);
-        for _ in 0..INTERRUPTIONS_MAX {
+        for _ in 1..ATTEMPTS_MAX {
             state = ConfigState::restore(state.saved());
             assert!(state.status().is_empty(), "so that the server offers it again");
             state = ConfigState::restore(state.saved());
@@ -262,6 +271,23 @@ mod tests {
         let mut state = ConfigState::restore(state.saved());
         assert_eq!(reported(&state).1, ConfigStatus::Failed);
         assert_eq!(offer(&mut state, 1), Offered::Known);
+        assert!(is_apply(&offer(&mut state, 2), 2));
+    }
+
+    #[test]
+    fn a_stop_in_good_order_is_not_held_against_the_configuration() {
+        let mut state = ConfigState::default();
+        for _ in 0..10 {
+            assert!(is_apply(&offer(&mut state, 1), 1));
+            assert!(state.is_applying());
+            state.abandon();
+            state = ConfigState::restore(state.saved());
+        }
+        offer(&mut state, 1);
+        assert_eq!(offer(&mut state, 2), Offered::Noted, "it waits, and is not begun");
+        for _ in 0..10 {
+            state = ConfigState::restore(state.saved());
+        }
         assert!(is_apply(&offer(&mut state, 2), 2));
     }
 }

@@ -10,14 +10,19 @@ use crate::event::Transport;
 use crate::retry::RetrySettings;
 use crate::saved::SavedState;
 
+/// Smallest effective distance of anything that repeats: an interval of 0 would be a flood.
+const REPEAT_FLOOR: Duration = Duration::from_millis(10);
 /// Smallest effective [`SessionSettings::send_bytes_max`]: what a message without any part may need.
 const SEND_BYTES_FLOOR: usize = 256;
 
 /// Everything about a session that can be set. Every wait and size has its bound here.
+///
+/// What repeats (heartbeats, polls, pings, complete reports on demand, looks at the first endpoint) does so every 10 ms at
+/// most: a shorter interval counts as that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionSettings {
     /// Distance of heartbeats over WebSocket, from the last message of any kind; `None` for none, which also leaves the
-    /// capability ReportsHeartbeat unset (R-HB-15). Default 30 s (R-HB-03). The server may set another.
+    /// capability ReportsHeartbeat unset (R-HB-15), as does 0. Default 30 s (R-HB-03). The server may set another.
     pub heartbeat: Option<Duration>,
     /// Distance of polls over HTTP, from the last request. Default 30 s (R-HTTP-04). The server may set another.
     pub poll_interval: Duration,
@@ -45,6 +50,9 @@ pub struct SessionSettings {
     pub send_bytes_max: usize,
     /// Entries of a remote configuration's map; more are malformed. Default 10,000.
     pub config_files_max: usize,
+    /// Longest hash of a remote configuration, in bytes; an offer with a longer one is ignored. Default 1,024. It is kept,
+    /// saved and reported as it is.
+    pub config_hash_bytes_max: usize,
     /// Whether a WebSocket that was lost is replaced by one that begins with a complete report. Default yes, which
     /// suits every server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask.
     pub full_state_on_reconnect: bool,
@@ -99,6 +107,21 @@ pub struct Setup {
 }
 
 impl SessionSettings {
+    /// The settings as they take effect.
+    pub(super) fn floored(mut self) -> Self {
+        self.heartbeat =
+            self.heartbeat.filter(|interval| !interval.is_zero()).map(|interval| interval.max(REPEAT_FLOOR));
+        for interval in [
+            &mut self.poll_interval,
+            &mut self.ping_interval,
+            &mut self.full_state_spacing,
+            &mut self.failback_after,
+        ] {
+            *interval = (*interval).max(REPEAT_FLOOR);
+        }
+        self
+    }
+
     pub(super) fn send_limit(&self) -> usize {
         self.send_bytes_max.max(SEND_BYTES_FLOOR)
     }
@@ -120,6 +143,7 @@ impl Default for SessionSettings {
             stop_timeout: Duration::from_secs(5),
             send_bytes_max: 64 << 20,
             config_files_max: 10_000,
+            config_hash_bytes_max: 1_024,
             full_state_on_reconnect: true,
             full_state_spacing: Duration::from_secs(30),
             failback_after: Duration::from_secs(600),

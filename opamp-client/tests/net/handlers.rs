@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use opamp_client::{Client, EffectiveConfig, Event, Health, RemoteConfig, Stopped, Wall};
+use opamp_client::{
+    Client, ConfigStatus, EffectiveConfig, Event, Health, InstanceUid, RemoteConfig, Stopped, Wall,
+};
 use opamp_proto::pb;
 use tokio::sync::Notify;
 
@@ -277,4 +279,47 @@ async fn state_is_saved_before_what_builds_on_it_is_sent() {
     peer.send(&offer(1)).await;
     assert_eq!(status(&mut peer).await.1, 2);
     assert_eq!(state.saved().unwrap().remote_config.unwrap().hash.as_bytes(), [1]);
+}
+
+#[tokio::test]
+async fn a_configuration_handler_may_stop_the_agent_as_the_last_thing_it_does() {
+    let (stub, memory) = (WsStub::start().await, Memory::of(InstanceUid::from_bytes([7; 16])));
+    let handler = |_: RemoteConfig, client: Client| async move {
+        client.stop();
+        tokio::task::yield_now().await;
+        Ok(())
+    };
+    let agent = Agent::start(builder(&stub.url()).state(memory.clone()).on_remote_config(handler));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    peer.close_code().await;
+    within("the agent stops", agent.client.stopped()).await;
+    let saved = memory.saved().unwrap().remote_config.unwrap();
+    assert_eq!((saved.hash.as_bytes(), saved.status), (&[1][..], ConfigStatus::Applied));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_configuration_handler_no_longer_than_it_should() {
+    let (stub, memory) = (WsStub::start().await, Memory::of(InstanceUid::from_bytes([7; 16])));
+    let handler = |_: RemoteConfig, _| std::future::pending();
+    let agent = Agent::start(builder(&stub.url()).state(memory.clone()).on_remote_config(handler));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    assert_eq!(status(&mut peer).await.1, 2);
+    agent.client.stop();
+    peer.close_code().await;
+    let stopped = std::pin::pin!(agent.client.stopped());
+    let early = tokio::time::timeout(std::time::Duration::from_millis(50), stopped).await;
+    assert!(early.is_err(), "the handler is given time");
+    until("the agent stops", || {
+        agent.advance(1);
+        agent.client.set_health(Health::healthy(Wall(0))).is_err()
+    })
+    .await;
+    agent.advance(5);
+    within("the agent stops", agent.client.stopped()).await;
+    let saved = memory.saved().unwrap().remote_config.unwrap();
+    assert_eq!((saved.status, saved.attempts), (ConfigStatus::Applying, 0), "not held against it");
 }

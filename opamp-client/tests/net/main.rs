@@ -13,5 +13,7 @@ mod failures;
 mod handlers;
 mod probe;
 mod reach;
+mod requests;
 mod tls;
+mod upgrade;
 mod wire;

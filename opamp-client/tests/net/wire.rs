@@ -1,12 +1,17 @@
 //! What stands on the wire: frames, headers, compression, limits.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::SinkExt as _;
-use opamp_client::{ClientSettings, EffectiveConfig, Event, FailureKind, Health, RemoteConfig, Wall};
+use opamp_client::{
+    Client, ClientSettings, EffectiveConfig, Event, FailureKind, Health, RemoteConfig, RemoteConfigHandler,
+    Wall,
+};
 use opamp_proto::pb;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,6 +33,14 @@ fn offer(bytes: usize) -> pb::ServerToAgent {
     let config = Some(pb::AgentConfigMap { config_map: [(String::new(), object)].into() });
     let offer = pb::AgentRemoteConfig { config, config_hash: vec![1].into() };
     pb::ServerToAgent { remote_config: Some(offer), ..ack() }
+}
+
+/// Takes every configuration, and counts them.
+fn counting(applied: Arc<AtomicUsize>) -> impl RemoteConfigHandler {
+    move |_: RemoteConfig, _: Client| {
+        applied.fetch_add(1, Ordering::SeqCst);
+        async { Ok(()) }
+    }
 }
 
 #[tokio::test]
@@ -118,16 +131,16 @@ async fn an_answer_over_the_limit_is_not_used_however_it_is_packed() {
         )
         .await;
         let settings = ClientSettings { receive_bytes_max: 100_000, ..Default::default() };
+        let applied = Arc::new(AtomicUsize::new(0));
         let agent = Agent::start(
-            builder(&stub.url("http"))
-                .settings(settings)
-                .on_remote_config(|_: RemoteConfig, _| async { panic!("it is used") }),
+            builder(&stub.url("http")).settings(settings).on_remote_config(counting(Arc::clone(&applied))),
         );
         agent.connected().await;
         agent.advance(30);
         assert_eq!(agent.failure().await.0, FailureKind::Oversize, "{name}");
         agent.reconnect_until("it polls on", || stub.requests().len() >= 3).await;
         assert_eq!(agent.client.stats().discarded_incoming, 1, "{name}");
+        assert_eq!(applied.load(Ordering::SeqCst), 0, "{name}");
     }
 }
 
@@ -136,10 +149,9 @@ async fn an_oversized_websocket_message_is_refused_with_1009() {
     for fragmented in [false, true] {
         let stub = WsStub::start().await;
         let settings = ClientSettings { receive_bytes_max: 100_000, ..Default::default() };
+        let applied = Arc::new(AtomicUsize::new(0));
         let agent = Agent::start(
-            builder(&stub.url())
-                .settings(settings)
-                .on_remote_config(|_: RemoteConfig, _| async { panic!("it is used") }),
+            builder(&stub.url()).settings(settings).on_remote_config(counting(Arc::clone(&applied))),
         );
         let mut peer = stub.accept().await;
         peer.acknowledge().await;
@@ -158,6 +170,7 @@ async fn an_oversized_websocket_message_is_refused_with_1009() {
             agent.client.stats().reconnects == 1
         })
         .await;
+        assert_eq!(applied.load(Ordering::SeqCst), 0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Remote configuration: taken once, reported truthfully, kept over restarts.
 
 use opamp_client::session::{Input, Output, Setup};
-use opamp_client::{ConfigHash, ConfigStatus, EffectiveConfig, SavedState, Transport};
+use opamp_client::{ConfigHash, ConfigStatus, EffectiveConfig, Event, SavedState, ServerFault, Transport};
 use opamp_proto::pb;
 
 use crate::bench::{self, ALL, Bench, Step, parts, seconds};
@@ -158,6 +158,31 @@ on_both_transports! {
         let step = bench.answer(bench::offer(&[], "x"));
         assert!(step.applies().is_empty());
         assert_eq!(step.events.len(), 1);
+    }
+
+    fn an_offer_with_a_hash_beyond_the_limit_is_ignored_and_said_so(transport) {
+        let mut bench = Bench::able(transport);
+        bench.connect();
+        let step = bench.offer(&[7; 1_025], "a: 1");
+        assert!(step.applies().is_empty() && !step.has(&Output::Persist), "{step:?}");
+        let fault = ServerFault::ConfigHashLength { length: 1_025, max: 1_024 };
+        assert_eq!(step.events, [Event::ServerFault(fault)]);
+        assert_eq!(bench.offer(&[7; 1_024], "a: 1").applies().len(), 1);
+    }
+
+    fn what_ends_after_a_stop_is_saved_and_nothing_begins_any_more(transport) {
+        let mut bench = Bench::able(transport);
+        bench.connect();
+        bench.offer(&[1], "a: 1");
+        bench.offer(&[2], "a: 2");
+        bench.tell(Input::Stop);
+        bench.tell(Input::Closed { code: Some(1000), reason: String::new() });
+        assert!(bench.session.is_finished() && bench.session.is_applying());
+        let step = bench.outcome(&[1], Ok(()));
+        assert!(step.has(&Output::Persist) && step.applies().is_empty(), "{step:?}");
+        assert!(!bench.session.is_applying());
+        let saved = bench.session.saved().remote_config.unwrap();
+        assert_eq!((saved.hash.as_bytes(), saved.status, saved.attempts), (&[2][..], ConfigStatus::Applying, 0));
     }
 
     fn several_offers_in_one_message_are_all_processed(transport) {

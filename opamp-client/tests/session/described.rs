@@ -90,6 +90,7 @@ on_both_transports! {
 
 fn value() -> impl Strategy<Value = AttributeValue> {
     prop_oneof![
+        "[ A-Za-z]{0,4}".prop_map(AttributeValue::from),
         any::<String>().prop_map(AttributeValue::from),
         any::<i64>().prop_map(AttributeValue::from),
         any::<bool>().prop_map(AttributeValue::from),

@@ -106,6 +106,27 @@ on_both_transports! {
 }
 
 #[test]
+fn intervals_of_0_in_the_settings_are_no_flood() {
+    for transport in [Transport::WebSocket, Transport::Http] {
+        let mut bench = Bench::with(transport, |setup| {
+            let settings = &mut setup.settings;
+            settings.heartbeat = Some(Duration::ZERO);
+            for interval in [
+                &mut settings.poll_interval,
+                &mut settings.ping_interval,
+                &mut settings.full_state_spacing,
+                &mut settings.failback_after,
+            ] {
+                *interval = Duration::ZERO;
+            }
+        });
+        bench.connect();
+        let step = bench.pass(seconds(1));
+        assert!((90..=100).contains(&step.sent.len()), "{}", step.sent.len());
+    }
+}
+
+#[test]
 fn interval_0_stops_heartbeats_over_websocket() {
     let mut bench = Bench::able(Transport::WebSocket);
     bench.connect();

@@ -138,6 +138,22 @@ on_both_transports! {
 }
 
 #[test]
+fn what_waits_for_an_answer_before_it_is_sent_waits_without_spinning() {
+    let mut bench = Bench::able(Transport::WebSocket);
+    bench.answers = false;
+    bench.connect();
+    bench.tell(Input::Closed { code: Some(1009), reason: String::new() });
+    // From here on one part goes at a time, and the next when the one before was answered.
+    let step = bench.reconnect();
+    assert_eq!(step.sent.len(), 1);
+    bench.tell(Input::Written);
+    bench.tell(health("b"));
+    let step = bench.pass(seconds(29));
+    assert!(step.sent.is_empty(), "{step:?}");
+    assert_eq!(bench.pass(seconds(2)).events.len(), 1, "no answer");
+}
+
+#[test]
 fn a_text_message_ends_the_connection_with_1003() {
     let mut bench = Bench::able(Transport::WebSocket);
     bench.connect();

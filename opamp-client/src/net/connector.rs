@@ -22,7 +22,7 @@ use super::settings::ClientSettings;
 use super::tls::TlsSource;
 use super::{tunnel, websocket};
 use crate::event::Transport;
-use crate::failure::{Failure, FailureKind, TlsProblem, peer_text};
+use crate::failure::{Failure, FailureKind, peer_text};
 use crate::retry;
 use crate::session::CloseCode;
 
@@ -142,9 +142,7 @@ impl Connector {
         if matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.credentials.refuse();
         }
-        let after = refusal.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let after = after.and_then(|value| retry::retry_after(value, self.clock.now().wall));
-        let mut failure = Failure::from_status(refusal.status.as_u16(), after);
+        let mut failure = refusal.failure(&*self.clock);
         if let Some(text) = refusal.text() {
             failure.detail = format!("{}: {text}", failure.detail);
         }
@@ -170,7 +168,9 @@ impl Connector {
         if target.transport == Transport::Http && !target.tls {
             return Ok(Reached { io, through_proxy: Some(hop.authorization) });
         }
-        let io = tunnel::open(io, target, hop.authorization.as_ref(), self.proxy.connect_headers()).await?;
+        let io =
+            tunnel::open(io, target, hop.authorization.as_ref(), self.proxy.connect_headers(), &*self.clock)
+                .await?;
         Ok(Reached { io: self.secured(target.tls, &target.host, io).await?, through_proxy: None })
     }
 
@@ -185,10 +185,11 @@ impl Connector {
             .map_err(|_| Failure::new(FailureKind::Dns, format!("{host:?} is no host name")))?;
         let connector = TlsConnector::from(source.current());
         let failed = |error: io::Error| match io_failure("the TLS handshake failed", &error) {
-            // A server that hangs up on the first bytes mostly has no TLS there.
-            Failure { kind: FailureKind::Closed, detail, .. } => {
-                Failure::new(FailureKind::Tls(TlsProblem::NotTls), detail)
-            }
+            // A server that is just starting or stopping does this too.
+            Failure { kind: FailureKind::Closed, detail, .. } => Failure::new(
+                FailureKind::Closed,
+                format!("{detail}; if it always ends here, it may have no TLS"),
+            ),
             failure => failure,
         };
         Ok(Box::new(connector.connect(name, io).await.map_err(failed)?))
@@ -228,6 +229,13 @@ impl Trail {
 }
 
 impl Refusal {
+    /// The failure it means, with the time the server asked for.
+    pub(crate) fn failure(&self, clock: &dyn Clock) -> Failure {
+        let after = self.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|value| retry::retry_after(value, clock.now().wall));
+        Failure::from_status(self.status.as_u16(), after)
+    }
+
     /// What the server says about it, if that is short text for people.
     fn text(&self) -> Option<String> {
         let plain = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?.starts_with("text/plain");

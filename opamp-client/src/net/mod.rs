@@ -9,6 +9,7 @@ mod connector;
 pub(crate) mod credentials;
 mod driver;
 pub(crate) mod endpoint;
+mod exchange;
 pub(crate) mod handler;
 mod host;
 mod lanes;

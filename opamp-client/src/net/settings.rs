@@ -12,8 +12,8 @@ pub struct ClientSettings {
     /// Largest message that is received, in bytes, after decompression. Default 64 MiB (R-WS-08, R-HTTP-19). A
     /// larger value lets the server make this process hold that much.
     pub receive_bytes_max: usize,
-    /// Outgoing WebSocket messages are split into frames of this many payload bytes. Default 4,096. Some gateways
-    /// cut frames above 32 KB.
+    /// Outgoing WebSocket messages are split into frames of this many payload bytes, 16 MiB at most. Default
+    /// 4,096. Some gateways cut frames above 32 KB.
     pub frame_bytes: usize,
     /// Whether request bodies over HTTP are compressed with gzip (R-HTTP-12). Default no: not every server takes it.
     pub compress: bool,

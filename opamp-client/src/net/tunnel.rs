@@ -3,13 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 
 use super::classify::source_failure;
+use super::clock::Clock;
 use super::connector::BoxedIo;
 use super::endpoint::Endpoint;
-use super::task::OwnedTask;
+use super::exchange;
 use crate::failure::{Failure, FailureKind};
 
 /// Asks the proxy at the other end of `io` for a tunnel to the target.
@@ -18,13 +17,9 @@ pub(crate) async fn open(
     target: &Endpoint,
     authorization: Option<&HeaderValue>,
     headers: &HeaderMap,
+    clock: &dyn Clock,
 ) -> Result<BoxedIo, Failure> {
     let failed = |error: hyper::Error| source_failure("the proxy failed", FailureKind::Proxy, &error);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
-    let _connection = OwnedTask::spawn(async move {
-        // How it went shows in the answer.
-        let _ = connection.with_upgrades().await;
-    });
     let authority = target.authority();
     let mut request = Request::connect(&authority)
         .body(Empty::<Bytes>::new())
@@ -37,18 +32,22 @@ pub(crate) async fn open(
     if let Some(authorization) = authorization {
         request_headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
     }
-    let response = sender.send_request(request).await.map_err(failed)?;
-    match response.status() {
-        status if status.is_success() => {}
+    let answer = exchange::ask(io, request).await.map_err(failed)?;
+    match answer.response.status() {
+        status if status.is_success() => answer.into_stream().await.map_err(failed),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             let detail = "the proxy wants other credentials (407)";
-            return Err(Failure::new(FailureKind::Proxy, detail));
+            Err(Failure::new(FailureKind::Proxy, detail))
+        }
+        // What is behind it is not there, or it is overloaded itself: that passes.
+        status if status.is_server_error() => {
+            let mut failure = answer.into_refusal().await.failure(clock);
+            failure.detail = format!("the proxy answered {} when asked for {authority}", status.as_u16());
+            Err(failure)
         }
         status => {
             let detail = format!("the proxy answered {} when asked for {authority}", status.as_u16());
-            return Err(Failure::new(FailureKind::Proxy, detail));
+            Err(Failure::new(FailureKind::Proxy, detail))
         }
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
-    Ok(Box::new(TokioIo::new(upgraded)))
 }

@@ -5,24 +5,29 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::{Sink as _, Stream as _};
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::Empty;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode as WireCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
-use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::classify::source_failure;
 use super::connector::{BoxedIo, Refusal};
 use super::endpoint::Endpoint;
+use super::exchange;
 use super::link::LinkEvent;
 use super::settings::ClientSettings;
 use crate::failure::{Failure, FailureKind};
 use crate::session::{CloseCode, Unusable};
 
+/// The largest frames that messages are split into.
+const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Read at a time.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// Gathered before a write goes to the socket, so that the frames of a usual message leave in one send.
@@ -58,8 +63,8 @@ pub(crate) async fn upgrade(
     settings: &ClientSettings,
 ) -> Result<Result<Socket, Refusal>, Failure> {
     let bad_request = |error: http::Error| Failure::new(FailureKind::Local, error.to_string());
-    let uri = format!("ws://{}{}", target.authority(), target.path_and_query);
-    let mut request = Request::get(uri).body(()).map_err(bad_request)?;
+    let uri = target.path_and_query.as_str();
+    let mut request = Request::get(uri).body(Empty::new()).map_err(bad_request)?;
     *request.headers_mut() = headers;
     let mut set = |name, value: &str| -> Result<(), Failure> {
         let value = HeaderValue::from_str(value).map_err(|error| bad_request(error.into()))?;
@@ -70,8 +75,19 @@ pub(crate) async fn upgrade(
     set(header::CONNECTION, "Upgrade")?;
     set(header::UPGRADE, "websocket")?;
     set(header::SEC_WEBSOCKET_VERSION, "13")?;
-    set(header::SEC_WEBSOCKET_KEY, &generate_key())?;
-    let frame_bytes = settings.frame_bytes.max(1);
+    let key = generate_key();
+    set(header::SEC_WEBSOCKET_KEY, &key)?;
+    let failed = |error| {
+        source_failure("the WebSocket handshake failed", FailureKind::Protocol, &error as &hyper::Error)
+    };
+    let answer = exchange::ask(io, request).await.map_err(failed)?;
+    if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Err(answer.into_refusal().await));
+    }
+    check_accepted(answer.response.headers(), &key)?;
+    let io = answer.into_stream().await.map_err(failed)?;
+    // More than a message may have makes no difference.
+    let frame_bytes = settings.frame_bytes.clamp(1, FRAME_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -79,14 +95,32 @@ pub(crate) async fn upgrade(
         .max_write_buffer_size(WRITE_BUFFER_BYTES + 2 * frame_bytes + 1024)
         .max_message_size(Some(settings.receive_bytes_max))
         .max_frame_size(Some(settings.receive_bytes_max));
-    match tokio_tungstenite::client_async_with_config(request, io, Some(config)).await {
-        Ok((stream, _)) => Ok(Ok(Socket::new(stream, frame_bytes))),
-        Err(Error::Http(response)) => {
-            let (parts, body) = response.into_parts();
-            Ok(Err(Refusal { status: parts.status, headers: parts.headers, body: body.unwrap_or_default() }))
-        }
-        Err(error) => Err(source_failure("the WebSocket handshake failed", FailureKind::Protocol, &error)),
+    let stream = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
+    Ok(Ok(Socket::new(stream, frame_bytes)))
+}
+
+/// Whether the upgrade is the answer to this very request (RFC 6455 §4.1).
+fn check_accepted(headers: &HeaderMap, key: &str) -> Result<(), Failure> {
+    let wrong = |what: &str| Err(Failure::new(FailureKind::Protocol, format!("no WebSocket: {what}")));
+    let is = |name, wanted: &str| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+            .is_some_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+    };
+    if !is(header::UPGRADE, "websocket") || !is(header::CONNECTION, "upgrade") {
+        return wrong("the server switches to another protocol");
     }
+    let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT);
+    if accept.is_none_or(|value| value.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
+        return wrong("the server accepts another request than the one it was sent");
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
+        || headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+    {
+        return wrong("the server wants an extension or a subprotocol that was not offered");
+    }
+    Ok(())
 }
 
 impl Socket {

@@ -54,6 +54,13 @@ pub enum Event {
         /// What it may have, in bytes.
         limit: usize,
     },
+    /// A handler of the application panicked, or did not end in time and was given up.
+    HandlerFailed {
+        /// Which one: `remote config`, `restart`, `event` or `effective config`.
+        handler: &'static str,
+        /// What happened.
+        why: String,
+    },
     /// The server gave this agent another identity, which is in use and saved from now on.
     IdentityAssigned {
         /// The identity before.
@@ -143,6 +150,7 @@ impl Event {
             Self::Disconnected { cause, .. } => matches!(cause, DisconnectCause::Failed { .. }),
             Self::ConnectFailed { .. }
             | Self::Discarded { .. }
+            | Self::HandlerFailed { .. }
             | Self::ServerError { .. }
             | Self::ServerFault(_)
             | Self::StateNotSaved { .. } => true,
@@ -184,6 +192,9 @@ impl fmt::Display for Event {
                 f,
                 "{part} is not reported: {bytes} bytes are more than the {limit} that may be sent; report less, or raise the send limit"
             ),
+            Self::HandlerFailed { handler, why } => {
+                write!(f, "the {handler} handler of this agent {why}; look into the agent's own log")
+            }
             Self::IdentityAssigned { from, to } => {
                 write!(f, "the server changed the instance uid from {from} to {to}")
             }
@@ -191,7 +202,11 @@ impl fmt::Display for Event {
                 write!(f, "the server answered a report with {}: {message}", kind.as_str())
             }
             Self::ServerFault(fault) => fault.fmt(f),
-            Self::StateNotSaved { why } => write!(f, "the agent's state could not be saved: {why}"),
+            Self::StateNotSaved { why } => write!(
+                f,
+                "the agent's state could not be saved: {why} (until it is, a restart may lose the identity or apply a \
+                 configuration again; check the disk and its permissions)"
+            ),
         }
     }
 }

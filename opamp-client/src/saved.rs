@@ -67,15 +67,23 @@ pub trait StateStore: Send + Sync {
 #[non_exhaustive]
 pub enum StateError {
     /// What is there is not a saved state. Remove it to start as a new agent, or restore it from a backup.
-    #[error("{location}: not a saved agent state: {what}")]
+    #[error(
+        "{location}: not a saved agent state: {what}; remove it to start as a new agent, or restore it from a backup"
+    )]
     Corrupt {
         /// Where it is.
         location: String,
         /// What is wrong with it.
         what: String,
     },
+    /// Another agent uses it. Give each agent a place of its own.
+    #[error("{location}: another running agent uses this state; each agent needs a place of its own")]
+    InUse {
+        /// Where it is.
+        location: String,
+    },
     /// Reading or writing failed. Check path, permissions and free space.
-    #[error("{location}: {source}")]
+    #[error("{location}: {source}; check the path, its permissions and free space")]
     Io {
         /// Where it happened.
         location: String,

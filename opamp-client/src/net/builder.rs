@@ -58,7 +58,7 @@ pub enum StartError {
     /// There is no tokio runtime here. Start the agent within one.
     #[error("an agent needs a tokio runtime to run in")]
     Runtime,
-    /// The saved state cannot be read; starting as a new agent would lose its identity.
+    /// The saved state cannot be read, or that of a new agent not written; its identity would be lost.
     #[error(transparent)]
     State(#[from] StateError),
     /// An endpoint has TLS, and nothing says whom to trust. Use [`Builder::tls`].
@@ -210,7 +210,12 @@ impl Builder {
         let state = self.state.unwrap_or_else(|| Arc::new(Forgetful));
         let saved = match state.load()? {
             Some(saved) => saved,
-            None => SavedState::new(InstanceUid::v7(clock.now().wall.0, random()?)),
+            None => {
+                let saved = SavedState::new(InstanceUid::v7(clock.now().wall.0, random()?));
+                // Better no agent than one that is another with each start.
+                state.save(&saved)?;
+                saved
+            }
         };
 
         let info = |endpoint: &Endpoint| EndpointInfo::new(endpoint.to_string(), endpoint.transport);
@@ -230,8 +235,7 @@ impl Builder {
         let session = begin(session, self.health, self.effective, &*clock);
         let client = Client::new(uid, Arc::clone(&clock));
         let shared = Arc::clone(&client.shared);
-        let events_kept = self.settings.events_kept;
-        let lanes = Lanes::start(self.handlers, &shared, events_kept);
+        let lanes = Lanes::start(self.handlers, &shared, &connector.clock, &connector.settings);
         runtime.spawn(Driver::new(session, lanes, shared, Arc::new(connector), state).run());
         Ok(client)
     }

@@ -1,9 +1,12 @@
 //! The loop that drives a session: what happens goes in, what it wants done is done.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use opamp_proto::Mono;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::client::Shared;
 use super::clock::Clock;
@@ -11,7 +14,7 @@ use super::connector::Connector;
 use super::lanes::{Lanes, Outcome};
 use super::link::Link;
 use crate::event::Event;
-use crate::saved::StateStore;
+use crate::saved::{StateError, StateStore};
 use crate::session::{Input, Outbox, Output, Session};
 
 /// One agent, running.
@@ -26,6 +29,21 @@ pub(crate) struct Driver {
     clock: Arc<dyn Clock>,
     probe: Option<BoxFuture<'static, bool>>,
     alarm: Option<(Mono, BoxFuture<'static, ()>)>,
+    /// A save that takes its time. There is one at a time, or an older state could replace a newer one.
+    saving: Option<JoinHandle<Result<(), StateError>>>,
+    /// There is something newer than what is being saved.
+    unsaved: bool,
+    /// Dropped last, when everything else is gone: whoever waits for the end may start anew at once.
+    _end: End,
+}
+
+/// However a driver ends, nobody is left waiting for it: also when its runtime goes away.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
 impl Driver {
@@ -38,11 +56,31 @@ impl Driver {
     ) -> Self {
         let clock = Arc::clone(&connector.clock);
         let (out, link) = (Outbox::new(), Link::None);
-        Self { session, out, link, lanes, shared, connector, state, clock, probe: None, alarm: None }
+        Self {
+            session,
+            out,
+            link,
+            lanes,
+            _end: End(Arc::clone(&shared)),
+            shared,
+            connector,
+            state,
+            clock,
+            probe: None,
+            alarm: None,
+            saving: None,
+            unsaved: false,
+        }
     }
 
     /// Runs until the agent has stopped.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        if AssertUnwindSafe(self.drive()).catch_unwind().await.is_err() {
+            tracing::error!("the agent has stopped because of a mistake in this library; please report it");
+        }
+    }
+
+    async fn drive(mut self) {
         // The first report is to be complete, so what is asked for it is waited for.
         let mut begun = !self.lanes.refresh();
         if begun {
@@ -63,6 +101,13 @@ impl Driver {
                 reachable = answer(&mut self.probe) => {
                     self.probe = None;
                     self.tell(Input::Probed(reachable)).await;
+                }
+                result = saved(&mut self.saving) => {
+                    self.saving = None;
+                    self.tell_unsaved(result);
+                    if self.unsaved {
+                        self.save().await;
+                    }
                 }
                 () = ring(&mut self.alarm) => {
                     self.alarm = None;
@@ -127,7 +172,10 @@ impl Driver {
             Output::Abort => self.link = Link::None,
             Output::Apply(config) => self.lanes.apply(config),
             Output::Close(code) => self.link.close(code),
-            Output::Connect { endpoint } => self.link = Link::dial(&self.connector, endpoint),
+            Output::Connect { endpoint } => {
+                self.probe = None;
+                self.link = Link::dial(&self.connector, endpoint);
+            }
             Output::Event(event) => self.lanes.event(event),
             Output::Persist => self.save().await,
             Output::Ping => self.link.ping(),
@@ -150,16 +198,32 @@ impl Driver {
     /// Saves before anything that builds on it leaves this process. A disk that does not answer does not take the agent
     /// with it.
     async fn save(&mut self) {
-        let (state, saved) = (Arc::clone(&self.state), self.session.saved());
-        let save = tokio::task::spawn_blocking(move || state.save(&saved));
-        let deadline = self.clock.now().mono + self.connector.settings.save_timeout;
-        let why = tokio::select! {
-            result = save => match result {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "saving failed in a way it should not".to_owned(),
-            },
-            () = self.clock.sleep_until(deadline) => "saving takes too long".to_owned(),
+        self.unsaved = true;
+        let mut too_late =
+            self.clock.sleep_until(self.clock.now().mono + self.connector.settings.save_timeout);
+        while self.unsaved {
+            let mut saving = self.saving.take().unwrap_or_else(|| {
+                self.unsaved = false;
+                let (state, saved) = (Arc::clone(&self.state), self.session.saved());
+                tokio::task::spawn_blocking(move || state.save(&saved))
+            });
+            tokio::select! {
+                biased;
+                result = &mut saving => self.tell_unsaved(result),
+                () = &mut too_late => {
+                    self.saving = Some(saving);
+                    let why = "saving takes too long".to_owned();
+                    return self.lanes.event(Event::StateNotSaved { why });
+                }
+            }
+        }
+    }
+
+    fn tell_unsaved(&self, result: Result<Result<(), StateError>, JoinError>) {
+        let why = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "saving failed in a way it should not".to_owned(),
         };
         self.lanes.event(Event::StateNotSaved { why });
     }
@@ -180,13 +244,6 @@ impl Driver {
     }
 }
 
-/// However a driver ends, nobody is left waiting for it: also when its runtime goes away.
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.shared.finish();
-    }
-}
-
 async fn answer(probe: &mut Option<BoxFuture<'static, bool>>) -> bool {
     match probe {
         Some(probe) => probe.await,
@@ -197,6 +254,15 @@ async fn answer(probe: &mut Option<BoxFuture<'static, bool>>) -> bool {
 async fn ring(alarm: &mut Option<(Mono, BoxFuture<'static, ()>)>) {
     match alarm {
         Some((_, wait)) => wait.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn saved(
+    saving: &mut Option<JoinHandle<Result<(), StateError>>>,
+) -> Result<Result<(), StateError>, JoinError> {
+    match saving {
+        Some(saving) => saving.await,
         None => std::future::pending().await,
     }
 }

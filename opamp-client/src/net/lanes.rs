@@ -1,16 +1,23 @@
 //! Where handlers run: apart from the driver, and apart from each other, so that none holds up another.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use opamp_proto::ConfigHash;
 use tokio::sync::{Notify, mpsc};
 
 use super::client::Shared;
+use super::clock::Clock;
 use super::handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler};
+use super::settings::ClientSettings;
 use crate::config::{EffectiveConfig, Rejected, RemoteConfig};
 use crate::event::Event;
+
+/// How long the outcome of a configuration waits for the effective one, to be reported with it.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// The handlers that are installed.
 #[derive(Clone, Default)]
@@ -35,14 +42,22 @@ pub(crate) enum Outcome {
 
 /// The tasks of the handlers. They end when this is dropped and what they are doing is done.
 pub(crate) struct Lanes {
-    shared: Arc<Shared>,
-    handlers: Handlers,
+    common: Arc<Common>,
     /// At most one configuration at a time, which the session sees to, and what was asked beside.
     jobs: mpsc::UnboundedSender<Job>,
     pub(crate) outcomes: mpsc::UnboundedReceiver<Outcome>,
-    events: Arc<EventQueue>,
-    restarting: Arc<AtomicBool>,
-    refreshing: Arc<AtomicBool>,
+}
+
+/// What the tasks have in common.
+struct Common {
+    shared: Arc<Shared>,
+    handlers: Handlers,
+    clock: Arc<dyn Clock>,
+    apply_timeout: Duration,
+    provider_timeout: Duration,
+    events: EventQueue,
+    restarting: AtomicBool,
+    refreshing: AtomicBool,
 }
 
 enum Job {
@@ -60,23 +75,35 @@ struct EventQueue {
 }
 
 impl Lanes {
-    pub(crate) fn start(handlers: Handlers, shared: &Arc<Shared>, events_kept: usize) -> Self {
+    pub(crate) fn start(
+        handlers: Handlers,
+        shared: &Arc<Shared>,
+        clock: &Arc<dyn Clock>,
+        settings: &ClientSettings,
+    ) -> Self {
         let (jobs, received) = mpsc::unbounded_channel();
         let (outcome, outcomes) = mpsc::unbounded_channel();
-        let refreshing = Arc::new(AtomicBool::new(false));
-        tokio::spawn(work(handlers.clone(), Arc::clone(shared), received, outcome, Arc::clone(&refreshing)));
-        let events = Arc::new(EventQueue {
-            waiting: Mutex::default(),
-            capacity: events_kept.max(1),
-            dropped: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            changed: Notify::new(),
+        let common = Arc::new(Common {
+            shared: Arc::clone(shared),
+            handlers,
+            clock: Arc::clone(clock),
+            apply_timeout: settings.apply_timeout,
+            provider_timeout: settings.provider_timeout,
+            events: EventQueue {
+                waiting: Mutex::default(),
+                capacity: settings.events_kept.max(1),
+                dropped: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+                changed: Notify::new(),
+            },
+            restarting: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
         });
-        if let Some(handler) = &handlers.event {
-            tokio::spawn(tell(Arc::clone(handler), Arc::clone(shared), Arc::clone(&events)));
+        tokio::spawn(Arc::clone(&common).work(received, outcome));
+        if let Some(handler) = common.handlers.event.clone() {
+            tokio::spawn(Arc::clone(&common).tell(handler));
         }
-        let (shared, restarting) = (Arc::clone(shared), Arc::default());
-        Self { shared, handlers, jobs, outcomes, events, restarting, refreshing }
+        Self { common, jobs, outcomes }
     }
 
     pub(crate) fn apply(&self, config: RemoteConfig) {
@@ -86,31 +113,48 @@ impl Lanes {
 
     /// Asks for the effective configuration; whether there is anybody to ask.
     pub(crate) fn refresh(&self) -> bool {
-        if self.handlers.effective_config.is_none() {
+        if self.common.handlers.effective_config.is_none() {
             return false;
         }
-        if !self.refreshing.swap(true, Ordering::AcqRel) {
+        if !self.common.refreshing.swap(true, Ordering::AcqRel) {
             let _ = self.jobs.send(Job::Refresh);
         }
         true
     }
 
     pub(crate) fn restart(&self) {
-        let Some(handler) = self.handlers.restart.clone() else { return };
-        if self.restarting.swap(true, Ordering::AcqRel) {
+        let Some(handler) = self.common.handlers.restart.clone() else { return };
+        if self.common.restarting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (client, restarting) = (self.shared.client(), Arc::clone(&self.restarting));
+        let common = Arc::clone(&self.common);
         tokio::spawn(async move {
-            let done = tokio::spawn(async move { handler.restart(client).await }).await;
-            if done.is_err() {
-                tracing::error!("the restart handler panicked");
+            let client = common.shared.client();
+            if tokio::spawn(async move { handler.restart(client).await }).await.is_err() {
+                common.panicked("restart");
             }
-            restarting.store(false, Ordering::Release);
+            common.restarting.store(false, Ordering::Release);
         });
     }
 
     pub(crate) fn event(&self, event: Event) {
+        self.common.event(event);
+    }
+
+    pub(crate) fn events_dropped(&self) -> u64 {
+        self.common.events.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.common.events.closed.store(true, Ordering::Release);
+        self.common.events.changed.notify_one();
+    }
+}
+
+impl Common {
+    fn event(&self, event: Event) {
         if event.is_warning() {
             tracing::warn!("{event}");
         } else {
@@ -121,15 +165,91 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn events_dropped(&self) -> u64 {
-        self.events.dropped.load(Ordering::Relaxed)
+    fn panicked(&self, handler: &'static str) {
+        self.event(Event::HandlerFailed { handler, why: "panicked".to_owned() });
     }
-}
 
-impl Drop for Lanes {
-    fn drop(&mut self) {
-        self.events.closed.store(true, Ordering::Release);
-        self.events.changed.notify_one();
+    async fn tell(self: Arc<Self>, handler: Arc<dyn EventHandler>) {
+        while let Some(event) = self.events.next().await {
+            let (handler, client) = (Arc::clone(&handler), self.shared.client());
+            if tokio::spawn(async move { handler.event(event, client).await }).await.is_err() {
+                // Not told to the one who panics at what he is told.
+                tracing::error!("the event handler of this agent panicked");
+            }
+        }
+    }
+
+    async fn work(
+        self: Arc<Self>,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        outcomes: mpsc::UnboundedSender<Outcome>,
+    ) {
+        // The driver may end meanwhile; then nobody is interested.
+        let tell = |outcome| drop(outcomes.send(outcome));
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Apply(config) => {
+                    let hash = config.hash().clone();
+                    let result = self.apply(config).await;
+                    // In one report if the provider is quick; but what became of the configuration waits for nobody.
+                    let mut effective = pin!(self.effective());
+                    let prompt = self.clock.sleep_until(self.clock.now().mono + PROMPT);
+                    tokio::select! {
+                        biased;
+                        effective = &mut effective => tell(Outcome::Config { hash, result, effective }),
+                        () = prompt => {
+                            tell(Outcome::Config { hash, result, effective: None });
+                            effective.await.map(Outcome::Effective).map(tell);
+                        }
+                    }
+                }
+                Job::Refresh => {
+                    self.refreshing.store(false, Ordering::Release);
+                    tell(self.effective().await.map_or(Outcome::NoEffective, Outcome::Effective));
+                }
+            }
+        }
+    }
+
+    async fn apply(&self, config: RemoteConfig) -> Result<(), Rejected> {
+        let Some(handler) = self.handlers.remote_config.clone() else {
+            return Err(Rejected::new("this agent takes no remote configuration"));
+        };
+        let client = self.shared.client();
+        let applying = async move { handler.apply(config, client).await };
+        self.run("remote config", self.apply_timeout, applying).await.unwrap_or_else(|why| {
+            Err(Rejected::new(format!("the agent failed while it applied the configuration: it {why}")))
+        })
+    }
+
+    async fn effective(&self) -> Option<EffectiveConfig> {
+        let provider = self.handlers.effective_config.clone()?;
+        let providing = async move { provider.effective_config().await };
+        self.run("effective config", self.provider_timeout, providing).await.ok()
+    }
+
+    /// Runs a handler in a task of its own, so that neither its panic nor its silence is ours.
+    async fn run<T: Send + 'static>(
+        &self,
+        handler: &'static str,
+        timeout: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        let mut task = tokio::spawn(future);
+        let too_late = self.clock.sleep_until(self.clock.now().mono + timeout);
+        let why = tokio::select! {
+            biased;
+            done = &mut task => match done {
+                Ok(done) => return Ok(done),
+                Err(_) => "panicked".to_owned(),
+            },
+            () = too_late => {
+                task.abort();
+                format!("did not end within {} s", timeout.as_secs())
+            }
+        };
+        self.event(Event::HandlerFailed { handler, why: why.clone() });
+        Err(why)
     }
 }
 
@@ -156,55 +276,4 @@ impl EventQueue {
             self.changed.notified().await;
         }
     }
-}
-
-async fn tell(handler: Arc<dyn EventHandler>, shared: Arc<Shared>, events: Arc<EventQueue>) {
-    while let Some(event) = events.next().await {
-        let (handler, client) = (Arc::clone(&handler), shared.client());
-        if tokio::spawn(async move { handler.event(event, client).await }).await.is_err() {
-            tracing::error!("the event handler panicked");
-        }
-    }
-}
-
-async fn work(
-    handlers: Handlers,
-    shared: Arc<Shared>,
-    mut jobs: mpsc::UnboundedReceiver<Job>,
-    outcomes: mpsc::UnboundedSender<Outcome>,
-    refreshing: Arc<AtomicBool>,
-) {
-    while let Some(job) = jobs.recv().await {
-        let outcome = match job {
-            Job::Apply(config) => {
-                let hash = config.hash().clone();
-                let result = apply(&handlers, config, &shared).await;
-                Outcome::Config { hash, result, effective: effective(&handlers).await }
-            }
-            Job::Refresh => {
-                refreshing.store(false, Ordering::Release);
-                effective(&handlers).await.map_or(Outcome::NoEffective, Outcome::Effective)
-            }
-        };
-        // The driver may have ended meanwhile; then nobody is interested.
-        let _ = outcomes.send(outcome);
-    }
-}
-
-async fn apply(handlers: &Handlers, config: RemoteConfig, shared: &Arc<Shared>) -> Result<(), Rejected> {
-    let Some(handler) = handlers.remote_config.clone() else {
-        return Err(Rejected::new("this agent takes no remote configuration"));
-    };
-    let client = shared.client();
-    let applied = tokio::spawn(async move { handler.apply(config, client).await }).await;
-    applied.unwrap_or_else(|_| Err(Rejected::new("the agent failed while it applied the configuration")))
-}
-
-async fn effective(handlers: &Handlers) -> Option<EffectiveConfig> {
-    let provider = handlers.effective_config.clone()?;
-    let provided = tokio::spawn(async move { provider.effective_config().await }).await;
-    if provided.is_err() {
-        tracing::error!("the provider of the effective configuration panicked");
-    }
-    provided.ok()
 }

@@ -18,6 +18,7 @@ mod polling;
 pub(crate) mod proxy;
 pub(crate) mod settings;
 pub(crate) mod state_file;
+mod state_text;
 mod task;
 pub(crate) mod tls;
 mod tunnel;

@@ -23,6 +23,12 @@ pub struct ClientSettings {
     pub redirects_max: u32,
     /// Events kept for a handler that is slow; the oldest are dropped, and counted. Default 256.
     pub events_kept: usize,
+    /// How long applying one remote configuration may take. Then the handler is dropped where it waits, and the
+    /// configuration counts as failed. Default 10 min.
+    pub apply_timeout: Duration,
+    /// How long the provider of the effective configuration may take. Then it is dropped where it waits, and the agent
+    /// goes on with what it had. At the start nothing is reported before. Default 10 s.
+    pub provider_timeout: Duration,
     /// How long saving the state may take before the agent goes on without. Default 5 s.
     pub save_timeout: Duration,
 }
@@ -37,6 +43,8 @@ impl Default for ClientSettings {
             compress_min_bytes: 1_024,
             redirects_max: 5,
             events_kept: 256,
+            apply_timeout: Duration::from_secs(600),
+            provider_timeout: Duration::from_secs(10),
             save_timeout: Duration::from_secs(5),
         }
     }

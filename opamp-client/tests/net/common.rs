@@ -282,6 +282,29 @@ pub(crate) fn session(change: impl FnOnce(&mut opamp_client::session::SessionSet
     settings
 }
 
+/// A directory of this test alone, removed at its end.
+pub(crate) struct Directory(std::path::PathBuf);
+
+impl Directory {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("opamp-client-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Polls until something holds.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let poll = async {

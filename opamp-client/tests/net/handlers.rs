@@ -1,15 +1,16 @@
 //! Handlers run apart: they hold up nothing, may call anything, and may fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use opamp_client::{
-    Client, ConfigStatus, EffectiveConfig, Event, Health, InstanceUid, RemoteConfig, Stopped, Wall,
+    Client, ConfigStatus, EffectiveConfig, Event, FileState, Health, InstanceUid, RemoteConfig, SavedState,
+    StateError, StateStore, Stopped, Wall,
 };
 use opamp_proto::pb;
 use tokio::sync::Notify;
 
-use crate::common::{Agent, Events, HandClock, Memory, builder, until, within};
+use crate::common::{Agent, Directory, Events, HandClock, Memory, builder, until, within};
 use crate::stub::{WsPeer, WsStub, ack};
 
 fn offer(hash: u8) -> pb::ServerToAgent {
@@ -246,24 +247,95 @@ fn when_the_runtime_goes_away_the_agent_has_stopped() {
     runtime().block_on(within("the end", client.stopped()));
 }
 
-#[tokio::test]
-async fn state_that_cannot_be_saved_is_told_and_the_agent_goes_on() {
-    let stub = WsStub::start().await;
-    let agent =
-        Agent::start(builder(&stub.url()).state(opamp_client::FileState::new("/nonexistent/dir/state")));
-    let mut peer = stub.accept().await;
-    peer.acknowledge().await;
-    let event = agent.event("told", |event| matches!(event, Event::StateNotSaved { .. })).await;
-    assert!(event.to_string().contains("/nonexistent/dir/state"), "{event}");
+/// Is full from the beginning.
+struct FullDisk;
+
+impl StateStore for FullDisk {
+    fn load(&self) -> Result<Option<SavedState>, StateError> {
+        Ok(Some(SavedState::new(InstanceUid::from_bytes([7; 16]))))
+    }
+
+    fn save(&self, _state: &SavedState) -> Result<(), StateError> {
+        Err(StateError::Io { location: "/full/state".into(), source: std::io::ErrorKind::StorageFull.into() })
+    }
 }
 
 #[tokio::test]
-async fn a_state_that_cannot_be_read_keeps_the_agent_from_starting_as_another() {
-    let path = std::env::temp_dir().join(format!("opamp-client-corrupt-{}", std::process::id()));
-    std::fs::write(&path, "garbage").unwrap();
-    let error = builder("ws://h").state(opamp_client::FileState::new(&path)).start().map(drop).unwrap_err();
+async fn state_that_cannot_be_saved_is_told_and_the_agent_goes_on() {
+    let stub = WsStub::start().await;
+    let agent = Agent::start(builder(&stub.url()).state(FullDisk));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    let event = agent.event("told", |event| matches!(event, Event::StateNotSaved { .. })).await;
+    assert!(event.to_string().contains("/full/state"), "{event}");
+}
+
+#[tokio::test]
+async fn an_agent_whose_identity_cannot_be_kept_does_not_start() {
+    let directory = Directory::new("identity");
+    let text = directory.write("state", "garbage");
+    let started = |path: &std::path::Path| builder("ws://h").state(FileState::new(path)).start().map(drop);
+    let error = started(&text).unwrap_err().to_string();
+    assert!(error.contains("not a saved agent state") && error.contains("remove it"), "{error}");
+    let error = started(&text.join("state")).unwrap_err().to_string();
+    assert!(error.contains("permissions"), "a file is no directory: {error}");
+    let path = directory.write("good", "");
     std::fs::remove_file(&path).unwrap();
-    assert!(error.to_string().contains("not a saved agent state"), "{error}");
+    let agent = Agent::start(builder("ws://127.0.0.1:1").state(FileState::new(&path)));
+    let error = started(&path).unwrap_err().to_string();
+    assert!(error.contains("another running agent"), "{error}");
+    agent.stop().await;
+    let again = Agent::start(builder("ws://127.0.0.1:1").state(FileState::new(&path)));
+    assert_eq!(again.client.uid(), agent.client.uid(), "at once, and the same");
+}
+
+/// A disk that takes its time: each save waits to be let through.
+#[derive(Clone)]
+struct SlowDisk(Arc<Mutex<Vec<SavedState>>>, Arc<std::sync::Barrier>);
+
+impl StateStore for SlowDisk {
+    fn load(&self) -> Result<Option<SavedState>, StateError> {
+        Ok(Some(SavedState::new(InstanceUid::from_bytes([7; 16]))))
+    }
+
+    fn save(&self, state: &SavedState) -> Result<(), StateError> {
+        self.1.wait();
+        self.0.lock().unwrap().push(state.clone());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn saves_never_overtake_each_other_and_the_newest_is_saved_in_the_end() {
+    let stub = WsStub::start().await;
+    let disk = SlowDisk(Arc::default(), Arc::new(std::sync::Barrier::new(2)));
+    let agent = Agent::start(
+        builder(&stub.url()).state(disk.clone()).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
+    );
+    let let_through = || {
+        let barrier = Arc::clone(&disk.1);
+        tokio::task::spawn_blocking(move || drop(barrier.wait()))
+    };
+    let_through().await.unwrap();
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    // The first save of the configuration hangs; the agent gives up waiting, and goes on.
+    until("the agent goes on", || {
+        agent.clock.advance(std::time::Duration::from_millis(100));
+        agent.events.all().iter().any(|event| matches!(event, Event::StateNotSaved { .. }))
+    })
+    .await;
+    let_through().await.unwrap();
+    let_through().await.unwrap();
+    let newest = || disk.0.lock().unwrap().last().and_then(|state| state.remote_config.clone());
+    until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
+    assert_eq!(disk.0.lock().unwrap().len(), 3, "at the start, applying, applied");
+    // Nobody is left waiting at the barrier.
+    agent.client.stop();
+    peer.close_code().await;
+    let_through().await.unwrap();
+    within("the agent stops", agent.client.stopped()).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod cut;
 mod dead;
 mod failures;
 mod handlers;
+mod lowered;
 mod probe;
 mod reach;
 mod requests;

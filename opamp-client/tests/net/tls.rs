@@ -7,7 +7,7 @@ use opamp_server::{InsecureAcceptEveryone, MutualTls, ServerSettings};
 use opamp_testkit::certs::Authority;
 use rustls::crypto::ring;
 
-use crate::common::{Agent, TestServer, builder, until};
+use crate::common::{Agent, Directory, TestServer, builder, until};
 
 fn options(authority: &Authority) -> TlsOptions {
     TlsOptions::new(Arc::new(ring::default_provider())).ca_pem(authority.pem())
@@ -27,29 +27,6 @@ async fn mutual(authority: &Authority) -> TestServer {
     let identity = authority.server(&["127.0.0.1"]);
     let tls = opamp_server::TlsSource::new(authority.mutual_server_config(&identity, true));
     TestServer::with(Arc::new(MutualTls), ServerSettings::default(), Some(tls)).await
-}
-
-/// A directory of this test alone, removed at its end.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("opamp-client-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 on_both_transports! {

@@ -6,51 +6,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::common::{Agent, builder, until, within};
+use crate::stub::Request;
 
-/// A request, for an upgrade or with a body that does not matter: its first line and its headers, names in lower case.
-struct Head {
-    line: String,
-    headers: Vec<(String, String)>,
+async fn request(stream: &mut TcpStream) -> Request {
+    within("a request", Request::read(stream)).await.unwrap()
 }
 
-impl Head {
-    async fn read(stream: &mut TcpStream) -> Self {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(within("a request", stream.read_u8()).await.unwrap());
-        }
-        let head = String::from_utf8(head).unwrap();
-        let mut lines = head.split_terminator("\r\n");
-        let line = lines.next().unwrap().to_owned();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(':')?;
-            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
-        };
-        let request = Self { line, headers: lines.filter_map(header).collect() };
-        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-        within("a body", stream.read_exact(&mut vec![0; length])).await.unwrap();
-        request
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn accept_key(&self) -> String {
-        derive_accept_key(self.header("sec-websocket-key").unwrap().as_bytes())
-    }
+/// What a server that read the request answers.
+fn accept_key(request: &Request) -> String {
+    derive_accept_key(request.header("sec-websocket-key").unwrap().as_bytes())
 }
 
 /// An agent whose first connection the test holds, and the request that came over it.
-async fn dialled(settings: ClientSettings) -> (Agent, TcpStream, Head) {
+async fn dialled(settings: ClientSettings) -> (Agent, TcpStream, Request) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/v1/opamp", listener.local_addr().unwrap());
     let agent = Agent::start(
         builder(&url).settings(settings).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
     );
     let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
-    let upgrade = Head::read(&mut stream).await;
+    let upgrade = request(&mut stream).await;
     (agent, stream, upgrade)
 }
 
@@ -95,7 +70,7 @@ async fn close_code(stream: &mut TcpStream) -> u16 {
 #[tokio::test]
 async fn the_upgrade_is_the_one_of_rfc_6455_and_asks_for_no_extension() {
     let (agent, mut stream, upgrade) = dialled(ClientSettings::default()).await;
-    assert_eq!(upgrade.line, "GET /v1/opamp HTTP/1.1");
+    assert_eq!((upgrade.method.as_str(), upgrade.target.as_str()), ("GET", "/v1/opamp"));
     assert_eq!(upgrade.header("host"), Some(stream.local_addr().unwrap().to_string().as_str()));
     assert!(upgrade.header("upgrade").unwrap().eq_ignore_ascii_case("websocket"));
     assert!(upgrade.header("connection").unwrap().eq_ignore_ascii_case("upgrade"));
@@ -104,7 +79,7 @@ async fn the_upgrade_is_the_one_of_rfc_6455_and_asks_for_no_extension() {
     assert!(key.len() == 24 && key.ends_with("=="), "16 bytes in base64: {key}");
     assert_eq!(upgrade.header("sec-websocket-extensions"), None, "so nothing on it can inflate");
     assert_eq!(upgrade.header("content-type"), None, "nothing a server would take for a poll");
-    accept(&mut stream, &upgrade.accept_key(), "").await;
+    accept(&mut stream, &accept_key(&upgrade), "").await;
     let (first, payload) = frame(&mut stream).await;
     assert_eq!((first, payload[0]), (0x82, 0), "a final binary frame that begins with header 0");
     until("connected", || agent.client.stats().is_connected).await;
@@ -128,7 +103,7 @@ async fn a_server_that_did_not_read_the_request_is_no_websocket_server() {
 #[tokio::test]
 async fn a_compressed_frame_that_nobody_asked_for_ends_the_connection_unread() {
     let (agent, mut stream, upgrade) = dialled(ClientSettings::default()).await;
-    accept(&mut stream, &upgrade.accept_key(), "").await;
+    accept(&mut stream, &accept_key(&upgrade), "").await;
     frame(&mut stream).await;
     // RSV1, as permessage-deflate sets it.
     stream.write_all(&[0xc2, 3, 0, 0, 0]).await.unwrap();
@@ -143,7 +118,7 @@ async fn an_oversized_message_is_refused_by_its_length_alone() {
     for announced in [100_001, 1 << 40, u64::MAX >> 1] {
         let settings = ClientSettings { receive_bytes_max: 100_000, ..Default::default() };
         let (agent, mut stream, upgrade) = dialled(settings).await;
-        accept(&mut stream, &upgrade.accept_key(), "").await;
+        accept(&mut stream, &accept_key(&upgrade), "").await;
         frame(&mut stream).await;
         stream.write_all(&[0x82, 127]).await.unwrap();
         stream.write_all(&announced.to_be_bytes()).await.unwrap();
@@ -157,7 +132,7 @@ async fn an_oversized_message_is_refused_by_its_length_alone() {
 async fn fragments_are_counted_together_as_they_arrive() {
     let settings = ClientSettings { receive_bytes_max: 100_000, ..Default::default() };
     let (agent, mut stream, upgrade) = dialled(settings).await;
-    accept(&mut stream, &upgrade.accept_key(), "").await;
+    accept(&mut stream, &accept_key(&upgrade), "").await;
     frame(&mut stream).await;
     for number in 0..11 {
         // 10,000 bytes each; the message never ends.
@@ -183,7 +158,7 @@ fn filler(bytes: usize) -> Vec<u8> {
 async fn the_receive_limit_is_64_mib_unless_told_otherwise() {
     const MIB_64: usize = 67_108_864;
     let (agent, mut stream, upgrade) = dialled(ClientSettings::default()).await;
-    accept(&mut stream, &upgrade.accept_key(), "").await;
+    accept(&mut stream, &accept_key(&upgrade), "").await;
     frame(&mut stream).await;
     let message = [vec![0], filler(MIB_64 - 1)].concat();
     stream.write_all(&[0x82, 127]).await.unwrap();
@@ -206,13 +181,13 @@ async fn the_limit_of_an_answer_is_64_mib_unless_told_otherwise() {
     let url = format!("http://{}/v1/opamp", listener.local_addr().unwrap());
     let agent = Agent::start(builder(&url));
     let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
-    Head::read(&mut stream).await;
+    request(&mut stream).await;
     stream.write_all(head(MIB_64).as_bytes()).await.unwrap();
     within("it is read", stream.write_all(&filler(MIB_64))).await.unwrap();
     agent.received(1).await;
     assert!(agent.events.failures().is_empty(), "{:?}", agent.events.all());
     agent.advance(30);
-    Head::read(&mut stream).await;
+    request(&mut stream).await;
     stream.write_all(head(MIB_64 + 1).as_bytes()).await.unwrap();
     assert_eq!(agent.failure().await.0, FailureKind::Oversize);
 }

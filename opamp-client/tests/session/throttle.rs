@@ -34,7 +34,10 @@ fn unavailable(bench: &mut Bench, retry: Duration) {
 on_both_transports! {
     fn unavailable_with_a_time_is_obeyed_to_the_second_and_then_the_report_comes_again(transport) {
         for seed in 0..50 {
-            let mut bench = Bench::with(transport, |setup| setup.seed = seed);
+            let mut bench = Bench::with(transport, |setup| {
+                setup.seed = seed;
+                setup.settings.full_state_on_reconnect = false;
+            });
             bench.connect();
             bench.tell(health("before"));
             bench.pass(seconds(2));

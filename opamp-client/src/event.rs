@@ -28,8 +28,8 @@ pub enum Event {
         endpoint: Arc<str>,
         /// Why.
         failure: Failure,
-        /// When the next attempt follows; zero if another endpoint is tried at once.
-        retry_in: Duration,
+        /// When the next attempt follows; `None` if another endpoint is tried at once.
+        retry_in: Option<Duration>,
     },
     /// The server was reached: the WebSocket stands, or the first answer came over HTTP. Not repeated with every poll.
     Connected {
@@ -171,10 +171,10 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ConnectFailed { endpoint, failure, retry_in } if retry_in.is_zero() => {
+            Self::ConnectFailed { endpoint, failure, retry_in: None } => {
                 write!(f, "cannot connect to {endpoint}: {failure}; trying the next endpoint")
             }
-            Self::ConnectFailed { endpoint, failure, retry_in } => {
+            Self::ConnectFailed { endpoint, failure, retry_in: Some(retry_in) } => {
                 write!(f, "cannot connect to {endpoint}: {failure}; next attempt in {}", Seconds(*retry_in))
             }
             Self::Connected { endpoint, transport } => {
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_failure_reads_as_one_line_with_what_to_do() {
         let failure = Failure::new(FailureKind::Refused, "connection refused");
-        let retry_in = Duration::from_millis(1_250);
+        let retry_in = Some(Duration::from_millis(1_250));
         let event = Event::ConnectFailed { endpoint: "ws://h:4320/v1/opamp".into(), failure, retry_in };
         assert_eq!(
             event.to_string(),

@@ -40,6 +40,8 @@ pub enum FailureKind {
     Protocol,
     /// The proxy refused the tunnel, or is none.
     Proxy,
+    /// The proxy itself cannot be reached.
+    ProxyUnreachable,
     /// A redirect that leads nowhere, in circles, or away from TLS.
     Redirect,
     /// Nothing accepts connections there.
@@ -98,6 +100,7 @@ impl Failure {
     pub fn from_status(status: u16, retry_after: Option<Duration>) -> Self {
         let kind = match status {
             401 | 403 => FailureKind::Auth,
+            407 => FailureKind::Proxy,
             413 => FailureKind::TooLarge,
             429 | 503 => FailureKind::Throttled,
             other => FailureKind::Status(other),
@@ -154,7 +157,7 @@ impl FailureKind {
             Self::Local => "local",
             Self::Oversize => "oversize",
             Self::Protocol => "protocol",
-            Self::Proxy => "proxy",
+            Self::Proxy | Self::ProxyUnreachable => "proxy",
             Self::Redirect => "redirect",
             Self::Refused => "refused",
             Self::Status(_) => "status",
@@ -169,7 +172,7 @@ impl FailureKind {
     #[must_use]
     pub const fn pace(self) -> Pace {
         match self {
-            Self::Closed | Self::Dns | Self::Refused | Self::Timeout => Pace::Usual,
+            Self::Closed | Self::Dns | Self::ProxyUnreachable | Self::Refused | Self::Timeout => Pace::Usual,
             Self::Status(status) if status >= 500 => Pace::Usual,
             Self::Throttled => Pace::Throttled,
             Self::Auth
@@ -193,13 +196,16 @@ impl FailureKind {
                 "nothing to do unless it repeats; the server or something on the path ended the connection"
             }
             Self::Dns => "check the host name in the endpoint, and name resolution on this machine",
-            Self::Local => "check the file or command named here and its permissions",
+            Self::Local => "check what is named here on this machine: files, permissions, limits",
             Self::Oversize => "raise the receive limit of this agent, or make what the server sends smaller",
             Self::Protocol => {
                 "check that the endpoint is an OpAMP server and that nothing on the path answers for it"
             }
             Self::Proxy => {
                 "check the proxy's address, credentials and whether it allows CONNECT to this port"
+            }
+            Self::ProxyUnreachable => {
+                "check that the proxy runs and its address, or leave it out for this server"
             }
             Self::Redirect => "set the endpoint to where the server really is",
             Self::Refused => "check that the server runs and listens on this host and port",

@@ -98,7 +98,8 @@ impl Builder {
         }
     }
 
-    /// Another endpoint, for when those before cannot be reached. The agent returns to the first when that is back.
+    /// Another endpoint, for when those before cannot be reached. The agent returns to the first when that is back; it does
+    /// not look after others in between.
     pub fn fallback(mut self, endpoint: &str) -> Self {
         self.fallbacks.push(endpoint.to_owned());
         self
@@ -240,9 +241,9 @@ impl Builder {
         Ok(client)
     }
 
-    /// Tries once whether the endpoint can be reached with everything this agent would use: name, proxy, TLS, credentials
-    /// and, over WebSocket, the upgrade, after which the connection is closed again. Nothing is said of the agent. Over
-    /// HTTP no request is made, so that a server without this path or with other credentials is not noticed.
+    /// Tries once whether the endpoint takes this agent, with everything it would use: name, proxy, TLS, credentials, and
+    /// the upgrade over WebSocket, after which the connection is closed again. Over HTTP it is asked with GET. Nothing is
+    /// said of the agent.
     ///
     /// Over TLS the handshake is a whole one, in which certificates are verified, whatever earlier sessions left behind.
     ///
@@ -255,7 +256,7 @@ impl Builder {
     pub async fn probe(mut self) -> Result<(), ProbeError> {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
         self.tls = self.tls.map(|source| source.without_resumption());
-        Ok(Arc::new(self.connector()?).try_out().await?)
+        Ok(Arc::new(self.connector()?).try_out(0).await?)
     }
 
     /// How the server is reached. Takes what it needs out of the builder.

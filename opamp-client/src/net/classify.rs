@@ -12,6 +12,7 @@ pub(crate) fn io_failure(what: &str, error: &io::Error) -> Failure {
         return tls_failure(tls);
     }
     let kind = match error.kind() {
+        _ if is_out_of_resources(error) => FailureKind::Local,
         io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::ConnectionRefused
         | io::ErrorKind::HostUnreachable
@@ -21,6 +22,14 @@ pub(crate) fn io_failure(what: &str, error: &io::Error) -> Failure {
         _ => FailureKind::Closed,
     };
     Failure::new(kind, format!("{what}: {error}"))
+}
+
+/// Open files of the process or the system, or buffers, are used up.
+fn is_out_of_resources(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    cfg!(target_os = "linux") && matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
 }
 
 /// The failure that an error of some library means: of the TLS or the socket below it, if it came from there.
@@ -157,6 +166,9 @@ mod tests {
             assert_eq!(io_failure("x", &error.into()).kind, expected);
             let wrapped = tokio_tungstenite::tungstenite::Error::Io(error.into());
             assert_eq!(source_failure("x", FailureKind::Protocol, &wrapped).kind, expected);
+        }
+        if cfg!(target_os = "linux") {
+            assert_eq!(io_failure("x", &io::Error::from_raw_os_error(24)).kind, FailureKind::Local);
         }
         let nested =
             io::Error::other(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError));

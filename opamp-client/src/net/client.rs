@@ -19,6 +19,7 @@ use crate::stats::Stats;
 /// What it is told is kept until it can be reported, newest first: nothing here waits for the network, and nothing
 /// is queued without bound. When the last clone outside of handlers is dropped the agent stops, as with [`Client::stop`].
 #[derive(Clone)]
+#[must_use = "dropping the last clone stops the agent"]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
     /// Clones inside handlers have none: they alone do not keep the agent running.
@@ -103,8 +104,8 @@ impl Client {
         self.tell(|pending| pending.refresh = true)
     }
 
-    /// Leaves the server in good order and connects anew, with what certificates, tokens and proxies are now. An
-    /// agent that waits for its next attempt makes it now, unless the server asked to be left alone.
+    /// Leaves the server in good order and connects anew, with what certificates and tokens are now. An agent that waits for
+    /// its next attempt makes it now, unless the server is overloaded and asked to be left alone.
     ///
     /// # Errors
     ///

@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::{HeaderMap, StatusCode, header};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::classify::io_failure;
+use super::classify::{io_failure, source_failure};
 use super::clock::Clock;
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
@@ -20,7 +20,7 @@ use super::polling::Polling;
 use super::proxy::Proxy;
 use super::settings::ClientSettings;
 use super::tls::TlsSource;
-use super::{tunnel, websocket};
+use super::{exchange, polling, tunnel, websocket};
 use crate::event::Transport;
 use crate::failure::{Failure, FailureKind, peer_text};
 use crate::retry;
@@ -28,6 +28,15 @@ use crate::session::CloseCode;
 
 /// How long one address may keep the next one waiting (RFC 8305).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// What an OpAMP server says to a request that is no message.
+const NOT_ASKED_LIKE_THIS: [StatusCode; 5] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::LENGTH_REQUIRED,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UPGRADE_REQUIRED,
+];
 
 /// A stream to a server, whatever lies between.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -94,15 +103,16 @@ impl Connector {
         }
     }
 
-    /// Connects to the first endpoint as an agent does, and leaves again.
-    pub(crate) async fn try_out(self: Arc<Self>) -> Result<(), Failure> {
+    /// Whether an endpoint takes this agent: connects as the agent does, and leaves again. Over HTTP it is asked with GET,
+    /// which no OpAMP server takes for a message.
+    pub(crate) async fn try_out(self: Arc<Self>, endpoint: usize) -> Result<(), Failure> {
         let (clock, settings) = (Arc::clone(&self.clock), self.settings.session.clone());
         let after = |wait: Duration| clock.sleep_until(clock.now().mono + wait);
         let connected = tokio::select! {
-            connected = self.connect(0) => connected?,
+            connected = self.ask_or_connect(endpoint) => connected?,
             () = after(settings.connect_timeout) => return Err(Failure::no_connection_within(settings.connect_timeout)),
         };
-        if let Connected::WebSocket(mut socket) = connected {
+        if let Some(mut socket) = connected {
             socket.close(CloseCode::Normal);
             // It was reached; how it takes the goodbye does not matter.
             tokio::select! {
@@ -113,24 +123,38 @@ impl Connector {
         Ok(())
     }
 
-    /// Whether an endpoint can be connected to, without asking it anything.
-    pub(crate) async fn probe(self: Arc<Self>, endpoint: usize) -> bool {
-        let reached = self.reach(&self.endpoints[endpoint]).await;
-        match reached {
-            Ok(mut reached) => {
-                let _ = reached.io.shutdown().await; // it did its service
-                true
+    async fn ask_or_connect(
+        self: Arc<Self>,
+        endpoint: usize,
+    ) -> Result<Option<Box<websocket::Socket>>, Failure> {
+        let mut trail = Trail::new(self.endpoints[endpoint].clone());
+        if trail.target.transport == Transport::WebSocket {
+            return match self.connect(endpoint).await? {
+                Connected::WebSocket(socket) => Ok(Some(socket)),
+                Connected::Http(_) => Ok(None),
+            };
+        }
+        loop {
+            let headers = self.headers(&trail).await?;
+            let reached = self.reach(&trail.target).await?;
+            let request = polling::question(&trail.target, reached.through_proxy.as_ref(), headers)?;
+            let failed =
+                |error| source_failure("the request failed", FailureKind::Closed, &error as &hyper::Error);
+            let answer = exchange::ask(reached.io, request).await.map_err(failed)?;
+            let status = answer.response.status();
+            if status.is_success() || NOT_ASKED_LIKE_THIS.contains(&status) {
+                return Ok(None);
             }
-            Err(_) => false,
+            self.refused(&mut trail, &answer.into_refusal().await)?;
         }
     }
 
-    /// What is shown to the server at the end of a trail: everything, or nothing if it is another server.
+    /// What is shown to the server at the end of a trail: everything, or only the agent's kind if it is another server.
     pub(crate) async fn headers(&self, trail: &Trail) -> Result<HeaderMap, Failure> {
         if trail.target.is_same_origin(&trail.origin) {
             self.credentials.headers().await
         } else {
-            Ok(HeaderMap::new())
+            Ok(self.credentials.public())
         }
     }
 
@@ -161,10 +185,16 @@ impl Connector {
         };
         let of_proxy = |mut failure: Failure| {
             failure.detail = format!("proxy {}:{}: {}", hop.host, hop.port, failure.detail);
+            if matches!(failure.kind, FailureKind::Closed | FailureKind::Dns | FailureKind::Refused) {
+                failure.kind = FailureKind::ProxyUnreachable;
+            }
             failure
         };
         let io = tcp(&hop.host, hop.port).await.map_err(of_proxy)?;
-        let io = self.secured(hop.tls, &hop.host, io).await.map_err(of_proxy)?;
+        let io = self
+            .secured_with(self.proxy.tls_source(self.tls.as_ref()), hop.tls, &hop.host, io)
+            .await
+            .map_err(of_proxy)?;
         if target.transport == Transport::Http && !target.tls {
             return Ok(Reached { io, through_proxy: Some(hop.authorization) });
         }
@@ -175,10 +205,20 @@ impl Connector {
     }
 
     async fn secured(&self, tls: bool, host: &str, io: BoxedIo) -> Result<BoxedIo, Failure> {
+        self.secured_with(self.tls.clone(), tls, host, io).await
+    }
+
+    async fn secured_with(
+        &self,
+        source: Option<TlsSource>,
+        tls: bool,
+        host: &str,
+        io: BoxedIo,
+    ) -> Result<BoxedIo, Failure> {
         if !tls {
             return Ok(io);
         }
-        let Some(source) = &self.tls else {
+        let Some(source) = source else {
             return Err(Failure::new(FailureKind::Local, "no TLS configuration was given to this agent"));
         };
         let name = rustls_pki_types::ServerName::try_from(host.to_owned())
@@ -210,7 +250,7 @@ impl Trail {
                 refusal.status.as_u16()
             )));
         };
-        let target = self.target.redirected(&peer_text(location)).map_err(failure)?;
+        let target = self.target.redirected(location).map_err(failure)?;
         if self.seen.contains(&target) {
             return Err(failure(format!("redirects lead in circles, back to {target}")));
         }

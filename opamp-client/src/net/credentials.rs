@@ -103,6 +103,12 @@ impl Credentials {
         self.tokens = Some(tokens);
     }
 
+    /// What may be shown to anybody.
+    pub(crate) fn public(&self) -> HeaderMap {
+        let agent = self.headers.get(USER_AGENT).cloned();
+        agent.into_iter().map(|agent| (USER_AGENT, agent)).collect()
+    }
+
     /// The server has refused what it was shown.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);

@@ -170,25 +170,25 @@ impl Driver {
     async fn perform(&mut self, output: Output) {
         match output {
             Output::Abort => self.link = Link::None,
-            Output::Apply(config) => self.lanes.apply(config),
+            Output::Apply(config) => {
+                self.publish();
+                self.lanes.apply(config);
+            }
             Output::Close(code) => self.link.close(code),
             Output::Connect { endpoint } => {
                 self.probe = None;
                 self.link = Link::dial(&self.connector, endpoint);
             }
-            Output::Event(event) => self.lanes.event(event),
+            Output::Event(event) => {
+                // Who is told finds the client as it is told.
+                self.publish();
+                self.lanes.event(event);
+            }
             Output::Persist => self.save().await,
             Output::Ping => self.link.ping(),
             Output::Probe { endpoint } => {
-                let timeout = self.connector.settings.session.connect_timeout;
-                let too_late = self.clock.sleep_until(self.clock.now().mono + timeout);
-                let probe = Arc::clone(&self.connector).probe(endpoint);
-                self.probe = Some(Box::pin(async move {
-                    tokio::select! {
-                        reachable = probe => reachable,
-                        () = too_late => false,
-                    }
-                }));
+                let probe = Arc::clone(&self.connector).try_out(endpoint);
+                self.probe = Some(Box::pin(async move { probe.await.is_ok() }));
             }
             Output::Restart => self.lanes.restart(),
             Output::Send => self.link.send(&self.session.uid(), self.out.message()),

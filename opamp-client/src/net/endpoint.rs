@@ -5,6 +5,7 @@ use std::fmt;
 use http::Uri;
 
 use crate::event::Transport;
+use crate::failure::peer_text;
 
 /// The path of an endpoint that has none (R-TRANS-03).
 pub(crate) const DEFAULT_PATH: &str = "/v1/opamp";
@@ -42,7 +43,7 @@ impl Endpoint {
     /// `/v1/opamp` unless given; a path of `/` counts as given.
     pub(crate) fn parse(url: &str) -> Result<Self, EndpointError> {
         let url = url.trim();
-        let not_a_url = || EndpointError::Url(without_user(url));
+        let not_a_url = || EndpointError::Url(without_secrets(url).to_owned());
         let uri: Uri = url.parse().map_err(|_| not_a_url())?;
         let (transport, tls, default_port) = match uri.scheme_str() {
             Some("ws") => (Transport::WebSocket, false, 80),
@@ -67,6 +68,7 @@ impl Endpoint {
             None => default_port,
         };
         let after_scheme = url.split_once("://").map_or("", |(_, rest)| rest);
+        let after_scheme = after_scheme.split(['?', '#']).next().unwrap_or_default();
         let path_and_query = match uri.path_and_query() {
             Some(given) if after_scheme.contains('/') => given.as_str().to_owned(),
             Some(given) => format!("{DEFAULT_PATH}{}", given.as_str().trim_start_matches('/')),
@@ -77,16 +79,29 @@ impl Endpoint {
 
     /// Where a redirect leads, seen from here. The transport stays; TLS is never given up.
     pub(crate) fn redirected(&self, location: &str) -> Result<Self, String> {
-        let target = if location.starts_with('/') && !location.starts_with("//") {
-            Self { path_and_query: location.to_owned(), ..self.clone() }
+        let location = location.split('#').next().unwrap_or_default();
+        let absolute = if location.contains("://") && !location.starts_with(['/', '?', '.']) {
+            location.to_owned()
+        } else if let Some(rest) = location.strip_prefix("//") {
+            format!("{}://{rest}", self.scheme())
         } else {
-            let absolute = match location.strip_prefix("//") {
-                Some(rest) => format!("{}://{rest}", self.scheme()),
-                None => location.to_owned(),
+            let path = self.path_and_query.split('?').next().unwrap_or_default();
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let path = match location {
+                whole if whole.starts_with('/') => whole.to_owned(),
+                query if query.starts_with('?') => format!("{path}{query}"),
+                below => format!("{folder}/{below}"),
             };
-            let target = Self::parse(&absolute).map_err(|error| error.to_string())?;
-            Self { transport: self.transport, ..target }
+            format!("{}://{}{path}", self.scheme(), self.authority())
         };
+        // What follows a question mark can be a credential, and stays out of the error.
+        let target = Self::parse(&absolute).map_err(|_| {
+            format!(
+                "the server redirects to {:?}, which is no endpoint",
+                peer_text(without_secrets(&absolute))
+            )
+        })?;
+        let target = Self { transport: self.transport, ..target };
         if self.tls && !target.tls {
             return Err(format!("the server redirects from TLS to {target}, which has none"));
         }
@@ -143,9 +158,10 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Text without what stands before an `@`, so that an error shows no password.
-fn without_user(text: &str) -> String {
-    text.rsplit('@').next().unwrap_or_default().to_owned()
+/// An address without user, password and query.
+fn without_secrets(text: &str) -> &str {
+    let text = text.split('?').next().unwrap_or_default();
+    text.rsplit('@').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -180,6 +196,7 @@ mod tests {
         assert_eq!(shown("ws://h/elsewhere"), "ws://h/elsewhere");
         assert_eq!(shown("ws://h/"), "ws://h/");
         assert_eq!(Endpoint::parse("ws://h?a=b").unwrap().path_and_query, "/v1/opamp?a=b");
+        assert_eq!(Endpoint::parse("ws://h?a=b/c").unwrap().path_and_query, "/v1/opamp?a=b/c");
     }
 
     #[test]
@@ -204,6 +221,10 @@ mod tests {
         assert_eq!(to("/other").as_deref(), Ok("wss://h/other"));
         assert_eq!(to("https://g:444/x").as_deref(), Ok("wss://g:444/x"));
         assert_eq!(to("//g/x").as_deref(), Ok("wss://g/x"));
+        assert_eq!(to("other").as_deref(), Ok("wss://h/v1/other"));
+        assert_eq!(from.redirected("?x=y").unwrap().path_and_query, "/v1/opamp?x=y");
+        let error = to("nowhere://u:secret@h/x?token=secret").unwrap_err();
+        assert!(error.contains("no endpoint") && !error.contains("secret"), "{error}");
         assert!(to("http://h/x").is_err() && to("ws://h/x").is_err() && to("ftp://h").is_err());
         let plain = Endpoint::parse("http://h/x").unwrap();
         assert_eq!(plain.redirected("https://h/x").unwrap().to_string(), "https://h/x");

@@ -1,7 +1,8 @@
 //! What an application may install: each handler is a capability, and there is no other way to have one.
 //!
 //! Handlers run in tasks of their own. None of them holds up heartbeats or the messages of the server, and all of
-//! them may call anything of the [`Client`] they are given, [`Client::stop`] included. Closures will do.
+//! them may call anything of the [`Client`] they are given, [`Client::stop`] included. Closures will do. As anywhere in
+//! async code, what blocks for long belongs into `tokio::task::spawn_blocking`.
 
 use futures::future::BoxFuture;
 

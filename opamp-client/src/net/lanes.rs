@@ -53,7 +53,7 @@ struct Common {
     shared: Arc<Shared>,
     handlers: Handlers,
     clock: Arc<dyn Clock>,
-    apply_timeout: Duration,
+    handler_timeout: Duration,
     provider_timeout: Duration,
     events: EventQueue,
     restarting: AtomicBool,
@@ -87,7 +87,7 @@ impl Lanes {
             shared: Arc::clone(shared),
             handlers,
             clock: Arc::clone(clock),
-            apply_timeout: settings.apply_timeout,
+            handler_timeout: settings.handler_timeout,
             provider_timeout: settings.provider_timeout,
             events: EventQueue {
                 waiting: Mutex::default(),
@@ -130,9 +130,9 @@ impl Lanes {
         let common = Arc::clone(&self.common);
         tokio::spawn(async move {
             let client = common.shared.client();
-            if tokio::spawn(async move { handler.restart(client).await }).await.is_err() {
-                common.panicked("restart");
-            }
+            let restarting = async move { handler.restart(client).await };
+            // How it ended is told already, if it was not as it should.
+            let _ = common.run("restart", common.handler_timeout, restarting).await;
             common.restarting.store(false, Ordering::Release);
         });
     }
@@ -163,10 +163,6 @@ impl Common {
         if self.handlers.event.is_some() {
             self.events.push(event);
         }
-    }
-
-    fn panicked(&self, handler: &'static str) {
-        self.event(Event::HandlerFailed { handler, why: "panicked".to_owned() });
     }
 
     async fn tell(self: Arc<Self>, handler: Arc<dyn EventHandler>) {
@@ -217,7 +213,7 @@ impl Common {
         };
         let client = self.shared.client();
         let applying = async move { handler.apply(config, client).await };
-        self.run("remote config", self.apply_timeout, applying).await.unwrap_or_else(|why| {
+        self.run("remote config", self.handler_timeout, applying).await.unwrap_or_else(|why| {
             Err(Rejected::new(format!("the agent failed while it applied the configuration: it {why}")))
         })
     }

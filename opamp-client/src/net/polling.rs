@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
-use http_body_util::Full;
+use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,7 @@ use super::connector::{Connector, Reached, Refusal, Trail};
 use super::endpoint::Endpoint;
 use super::link::LinkEvent;
 use super::task::OwnedTask;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, peer_text};
 use crate::session::Unusable;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -110,6 +110,7 @@ impl Wire {
         loop {
             let (parts, body) = self.request(&content).await.map_err(ExchangeError::Failed)?.into_parts();
             if parts.status.is_success() {
+                check_type(&parts.headers)?;
                 let read = body::read(&parts.headers, body, limit).await;
                 return read.map(Bytes::from).map_err(|error| unreadable(error, limit));
             }
@@ -136,8 +137,9 @@ impl Wire {
                     self.connection = Some(connection);
                     return Ok(response);
                 }
-                // Closed while it was idle, before anything was sent on it: that is no failure of anything.
-                Err(error) if connection.used && error.is_canceled() => {}
+                // Closed while it was idle, just as this was sent: that is no failure of anything. If the server did get
+                // it, it knows it again by its number.
+                Err(error) if connection.used && was_closed(&error) => {}
                 Err(error) => return Err(request_failure(&error)),
             }
         }
@@ -158,13 +160,9 @@ impl Content<'_> {
         through_proxy: Option<&Option<HeaderValue>>,
         headers: HeaderMap,
     ) -> Result<Request<Full<Bytes>>, Failure> {
-        let malformed = |error: http::Error| Failure::new(FailureKind::Local, error.to_string());
-        let uri = if through_proxy.is_some() { target.http_url() } else { target.path_and_query.clone() };
-        let mut request = Request::post(uri).body(Full::new(self.bytes.clone())).map_err(malformed)?;
+        let request = Request::post(uri(target, through_proxy)).body(Full::new(self.bytes.clone()));
+        let mut request = addressed(request, target, through_proxy, headers)?;
         let all = request.headers_mut();
-        *all = headers;
-        let host = HeaderValue::from_str(&target.host_header()).map_err(|error| malformed(error.into()))?;
-        all.insert(header::HOST, host);
         all.insert(header::CONTENT_TYPE, PROTOBUF);
         all.insert(header::ACCEPT_ENCODING, GZIP);
         if self.gzip {
@@ -172,9 +170,6 @@ impl Content<'_> {
         }
         if let Ok(uid) = HeaderValue::from_str(self.uid) {
             all.insert(INSTANCE_UID, uid);
-        }
-        if let Some(Some(authorization)) = through_proxy {
-            all.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
         Ok(request)
     }
@@ -196,6 +191,60 @@ impl Connection {
         self.sender.ready().await?;
         self.sender.send_request(request).await
     }
+}
+
+/// A GET of the endpoint: whether somebody is there, and whether the credentials are good.
+pub(crate) fn question(
+    target: &Endpoint,
+    through_proxy: Option<&Option<HeaderValue>>,
+    headers: HeaderMap,
+) -> Result<Request<Empty<Bytes>>, Failure> {
+    addressed(Request::get(uri(target, through_proxy)).body(Empty::new()), target, through_proxy, headers)
+}
+
+fn uri(target: &Endpoint, through_proxy: Option<&Option<HeaderValue>>) -> String {
+    if through_proxy.is_some() { target.http_url() } else { target.path_and_query.clone() }
+}
+
+/// The request with what every one has: credentials, host, and what the proxy wants.
+fn addressed<B>(
+    request: http::Result<Request<B>>,
+    target: &Endpoint,
+    through_proxy: Option<&Option<HeaderValue>>,
+    headers: HeaderMap,
+) -> Result<Request<B>, Failure> {
+    let malformed = |error: http::Error| Failure::new(FailureKind::Local, error.to_string());
+    let mut request = request.map_err(malformed)?;
+    let all = request.headers_mut();
+    *all = headers;
+    let host = HeaderValue::from_str(&target.host_header()).map_err(|error| malformed(error.into()))?;
+    all.insert(header::HOST, host);
+    if let Some(Some(authorization)) = through_proxy {
+        all.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+    }
+    Ok(request)
+}
+
+/// The connection ended before anything of an answer came.
+fn was_closed(error: &hyper::Error) -> bool {
+    let broken = |error: &std::io::Error| {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+    };
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    error.is_canceled() || error.is_closed() || error.is_incomplete_message() || source.is_some_and(broken)
+}
+
+/// What answers in another language is not the server, such as the page of a gateway that wants somebody to log in.
+fn check_type(headers: &HeaderMap) -> Result<(), ExchangeError> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = given.to_str().unwrap_or_default();
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/x-protobuf") {
+        return Ok(());
+    }
+    let detail = format!("what answers speaks {:?} instead of OpAMP", peer_text(media));
+    Err(ExchangeError::Failed(Failure::new(FailureKind::Protocol, detail)))
 }
 
 fn request_failure(error: &hyper::Error) -> Failure {

@@ -1,11 +1,13 @@
 //! Proxies: which one, and what it is told.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::endpoint::Endpoint;
+use super::tls::TlsSource;
 
 /// The proxy between agent and server, if there is one.
 ///
@@ -22,6 +24,10 @@ pub struct Proxy {
     plain: Option<Address>,
     exceptions: Vec<Exception>,
     connect_headers: HeaderMap,
+    /// How an https proxy is reached.
+    tls_source: Option<TlsSource>,
+    /// From the environment, where servers on this machine are not meant.
+    spares_loopback: bool,
 }
 
 /// The address of a proxy as somebody wrote it.
@@ -66,7 +72,7 @@ impl Proxy {
 
     /// What the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say now, in upper or lower case:
     /// the first for wss and https, the second for ws and http. A proxy that cannot be used fails each attempt to
-    /// connect; it is not passed by.
+    /// connect; it is not passed by. Servers on this machine (`localhost` and loopback addresses) are reached without.
     #[must_use]
     pub fn from_env() -> Self {
         let first = |names: &[&'static str]| {
@@ -80,7 +86,8 @@ impl Proxy {
         let plain: &[_] = if cgi { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy"] };
         let all = first(&["ALL_PROXY", "all_proxy"]);
         let exceptions = first(&["NO_PROXY", "no_proxy"]).map_or_else(String::new, |list| list.url);
-        Self::new(first(&["HTTPS_PROXY", "https_proxy"]).or(all.clone()), first(plain).or(all), &exceptions)
+        let tls = first(&["HTTPS_PROXY", "https_proxy"]).or(all.clone());
+        Self { spares_loopback: true, ..Self::new(tls, first(plain).or(all), &exceptions) }
     }
 
     /// This proxy for every server. User name and password in the URL are sent to it as Basic authentication.
@@ -106,7 +113,14 @@ impl Proxy {
     fn new(tls: Option<Address>, plain: Option<Address>, exceptions: &str) -> Self {
         let entries = exceptions.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
         let exceptions = entries.map(Exception::parse).collect();
-        Self { tls, plain, exceptions, connect_headers: HeaderMap::new() }
+        Self {
+            tls,
+            plain,
+            exceptions,
+            connect_headers: HeaderMap::new(),
+            tls_source: None,
+            spares_loopback: false,
+        }
     }
 
     /// Sends a header with each CONNECT request, for proxies that want one. The server does not see it.
@@ -121,6 +135,19 @@ impl Proxy {
         value.set_sensitive(true);
         self.connect_headers.append(header, value);
         Ok(self)
+    }
+
+    /// How a proxy with an https address is reached. Default: by the authorities that the agent trusts, without showing
+    /// it the agent's certificate.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsSource) -> Self {
+        self.tls_source = Some(tls);
+        self
+    }
+
+    /// How an https proxy is reached by an agent with this TLS configuration.
+    pub(crate) fn tls_source(&self, agent: Option<&TlsSource>) -> Option<TlsSource> {
+        self.tls_source.clone().or_else(|| agent.map(TlsSource::without_identity))
     }
 
     pub(crate) fn connect_headers(&self) -> &HeaderMap {
@@ -140,11 +167,19 @@ impl Proxy {
         let meant = self.exceptions.iter().filter(|known| known.port.is_none_or(|port| port == target.port));
         let hosts: Vec<_> = meant.map(|exception| exception.host.as_str()).collect();
         let host = target.host.trim_end_matches('.');
+        if self.spares_loopback && is_loopback(host) {
+            return true;
+        }
         let url = if host.contains(':') { format!("http://[{host}]/") } else { format!("http://{host}/") };
         let Ok(uri) = url.parse::<Uri>() else { return false };
         let matcher = Matcher::builder().all("http://proxy.invalid").no(hosts.join(",")).build();
         hosts.contains(&"*") || matcher.intercept(&uri).is_none()
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl Address {

@@ -23,9 +23,9 @@ pub struct ClientSettings {
     pub redirects_max: u32,
     /// Events kept for a handler that is slow; the oldest are dropped, and counted. Default 256.
     pub events_kept: usize,
-    /// How long applying one remote configuration may take. Then the handler is dropped where it waits, and the
-    /// configuration counts as failed. Default 10 min.
-    pub apply_timeout: Duration,
+    /// How long applying one remote configuration, or one restart, may take. Then the handler is dropped where it waits;
+    /// the configuration counts as failed, and the next command is taken. Default 10 min.
+    pub handler_timeout: Duration,
     /// How long the provider of the effective configuration may take. Then it is dropped where it waits, and the agent
     /// goes on with what it had. At the start nothing is reported before. Default 10 s.
     pub provider_timeout: Duration,
@@ -43,7 +43,7 @@ impl Default for ClientSettings {
             compress_min_bytes: 1_024,
             redirects_max: 5,
             events_kept: 256,
-            apply_timeout: Duration::from_secs(600),
+            handler_timeout: Duration::from_secs(600),
             provider_timeout: Duration::from_secs(10),
             save_timeout: Duration::from_secs(5),
         }

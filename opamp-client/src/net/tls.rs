@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -213,6 +214,15 @@ impl TlsSource {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Inner::Fixed(prepared(config));
     }
 
+    /// The same trust, and no client certificate: for whoever is on the way.
+    pub(crate) fn without_identity(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.current());
+        config.client_auth_cert_resolver = Arc::new(NoIdentity);
+        // Sessions are resumed with whom they were begun.
+        config.resumption = Resumption::default();
+        Self::new(config)
+    }
+
     /// What connects now and whose handshakes are whole: a resumed session verifies no certificate.
     pub(crate) fn without_resumption(&self) -> Self {
         let mut config = ClientConfig::clone(&self.current());
@@ -238,6 +248,19 @@ impl TlsSource {
                 Arc::clone(config)
             }
         }
+    }
+}
+
+#[derive(Debug)]
+struct NoIdentity;
+
+impl ResolvesClientCert for NoIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -20,6 +20,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number from 0 to 1.
+    pub(crate) fn share(&mut self) -> f64 {
+        // So many bits are exact.
+        f64::from(u32::try_from(self.next() >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+    }
+
     /// A span anywhere from zero to `bound`, both included, in whole milliseconds.
     pub(crate) fn up_to(&mut self, bound: Duration) -> Duration {
         let choices = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).saturating_add(1);

@@ -42,7 +42,7 @@ impl Session {
             return;
         }
         if self.full_state.take(now) {
-            self.report.forget();
+            self.report.demanded();
         }
         let changes = self.permitted_changes();
         let only_health = changes == Part::Health.into();
@@ -118,9 +118,15 @@ impl Session {
         }
     }
 
+    /// When the next heartbeat or poll is due, if nothing is said before.
+    pub(super) fn beat_at(&self, open: &Open) -> Option<Mono> {
+        let interval = self.interval()?;
+        Some(open.sent + interval.saturating_sub(interval.mul_f64(open.early)))
+    }
+
     fn is_heartbeat_due(&self, now: Mono) -> bool {
         let Link::Open(open) = &self.link else { return false };
-        self.interval().is_some_and(|interval| open.sent + interval <= now)
+        self.beat_at(open).is_some_and(|at| at <= now)
     }
 
     /// The last message on this connection. Who stops for good still says what has changed.
@@ -195,6 +201,9 @@ impl Session {
             self.health_sent = Some(now);
         }
         if let Link::Open(open) = &mut self.link {
+            if open.greeted {
+                open.early = 0.0;
+            }
             open.greeted = true;
             open.sent = now;
             open.busy = Some(Busy { since: now, kind });

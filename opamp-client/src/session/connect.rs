@@ -1,5 +1,7 @@
 //! Getting connected, staying connected, leaving.
 
+use std::time::Duration;
+
 use opamp_proto::Mono;
 
 use super::link::{Kind, Leaving, Link, Open, Then};
@@ -9,6 +11,10 @@ use super::{Session, Unusable};
 use crate::event::{DisconnectCause, Event, Transport};
 use crate::failure::{Failure, FailureKind};
 use crate::retry::Pace;
+
+/// The share of its interval by which the first heartbeat or poll of a connection comes early at most: agents that lost
+/// their server together would otherwise go on speaking in the same second.
+const EARLY_MAX: f64 = 0.5;
 
 impl Session {
     /// Tries the first endpoint that may be tried, or waits for one.
@@ -36,9 +42,9 @@ impl Session {
         }
         self.last_endpoint = Some(current);
         self.previous_uid = None;
-        let look_back = now + self.settings.failback_after;
-        let probe_at = (current != 0).then(|| look_back.max(self.endpoints.first_free_at()));
-        self.link = Link::Open(Open::new(now, probe_at));
+        let probe_at = (current != 0).then(|| self.look_back_at(now).max(self.endpoints.first_free_at()));
+        let early = self.spread.share() * EARLY_MAX;
+        self.link = Link::Open(Open::new(now, probe_at, early));
         if transport == Transport::WebSocket {
             self.reached(now, out);
         }
@@ -157,13 +163,24 @@ impl Session {
         }
     }
 
+    /// When to look whether the first endpoint is back: a fleet that left it together does not return together.
+    fn look_back_at(&mut self, now: Mono) -> Mono {
+        // Far more than an agent lives.
+        let after = self.settings.failback_after.min(Duration::from_secs(u32::MAX.into()));
+        now + after.mul_f64(0.5 + self.spread.share())
+    }
+
     pub(super) fn probed(&mut self, reachable: bool, now: Mono) {
-        let first_is_free = self.endpoints.first_is_free(now);
+        if self.endpoints.current() == 0 {
+            // The question was asked on an earlier connection.
+            return;
+        }
+        let (first_is_free, again) = (self.endpoints.first_is_free(now), self.look_back_at(now));
         let Link::Open(open) = &mut self.link else { return };
         if reachable && first_is_free {
             open.leave(Then::Dial, DisconnectCause::Reconnecting, now);
         } else {
-            open.probe_at = Some(now + self.settings.failback_after);
+            open.probe_at = Some(again);
         }
     }
 
@@ -206,11 +223,11 @@ impl Session {
         self.stats.connects_failed += 1;
         let endpoint = self.endpoints.name();
         if failure.kind != FailureKind::Throttled && self.endpoints.advance(now).is_some() {
-            out.event(Event::ConnectFailed { endpoint, failure, retry_in: std::time::Duration::ZERO });
+            out.event(Event::ConnectFailed { endpoint, failure, retry_in: None });
             return self.dial(now, out);
         }
         let until = self.wait_after(&failure, now);
-        out.event(Event::ConnectFailed { endpoint, failure, retry_in: until - now });
+        out.event(Event::ConnectFailed { endpoint, failure, retry_in: Some(until - now) });
         self.link = Link::Waiting { until };
     }
 

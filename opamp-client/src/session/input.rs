@@ -1,5 +1,7 @@
 //! What happens to a session.
 
+use std::fmt;
+
 use opamp_proto::ConfigHash;
 
 use crate::config::{EffectiveConfig, Rejected};
@@ -8,7 +10,6 @@ use crate::failure::Failure;
 use crate::health::Health;
 
 /// What happens to a session.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Input<'a> {
     /// The agent ends in good order, and what it was applying has not come to an end in time; not held against the
@@ -58,6 +59,31 @@ pub enum Input<'a> {
     Unusable(Unusable),
     /// The WebSocket message of [`Output::Send`](super::Output::Send) was written completely.
     Written,
+}
+
+/// Shows what happened; of bytes only how many there are, because of what may be in them.
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Abandoned => f.write_str("Abandoned"),
+            Self::Alive => f.write_str("Alive"),
+            Self::Closed { code, reason } => write!(f, "Closed({code:?}, {reason:?})"),
+            Self::ConfigOutcome { hash, result, .. } => write!(f, "ConfigOutcome({hash:?}, {result:?})"),
+            Self::Connected => f.write_str("Connected"),
+            Self::Describe(description) => write!(f, "Describe({description:?})"),
+            Self::EffectiveConfig(config) => write!(f, "EffectiveConfig({config:?})"),
+            Self::Failed(failure) => write!(f, "Failed({failure:?})"),
+            Self::Health(health) => write!(f, "Health({health:?})"),
+            Self::Probed(reachable) => write!(f, "Probed({reachable})"),
+            Self::Received(bytes) => write!(f, "Received({} bytes)", bytes.len()),
+            Self::Reconnect => f.write_str("Reconnect"),
+            Self::Start => f.write_str("Start"),
+            Self::Stop => f.write_str("Stop"),
+            Self::Tick => f.write_str("Tick"),
+            Self::Unusable(what) => write!(f, "Unusable({what:?})"),
+            Self::Written => f.write_str("Written"),
+        }
+    }
 }
 
 /// What makes a WebSocket, or an answer over HTTP, unusable.

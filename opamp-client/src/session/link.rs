@@ -9,6 +9,9 @@ use super::{Session, SessionSettings};
 use crate::event::{DisconnectCause, Transport};
 use crate::failure::{Failure, FailureKind};
 
+/// Identities that are taken over within a span before the server is left.
+const ADOPTIONS_MAX: u32 = 3;
+
 /// Where the session is with its connection; see the states of the module above.
 #[derive(Debug)]
 pub(super) enum Link {
@@ -40,13 +43,17 @@ pub(super) struct Open {
     pub(super) pinged: Mono,
     /// When the last message was sent.
     pub(super) sent: Mono,
+    /// The share of its interval by which the next heartbeat or poll comes early.
+    pub(super) early: f64,
     /// The message that is being written, or whose answer is awaited over HTTP.
     pub(super) busy: Option<Busy>,
     /// Since when a report over WebSocket waits for any answer.
     pub(super) awaiting: Option<Mono>,
     pub(super) leaving: Option<Leaving>,
-    /// Malformed messages in a row.
+    /// Messages in a row that are malformed or have something in them that makes no sense.
     pub(super) faults: u32,
+    /// Identities taken over lately: since when, and how many.
+    pub(super) adopted: (Mono, u32),
     /// When to look whether the first endpoint is back.
     pub(super) probe_at: Option<Mono>,
 }
@@ -87,19 +94,28 @@ enum Expired {
 }
 
 impl Open {
-    pub(super) fn new(now: Mono, probe_at: Option<Mono>) -> Self {
+    pub(super) fn new(now: Mono, probe_at: Option<Mono>, early: f64) -> Self {
         Self {
             reached_at: None,
             greeted: false,
             heard: now,
             pinged: now,
             sent: now,
+            early,
             busy: None,
             awaiting: None,
             leaving: None,
             faults: 0,
+            adopted: (now, 0),
             probe_at,
         }
+    }
+
+    /// Counts one more identity; whether it is one too many (R-SEC-01).
+    pub(super) fn is_adopting_without_end(&mut self, now: Mono, within: Duration) -> bool {
+        let (since, count) = self.adopted;
+        self.adopted = if now - since >= within { (now, 1) } else { (since, count + 1) };
+        self.adopted.1 > ADOPTIONS_MAX
     }
 
     /// Leaves, unless the agent is leaving already; a stop comes before everything else.
@@ -196,7 +212,7 @@ impl Session {
         if open.busy.is_some() || open.leaving.is_some() || self.is_held_back(open) {
             return None;
         }
-        let beat = self.interval().map(|interval| open.sent + interval);
+        let beat = self.beat_at(open);
         let health =
             self.permitted_changes().contains(Part::Health).then(|| self.health_ready_at()).flatten();
         [beat, health, self.full_state.deadline()].into_iter().flatten().min()

@@ -39,6 +39,8 @@ mod remote_config;
 mod report;
 mod settings;
 
+use std::time::Duration;
+
 use opamp_proto::{
     AgentCapabilities, ConfigHash, InstanceUid, Mono, Now, Part, SequenceNum, ServerCapabilities,
 };
@@ -55,9 +57,12 @@ use self::report::Report;
 use crate::config::Rejected;
 use crate::description::Description;
 use crate::event::{DisconnectCause, Event};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Random};
 use crate::saved::SavedState;
 use crate::stats::Stats;
+
+/// The longest effective [`SessionSettings::start_within`].
+const LONGEST_START: Duration = Duration::from_secs(3600);
 
 /// The agent's half of the conversation with its server.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ pub struct Session {
     one_at_a_time: bool,
     endpoints: Endpoints,
     backoff: Backoff,
+    /// Spreads over time what a fleet would otherwise do in the same second.
+    spread: Random,
     link: Link,
     /// The endpoint that knows what was reported.
     last_endpoint: Option<usize>,
@@ -97,6 +104,7 @@ impl Session {
         let settings = settings.floored();
         let mut session = Self {
             backoff: Backoff::new(settings.retry.clone(), seed),
+            spread: Random::new(!seed),
             abilities,
             uid: saved.uid,
             previous_uid: None,
@@ -172,7 +180,8 @@ impl Session {
             Input::Start => {
                 if matches!(self.link, Link::Idle) {
                     out.push(Output::Persist);
-                    self.dial_round(now.mono, out);
+                    let wait = self.settings.start_within.min(LONGEST_START).mul_f64(self.spread.share());
+                    self.link = Link::Waiting { until: now.mono + wait };
                 }
             }
             Input::Stop => self.stop(now.mono, out),

@@ -1,6 +1,7 @@
 //! Where a session puts what it wants done.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::config::RemoteConfig;
 use crate::event::Event;
@@ -61,10 +62,20 @@ pub enum CloseCode {
 }
 
 /// What a session wants done, in order, and the one message among it; reused from one call to the next.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     outputs: VecDeque<Output>,
     message: Vec<u8>,
+}
+
+/// Shows nothing of the message but its length.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("outputs", &self.outputs)
+            .field("message_bytes", &self.message.len())
+            .finish()
+    }
 }
 
 impl Outbox {

@@ -23,8 +23,10 @@ impl Session {
         self.stats.messages_received += 1;
         let websocket = self.endpoints.transport() == Transport::WebSocket;
         let payload = if websocket { frame::decode(bytes).map_err(Malformed::from) } else { Ok(bytes) };
-        if let Err(malformed) = payload.and_then(|payload| self.message(payload, now, out)) {
-            self.malformed(&malformed, now, out);
+        let before = open.faults;
+        match payload.and_then(|payload| self.message(payload, now, out)) {
+            Ok(()) => self.end_of_faults(before, now, out),
+            Err(malformed) => self.malformed(&malformed, now, out),
         }
     }
 
@@ -39,15 +41,17 @@ impl Session {
             true => message.remote_config(self.settings.config_files_max)?,
             false => None,
         };
-        if let Link::Open(open) = &mut self.link {
-            open.faults = 0;
-        }
-
         let mine = self.is_mine(message.instance_uid);
         let leaving = matches!(&self.link, Link::Open(open) if open.leaving.is_some());
         let ignored = !mine || leaving;
         self.stats.foreign += u64::from(!mine);
         if self.endpoints.transport() == Transport::Http {
+            if !mine {
+                // Of what was sent nothing is known: something on the path mixes up answers.
+                let detail = "the answer is for another agent";
+                self.failed(Failure::new(FailureKind::Protocol, detail), now, out);
+                return Ok(());
+            }
             // Unavailable is no answer: what was sent is sent again.
             let unavailable = error.as_ref().is_some_and(|error| error.r#type() == ErrorType::Unavailable);
             if ignored || !unavailable {
@@ -76,7 +80,7 @@ impl Session {
         }
         self.learn(message.capabilities);
         if let Some(identification) = identification {
-            self.adopt(&identification.new_instance_uid, out);
+            self.adopt(&identification.new_instance_uid, now, out);
         }
         if self.settings.heartbeat.is_some()
             && let Some(seconds) = message.heartbeat_seconds()
@@ -113,11 +117,11 @@ impl Session {
     }
 
     /// The server gives the agent another identity (R-ID-08, R-ID-12).
-    fn adopt(&mut self, bytes: &[u8], out: &mut Outbox) {
+    fn adopt(&mut self, bytes: &[u8], now: Mono, out: &mut Outbox) {
         let to = match InstanceUid::try_from(bytes) {
             Ok(to) => to,
             Err(UidError::Length { found: length }) => {
-                return out.event(Event::ServerFault(ServerFault::IdentityLength { length }));
+                return self.fault(ServerFault::IdentityLength { length }, out);
             }
             Err(UidError::Text) => return,
         };
@@ -129,6 +133,17 @@ impl Session {
             }
             return;
         }
+        if let Link::Open(open) = &mut self.link
+            && open.is_adopting_without_end(now, self.settings.full_state_spacing)
+        {
+            let detail = "the server changes the identity of this agent over and over";
+            return self.break_off(
+                Failure::new(FailureKind::Protocol, detail),
+                CloseCode::Protocol,
+                now,
+                out,
+            );
+        }
         self.previous_uid = Some(from);
         self.uid = to;
         self.describe();
@@ -138,11 +153,11 @@ impl Session {
 
     fn offered(&mut self, offer: pb::AgentRemoteConfig, out: &mut Outbox) {
         if offer.config_hash.is_empty() {
-            return out.event(Event::ServerFault(ServerFault::ConfigWithoutHash));
+            return self.fault(ServerFault::ConfigWithoutHash, out);
         }
         let (length, max) = (offer.config_hash.len(), self.settings.config_hash_bytes_max);
         if length > max {
-            return out.event(Event::ServerFault(ServerFault::ConfigHashLength { length, max }));
+            return self.fault(ServerFault::ConfigHashLength { length, max }, out);
         }
         // A copy of its own: a slice would keep the whole message alive.
         let hash = ConfigHash::new(offer.config_hash.to_vec());
@@ -175,9 +190,37 @@ impl Session {
             ErrorType::BadRequest => ServerErrorKind::BadRequest,
             ErrorType::Unknown => ServerErrorKind::Unknown,
         };
+        let expected =
+            matches!(&self.link, Link::Open(open) if open.awaiting.is_some() || open.busy.is_some());
         self.report.refuse(Refusal::Error);
         self.answered();
         out.event(Event::ServerError { kind, message });
+        if let Link::Open(open) = &mut self.link
+            && !expected
+        {
+            // An answer to nothing.
+            open.faults += u32::from(self.endpoints.transport() == Transport::WebSocket);
+        }
+    }
+
+    /// Something in a message that is otherwise good makes no sense.
+    fn fault(&mut self, fault: ServerFault, out: &mut Outbox) {
+        if let Link::Open(open) = &mut self.link {
+            open.faults += 1;
+        }
+        out.event(Event::ServerFault(fault));
+    }
+
+    /// A message without fault ends the row. After too many the connection is no good: each is an event and a line of
+    /// log, at whatever pace the server likes.
+    fn end_of_faults(&mut self, before: u32, now: Mono, out: &mut Outbox) {
+        let Link::Open(open) = &mut self.link else { return };
+        if open.faults == before {
+            open.faults = 0;
+        } else if open.faults >= self.settings.faults_max {
+            let detail = format!("{} messages in a row made no sense", open.faults);
+            self.break_off(Failure::new(FailureKind::Protocol, detail), CloseCode::Protocol, now, out);
+        }
     }
 
     /// Over HTTP an answer that makes no sense is no answer; over WebSocket it is ignored, unless there is no end to it.

@@ -11,17 +11,19 @@
 //! queue and a socket, the newest value wins by itself (R-RETRY-05), and an unchanged part is never sent twice
 //! (R-STATUS-07).
 
+use std::fmt;
+
 use bytes::Bytes;
 use opamp_proto::{Part, PartSet};
 
 /// All parts of the status.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Report {
     slots: [Slot; Part::COUNT],
 }
 
 /// One part.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slot {
     /// The encoded part, and what tells whether two of them mean the same.
     current: Option<Value>,
@@ -32,7 +34,6 @@ struct Slot {
     refused: Option<(Bytes, Refusal)>,
 }
 
-#[derive(Debug)]
 struct Value {
     encoded: Bytes,
     meaning: Bytes,
@@ -131,11 +132,18 @@ impl Report {
         slot.refused = slot.current.as_ref().map(|value| (value.meaning.clone(), Refusal::Size));
     }
 
-    /// The server has nothing, or wants everything: every part is to be sent, but for those too large.
+    /// The server may have nothing any more: every part is to be sent, but for what it does not want.
     pub(super) fn forget(&mut self) {
         for slot in &mut self.slots {
             slot.in_flight = None;
             slot.delivered = None;
+        }
+    }
+
+    /// The server wants everything: every part is to be sent, but for those too large.
+    pub(super) fn demanded(&mut self) {
+        self.forget();
+        for slot in &mut self.slots {
             slot.refused.take_if(|(_, refusal)| *refusal == Refusal::Error);
         }
     }
@@ -160,6 +168,13 @@ impl Slot {
         let Some(value) = &self.current else { return false };
         let refused = self.refused.as_ref().map(|(meaning, _)| meaning);
         self.delivered.as_ref() != Some(&value.meaning) && refused != Some(&value.meaning)
+    }
+}
+
+/// Shows which parts there are and which are to be sent, and nothing of what is in them.
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("present", &self.present()).field("changed", &self.changed()).finish()
     }
 }
 
@@ -218,8 +233,9 @@ mod tests {
         report.refuse(Refusal::Error);
         report.lost();
         report.set(Part::Health, A);
-        assert_eq!(report.changed(), PartSet::NONE, "not even over another connection");
         report.forget();
+        assert_eq!(report.changed(), PartSet::NONE, "not even over another connection");
+        report.demanded();
         assert_eq!(report.changed(), health());
         sent(&mut report);
         report.refuse(Refusal::Error);
@@ -236,7 +252,7 @@ mod tests {
         let mut report = Report::default();
         report.set(Part::EffectiveConfig, A);
         report.refuse_size(Part::EffectiveConfig);
-        report.forget();
+        report.demanded();
         assert_eq!(report.changed(), PartSet::NONE);
         report.forget_all();
         assert_eq!(report.changed(), Part::EffectiveConfig.into());

@@ -31,6 +31,9 @@ pub struct SessionSettings {
     /// After a report of health the next one waits this long, and carries what is true then. Default 1 s. Some components
     /// change their mind every few milliseconds.
     pub health_debounce: Duration,
+    /// The window of the first attempt after a start. Default 0: at once. A fleet of machines that are switched on
+    /// together is better spread over some seconds.
+    pub start_within: Duration,
     /// How long an attempt to connect may take altogether: name, TCP, proxy, TLS, upgrade. Default 30 s.
     pub connect_timeout: Duration,
     /// How long the answer to a report may take (R-RETRY-01); over HTTP, to any request. Default 30 s.
@@ -54,14 +57,17 @@ pub struct SessionSettings {
     /// saved and reported as it is.
     pub config_hash_bytes_max: usize,
     /// Whether a WebSocket that was lost is replaced by one that begins with a complete report. Default yes, which
-    /// suits every server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask.
+    /// suits every server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask. So
+    /// does one that missed the last report before the loss, if it sent something else in the meantime: over WebSocket no
+    /// message says what it answers.
     pub full_state_on_reconnect: bool,
     /// Distance of repeated complete reports that a server asks for again and again, after the first three. Default 30 s.
     pub full_state_spacing: Duration,
     /// How long an agent stays with another endpoint than the first before it looks whether the first is back. Default
     /// 10 min.
     pub failback_after: Duration,
-    /// Malformed messages of a server in a row after which a WebSocket is closed. Default 10.
+    /// Messages of a server in a row that are malformed, or have something in them that makes no sense, after which a
+    /// WebSocket is closed. Default 10.
     pub faults_max: u32,
     /// Whether to ask the server for an identity, until it has given one (R-ID-05, R-ID-06). Default no.
     pub request_uid: bool,
@@ -134,6 +140,7 @@ impl Default for SessionSettings {
             poll_interval: Duration::from_secs(30),
             interval_max: Duration::from_secs(24 * 3600),
             health_debounce: Duration::from_secs(1),
+            start_within: Duration::ZERO,
             connect_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(20),

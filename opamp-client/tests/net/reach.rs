@@ -122,7 +122,7 @@ async fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
     let proxy = Proxy::url(&nobody.url("http")).unwrap();
     let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy));
     let (kind, text) = agent.failure().await;
-    assert!(kind == FailureKind::Refused && text.contains("proxy"), "{text}");
+    assert!(kind == FailureKind::ProxyUnreachable && text.contains("check that the proxy runs"), "{text}");
 }
 
 #[tokio::test]

@@ -61,11 +61,14 @@ fn the_first_endpoint_is_looked_for_and_returned_to_in_good_order() {
     refuse(&mut bench);
     refuse(&mut bench);
     bench.tell(Input::Connected);
-    let step = bench.pass(seconds(600));
-    assert_eq!(step.outputs.iter().filter(|output| matches!(output, Output::Probe { .. })).count(), 1);
-    assert!(bench.tell(Input::Probed(false)).is_silent());
-    assert!(bench.pass(seconds(599)).outputs.iter().all(|output| !matches!(output, Output::Probe { .. })));
-    assert!(bench.pass(seconds(1)).has(&Output::Probe { endpoint: 0 }));
+    for _ in 0..2 {
+        let step = bench.pass(seconds(299));
+        assert!(!step.has(&Output::Probe { endpoint: 0 }), "not so soon");
+        let step = bench.pass(seconds(602));
+        assert_eq!(step.outputs.iter().filter(|output| matches!(output, Output::Probe { .. })).count(), 1);
+        assert!(bench.tell(Input::Probed(false)).is_silent());
+    }
+    bench.pass(seconds(901));
     let step = bench.tell(Input::Probed(true));
     assert_eq!(parts(step.message()), ["agent_disconnect"]);
     assert!(step.has(&Output::Close(CloseCode::Normal)) && step.connects().is_empty());
@@ -79,7 +82,7 @@ fn a_first_endpoint_that_is_still_gone_costs_nothing_but_an_attempt() {
     bench.tell(Input::Start);
     refuse(&mut bench);
     bench.tell(Input::Connected);
-    bench.pass(seconds(600));
+    bench.pass(seconds(901));
     let step = bench.tell(Input::Probed(true));
     assert_eq!(step.connects(), [0], "over HTTP there is nothing to close");
     assert_eq!(refuse(&mut bench).connects(), [1]);
@@ -99,4 +102,41 @@ fn an_overloaded_endpoint_is_left_alone_while_another_serves() {
     let step = bench.pass(seconds(999) - (bench.now.mono - start));
     assert!(step.outputs.iter().all(|output| !matches!(output, Output::Probe { .. })), "not even looked at");
     assert!(bench.pass(seconds(3)).has(&Output::Probe { endpoint: 0 }));
+}
+
+#[test]
+fn an_answer_about_the_first_endpoint_that_comes_when_the_agent_is_back_there_leads_to_nothing() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.tell(Input::Start);
+    refuse(&mut bench);
+    bench.tell(Input::Connected);
+    assert!(bench.pass(seconds(901)).has(&Output::Probe { endpoint: 0 }));
+    bench.tell(Input::Failed(Failure::new(FailureKind::Closed, "reset")));
+    let wait = bench.until_dial();
+    assert_eq!(bench.pass(wait).connects(), [0]);
+    bench.tell(Input::Connected);
+    for reachable in [false, true] {
+        assert!(bench.tell(Input::Probed(reachable)).is_silent());
+    }
+    assert!(!bench.pass(seconds(3_600)).has(&Output::Probe { endpoint: 0 }));
+}
+
+#[test]
+fn a_fleet_that_left_its_first_server_together_does_not_return_together() {
+    let mut at = Vec::new();
+    for seed in 0..1_000 {
+        let mut bench = Bench::with(Transport::WebSocket, |setup| {
+            three(setup);
+            setup.seed = seed;
+        });
+        bench.tell(Input::Start);
+        refuse(&mut bench);
+        bench.tell(Input::Connected);
+        let start = bench.now.mono;
+        while !bench.pass(seconds(1)).has(&Output::Probe { endpoint: 0 }) {}
+        at.push((bench.now.mono - start).as_secs());
+    }
+    assert!(at.iter().all(|at| (300..=901).contains(at)));
+    let most = (300..=901).map(|second| at.iter().filter(|at| **at == second).count()).max();
+    assert!(most <= Some(10), "no second holds more than a hundredth: {most:?}");
 }

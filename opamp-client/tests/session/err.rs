@@ -30,6 +30,25 @@ on_both_transports! {
         }
     }
 
+    fn content_answered_with_an_error_does_not_come_again_over_the_next_connection_unless_it_is_asked_for(transport) {
+        let mut bench = Bench::able(transport);
+        bench.connect();
+        bench.pass(seconds(2));
+        bench.answers = false;
+        bench.tell(health("odd"));
+        if transport == Transport::WebSocket {
+            bench.tell(Input::Written);
+        }
+        bench.receive(error(BadRequest, 0));
+        bench.lose();
+        bench.answers = true;
+        let mut step = bench.reconnect();
+        step.extend(bench.pass(seconds(90)));
+        assert!(step.sent.iter().all(|message| message.health.is_none()), "{step:?}");
+        let step = bench.answer(pb::ServerToAgent { flags: 1, ..Default::default() });
+        assert!(step.message().health.is_some(), "the server wants everything");
+    }
+
     fn no_offer_is_taken_from_a_message_with_an_error(transport) {
         let mut bench = Bench::able(transport);
         bench.connect();

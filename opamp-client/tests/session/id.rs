@@ -1,7 +1,7 @@
 //! Identity: whose messages count, and how the server changes it.
 
 use opamp_client::session::{Input, Output};
-use opamp_client::{Event, InstanceUid, ServerFault, Transport};
+use opamp_client::{Event, FailureKind, InstanceUid, ServerFault, Transport};
 use opamp_proto::pb;
 
 use crate::bench::{self, Bench, UID, parts, seconds};
@@ -80,10 +80,17 @@ on_both_transports! {
     fn messages_for_another_identity_are_ignored(transport) {
         let mut bench = Bench::able(transport);
         bench.connect();
-        let step = bench.answer(addressed(&[1; 16], bench::offer(&[1], "x")));
-        assert!(step.is_silent(), "{step:?}");
-        let step = bench.answer(addressed(&[7; 15], bench::offer(&[1], "x")));
-        assert!(step.is_silent(), "{step:?}");
+        for uid in [&[1; 16][..], &[7; 15]] {
+            let step = bench.answer(addressed(uid, bench::offer(&[1], "x")));
+            assert!(step.applies().is_empty() && step.sent.is_empty(), "{step:?}");
+            // Over HTTP it stands where the answer should be: what was sent has not arrived.
+            let failures = step.events.iter().filter_map(|event| event.failure()).map(|failure| failure.kind);
+            let told = if transport == Transport::Http { vec![FailureKind::Protocol] } else { Vec::new() };
+            assert_eq!(failures.collect::<Vec<_>>(), told);
+            if transport == Transport::Http {
+                bench.reconnect();
+            }
+        }
         assert_eq!(bench.session.stats(bench.now.mono).foreign, 2);
     }
 

@@ -77,9 +77,9 @@ impl ConfigState {
             status = ConfigStatus::Failed;
             "the offer holds no configuration".clone_into(&mut error);
         }
-        self.last = Some(SavedConfig { hash: hash.clone(), status, error, attempts });
-        let Some(files) = files else { return Offered::Noted };
-        let config = RemoteConfig::new(hash.clone(), files);
+        self.last = Some(SavedConfig { hash, status, error, attempts });
+        let (Some(files), Some(last)) = (files, &self.last) else { return Offered::Noted };
+        let config = RemoteConfig::new(last.hash.clone(), files);
         if self.applying.is_some() {
             self.next = Some(config);
             return Offered::Noted;

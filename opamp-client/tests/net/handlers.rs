@@ -314,7 +314,9 @@ async fn saves_never_overtake_each_other_and_the_newest_is_saved_in_the_end() {
     );
     let let_through = || {
         let barrier = Arc::clone(&disk.1);
-        tokio::task::spawn_blocking(move || drop(barrier.wait()))
+        tokio::task::spawn_blocking(move || {
+            barrier.wait();
+        })
     };
     let_through().await.unwrap();
     let mut peer = stub.accept().await;

@@ -77,6 +77,7 @@ async fn a_websocket_goes_through_a_proxy_that_wants_a_header_and_lives_long() {
     peer.acknowledge().await;
     let head = proxy.head(0);
     assert!(head.starts_with(&format!("connect {}", stub.address)), "{head}");
+    assert!(head.contains(&format!("\r\nhost: {}\r\n", stub.address)), "{head}");
     assert!(head.contains("x-proxy-token: sesame") && head.contains("proxy-authorization: basic "), "{head}");
     let seen = peer.headers.iter().any(|(name, _)| name.starts_with("x-proxy") || name.starts_with("proxy-"));
     assert!(!seen, "none of it reaches the server: {:?}", peer.headers);

@@ -151,3 +151,17 @@ fn options_that_make_no_configuration_say_why() {
     let no_key = options(&authority).client_certificate_pem(one.cert_pem.clone(), one.cert_pem.clone());
     assert!(!build(no_key).to_string().contains("BEGIN"));
 }
+
+#[tokio::test]
+async fn only_http_1_1_is_offered_since_an_upgrade_needs_it() {
+    let authority = Authority::new("ca");
+    let mut config = Authority::server_config(&authority.server(&["127.0.0.1"]));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", listener.local_addr().unwrap());
+    let _agent = Agent::start(builder(&url).tls(trusting(&authority)));
+    let (stream, _) = listener.accept().await.unwrap();
+    let stream = acceptor.accept(stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+}

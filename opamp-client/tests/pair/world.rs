@@ -78,7 +78,8 @@ pub(crate) struct Log {
     /// Hashes whose application began.
     pub(crate) applied: Vec<ConfigHash>,
     pub(crate) restarts: u32,
-    pub(crate) agent_restarts: u32,
+    /// Ends of the agent while it was applying, without a word.
+    pub(crate) interruptions: u32,
 }
 
 /// Messages on their way, with the time they arrive.
@@ -124,6 +125,7 @@ impl World {
     pub(crate) fn act(&mut self, act: &Act) {
         match act {
             Act::AgentCrash => {
+                self.log.interruptions += u32::from(self.agent.is_applying());
                 self.cut(false);
                 self.revive();
             }
@@ -136,6 +138,10 @@ impl World {
                     }
                 }
                 assert!(self.agent.is_finished(), "a stop takes no longer than it may: {:?}", self.agent);
+                // Applying goes on beside the goodbye, and its outcome is waited for.
+                while self.agent.is_applying() {
+                    self.run(Duration::from_millis(100));
+                }
                 self.revive();
             }
             Act::Cut { silently } => self.cut(*silently),
@@ -236,7 +242,6 @@ impl World {
     fn revive(&mut self) {
         self.work = None;
         self.link = None;
-        self.log.agent_restarts += 1;
         let seed = self.now.mono.0;
         self.agent = new_agent(&self.transports, &self.truth, self.saved.clone(), seed);
         self.begin();

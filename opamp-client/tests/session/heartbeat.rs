@@ -201,3 +201,22 @@ fn agents_that_connected_in_the_same_second_do_not_go_on_speaking_in_the_same_se
         assert!(spoke.iter().all(|agents| *agents <= 120), "no second holds more than an eighth: {spoke:?}");
     }
 }
+
+#[test]
+fn machines_that_are_switched_on_together_can_be_spread() {
+    let mut at = [0; 11];
+    for seed in 0..1_000 {
+        let mut bench = Bench::with(Transport::WebSocket, |setup| {
+            setup.seed = seed;
+            setup.settings.start_within = seconds(10);
+        });
+        let (start, mut step) = (bench.now.mono, bench.tell(Input::Start));
+        while step.connects().is_empty() {
+            step = bench.pass(Duration::from_millis(100));
+        }
+        at[usize::try_from((bench.now.mono - start).as_secs()).unwrap()] += 1;
+    }
+    assert!(at[..10].iter().all(|agents| (60..=150).contains(agents)), "{at:?}");
+    let mut bench = Bench::on(Transport::WebSocket);
+    assert_eq!(bench.tell(Input::Start).connects(), [0], "at once by default");
+}

@@ -167,3 +167,18 @@ fn an_answer_to_another_agent_acknowledges_nothing() {
     bench.answers = true;
     assert_eq!(parts(bench.reconnect().message()), ["health"], "so it is sent again");
 }
+
+#[test]
+fn nothing_of_a_body_is_shown_by_what_holds_it() {
+    let mut bench = Bench::able(Transport::WebSocket);
+    bench.tell(Input::EffectiveConfig(opamp_client::EffectiveConfig::single("password: hunter2")));
+    bench.connect();
+    let offer = bench::offer(&[1], "password: hunter2");
+    let step = bench.receive(offer.clone());
+    assert_eq!(step.applies().len(), 1);
+    let bytes = offer.encode_to_vec();
+    let shown = format!("{:?} {:?} {:?}", bench.session, step.outputs, Input::Received(&bytes));
+    let raw = format!("{:?}", b"hunter2").replace(['[', ']'], "");
+    assert!(!shown.contains("hunter2") && !shown.contains(&raw), "{shown}");
+    assert!(shown.contains("EffectiveConfig") || shown.contains("effective_config"), "{shown}");
+}

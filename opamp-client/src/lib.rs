@@ -39,6 +39,9 @@
 //! nor a source of randomness. The feature `native-roots` adds trust in the certificate authorities of the operating
 //! system.
 //!
+//! Credentials and bodies of configurations are in no log of this crate. The WebSocket library below it writes whole frames
+//! to the `log` facade at level TRACE: keep its target `tungstenite` at INFO where that is collected.
+//!
 //! # Capabilities follow from what is installed
 //!
 //! There is no way to announce what an agent does not do. An agent without a description does not compile:

@@ -5,6 +5,9 @@
 //! - [`refusal`]: what is refused, why, and how that shows on the wire.
 //! - With feature `net` (default): both transports behind one `tower::Service`, authentication, dispatch, `serve`.
 //!
+//! Credentials and bodies of configurations are in no log of this crate. The WebSocket library below it writes whole frames
+//! to the `log` facade at level TRACE: keep its target `tungstenite` at INFO where that is collected.
+//!
 //! Storage, inventory and rollouts are not this crate's: it takes what each agent should have
 //! ([`Desired`]) and tells what each agent reports ([`AgentChange`]).
 

@@ -223,6 +223,18 @@ impl TlsSource {
         Self::new(config)
     }
 
+    /// Whether the files are usable as they are now. If not, connections go on with what they were before.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]: what is wrong with them.
+    pub fn check(&self) -> Result<(), TlsError> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Inner::Fixed(_) => Ok(()),
+            Inner::Files { options, .. } => options.build().map(drop),
+        }
+    }
+
     /// What connects now and whose handshakes are whole: a resumed session verifies no certificate.
     pub(crate) fn without_resumption(&self) -> Self {
         let mut config = ClientConfig::clone(&self.current());

@@ -93,14 +93,17 @@ on_both_transports! {
         let ca = directory.write("ca.pem", &authority.pem());
         let (cert, key) = (directory.write("cert.pem", &old.cert_pem), directory.write("key.pem", &old.key_pem));
         let files = TlsOptions::new(Arc::new(ring::default_provider())).ca_file(ca).client_certificate_files(&cert, &key);
-        let agent = Agent::start(builder(&server.url(scheme)).tls(TlsSource::from_options(files).unwrap()));
+        let source = TlsSource::from_options(files).unwrap();
+        let agent = Agent::start(builder(&server.url(scheme)).tls(source.clone()));
         let uid = agent.client.uid();
         let reports = |count| move |agent: &opamp_server::AgentSnapshot| agent.sequence_num.0 >= count;
         server.sees(uid, "the first report", reports(1)).await;
         agent.received(1).await;
 
         // Half of a rotation does not cut the agent off.
+        assert_eq!(source.check(), Ok(()));
         directory.write("cert.pem", "nonsense");
+        assert!(matches!(source.check(), Err(TlsError::Pem { .. })));
         agent.client.reconnect().unwrap();
         server.sees(uid, "goodbye, and a report with the old one", reports(3)).await;
         until("reached again", || agent.client.stats().reconnects == 1).await;

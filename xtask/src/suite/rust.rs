@@ -15,6 +15,7 @@ use crate::workspace::{Workspace, WorkspaceError};
 /// Selections of features that the workspace build does not cover, because it unites the features of all members.
 pub const VARIANTS: &[(&str, &[&str])] = &[
     ("opamp-proto", &[]),
+    ("opamp-client", &[]),
     ("opamp-client", &["--no-default-features"]),
     ("opamp-server", &["--no-default-features"]),
     ("opamp-store", &["--no-default-features"]),

@@ -1,6 +1,6 @@
 //! How agents prove who they are, built from the configuration and kept up to date with its files.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use futures::future::BoxFuture;
 use opamp_proto::InstanceUid;
@@ -14,7 +14,9 @@ use crate::{
         AgentAuth, ConfigError, OpampConfig,
         value::{TokenEntry, TokenSource},
     },
-    exposure, token,
+    exposure,
+    self_agent::access::Guard,
+    token,
 };
 
 /// The authenticator of the OpAMP port and what its token files hold now.
@@ -34,8 +36,8 @@ impl AgentAccess {
         Ok(AgentAccess { config: config.clone(), tokens: StaticTokens::new(current.clone()), current })
     }
 
-    /// The authenticator. It follows every [`AgentAccess::reload`].
-    pub(crate) fn authenticator(&self) -> Arc<dyn Authenticate> {
+    /// The authenticator, with the Self-Agent's own in front of it. It follows every [`AgentAccess::reload`].
+    pub(crate) fn authenticator(&self, self_agent: Option<Guard>) -> Arc<dyn Authenticate> {
         let tokens = || Arc::new(self.tokens.clone()) as Arc<dyn Authenticate>;
         let inner = match self.config.auth {
             AgentAuth::Insecure => Arc::new(InsecureAcceptEveryone) as Arc<dyn Authenticate>,
@@ -43,10 +45,15 @@ impl AgentAccess {
             AgentAuth::Token => tokens(),
             AgentAuth::TokenOrMtls => Arc::new(AnyOf::new(vec![Arc::new(MutualTls), tokens()])),
         };
+        let inner = match self_agent {
+            Some(guard) => guard.before(inner),
+            None => inner,
+        };
         if exposure::is_loopback(&self.config.listen) || self.config.tls_cert.is_some() {
             return inner;
         }
-        Arc::new(ThroughProxies { inner, proxies: self.config.trusted_proxies.clone() })
+        let (listen, proxies) = (self.config.listen.ip(), self.config.trusted_proxies.clone());
+        Arc::new(ThroughProxies { inner, listen, proxies })
     }
 
     /// Files to watch.
@@ -109,13 +116,16 @@ fn read_token(entry: &TokenEntry, revoked: bool) -> Result<StaticToken, ConfigEr
 /// Beyond loopback without TLS: only what comes through a proxy that terminates TLS, or from this machine.
 struct ThroughProxies {
     inner: Arc<dyn Authenticate>,
+    listen: IpAddr,
     proxies: Vec<Network>,
 }
 
 impl Authenticate for ThroughProxies {
     fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         let peer = request.peer.map(|peer| peer.remote_addr.ip());
-        if peer.is_some_and(|peer| exposure::plain_peer_allowed(peer, &self.proxies)) {
+        // Who comes from the address that is listened on is on this machine.
+        let allowed = |peer: IpAddr| peer == self.listen || exposure::plain_peer_allowed(peer, &self.proxies);
+        if peer.is_some_and(allowed) {
             return self.inner.authenticate(request);
         }
         tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
@@ -148,7 +158,7 @@ mod tests {
         let remote_addr = format!("{peer}:9").parse().unwrap();
         let peer = PeerInfo { remote_addr, tls: false, client_certificate: None };
         let request = AuthRequest { headers: &headers, peer: Some(&peer), transport: Transport::Http };
-        access.authenticator().authenticate(request).await.map_err(|denied| denied.status)
+        access.authenticator(None).authenticate(request).await.map_err(|denied| denied.status)
     }
 
     #[tokio::test]
@@ -157,6 +167,8 @@ mod tests {
         assert!(outcome("0.0.0.0:1", "127.0.0.1", "good").await.is_ok());
         assert_eq!(outcome("0.0.0.0:1", "192.0.2.8", "good").await, Err(StatusCode::FORBIDDEN));
         assert_eq!(outcome("0.0.0.0:1", "192.0.2.7", "bad").await, Err(StatusCode::UNAUTHORIZED));
+        assert!(outcome("192.0.2.9:1", "192.0.2.9", "good").await.is_ok(), "this machine itself");
+        assert_eq!(outcome("192.0.2.9:1", "192.0.2.8", "good").await, Err(StatusCode::FORBIDDEN));
         assert!(outcome("127.0.0.1:1", "192.0.2.8", "good").await.is_ok(), "nobody else gets there");
     }
 }

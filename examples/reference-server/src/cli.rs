@@ -107,6 +107,9 @@ fn command() -> Command {
         if let Kind::Choice(words) = key.kind {
             arg = arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(false);
         }
+        if key.kind == Kind::Switch {
+            arg = arg.value_parser(PossibleValuesParser::new(["true", "false"])).hide_possible_values(false);
+        }
         if key.kind == Kind::List {
             arg = arg.action(ArgAction::Append);
         }
@@ -155,6 +158,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::List => "LIST",
         Kind::Path => "PATH",
         Kind::Size => "SIZE",
+        Kind::Switch => "BOOL",
         Kind::Text => "TEXT",
     }
 }
@@ -177,6 +181,7 @@ mod tests {
         for key in KEYS {
             let value = match key.kind {
                 Kind::Choice(words) => words[words.len() - 1],
+                Kind::Switch => "false",
                 _ => "x",
             };
             let flag = format!("--{}={value}", key.flag());

@@ -8,6 +8,7 @@ use std::{
 
 const LOCK_FILE: &str = "server.lock";
 const DATABASE_FILE: &str = "opamp.db";
+const SELF_AGENT_FILE: &str = "self-agent.state";
 
 /// A data directory that belongs to this process until it is dropped.
 #[derive(Debug)]
@@ -64,6 +65,11 @@ impl DataDir {
     /// Path of the database file.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE_FILE)
+    }
+
+    /// Path of the file with the Self-Agent's identity.
+    pub fn self_agent(&self) -> PathBuf {
+        self.path.join(SELF_AGENT_FILE)
     }
 }
 

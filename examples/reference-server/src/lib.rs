@@ -24,6 +24,7 @@ mod metrics;
 pub mod offline;
 mod reload;
 mod scrape;
+mod self_agent;
 mod server;
 mod settings;
 pub mod tls;

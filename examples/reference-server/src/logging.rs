@@ -19,9 +19,11 @@ use crate::config::{ConfigError, LogConfig, LogFormat};
 /// `log.level` is not a level or a list of levels per module.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
     let targets = targets(config)?;
+    // Told of on the very stream that cannot be written, an error would be a panic in whoever logs.
+    let layer = fmt::layer().with_writer(stderr).log_internal_errors(false);
     let layer = match config.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
-        LogFormat::Text => fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Text => layer.with_ansi(stderr().is_terminal()).boxed(),
     };
     // A second initialisation in one process (a test, an embedder with a log of its own) keeps the first.
     let _: Result<(), TryInitError> = registry().with(layer.with_filter(targets)).try_init();

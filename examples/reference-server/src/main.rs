@@ -1,7 +1,7 @@
 //! The reference server as a program: command line, signals, exit codes.
 
 use std::{
-    io::{Write as _, stdout},
+    io::{Write as _, stderr, stdout},
     process::ExitCode,
 };
 
@@ -66,7 +66,7 @@ fn serve(config: Config) -> Result<ExitCode, AnyError> {
         tokio::select! {
             _ = server.shutdown() => Ok(ExitCode::SUCCESS),
             () = signals.stop() => {
-                eprintln!("reference-server: second signal, leaving at once");
+                let _ = writeln!(stderr(), "reference-server: second signal, leaving at once");
                 std::process::exit(1);
             }
         }

@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 
 use crate::{
     agent_auth::AgentAccess,
-    tls::{TlsError, TlsFiles},
+    self_agent::pin::Served,
+    tls::{LoadedTls, TlsError, TlsFiles},
 };
 
 /// TLS of the admin port, replaceable while it runs.
@@ -33,9 +34,32 @@ impl AdminTls {
     }
 }
 
+/// TLS of the OpAMP port, and what the Self-Agent has to know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct OpampTls {
+    files: TlsFiles,
+    pub(crate) source: TlsSource,
+    pub(crate) served: Served,
+}
+
+impl OpampTls {
+    /// Reads the files.
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let LoadedTls { config, leaf } = files.load()?;
+        Ok(OpampTls { files, source: TlsSource::new(config), served: Served::new(leaf) })
+    }
+
+    fn reload(&self) -> Result<(), TlsError> {
+        let LoadedTls { config, leaf } = self.files.load()?;
+        self.source.replace(config);
+        self.served.replace(leaf);
+        Ok(())
+    }
+}
+
 /// Everything that is read from files beside the configuration.
 pub(crate) struct Reloader {
-    opamp_tls: Option<(TlsFiles, TlsSource)>,
+    opamp_tls: Option<OpampTls>,
     admin_tls: Option<(TlsFiles, AdminTls)>,
     agents: AgentAccess,
     server: ServerHandle,
@@ -48,7 +72,7 @@ type Stamp = Option<(SystemTime, u64)>;
 impl Reloader {
     /// Watches what was just read.
     pub(crate) fn new(
-        opamp_tls: Option<(TlsFiles, TlsSource)>,
+        opamp_tls: Option<OpampTls>,
         admin_tls: Option<(TlsFiles, AdminTls)>,
         agents: AgentAccess,
         server: ServerHandle,
@@ -69,11 +93,11 @@ impl Reloader {
     pub(crate) fn reload(&mut self) -> Vec<String> {
         self.seen = self.stamps();
         let mut problems = Vec::new();
-        if let Some((files, source)) = &self.opamp_tls {
-            replaced("opamp", files.load().map(|config| source.replace(config)), &mut problems);
+        if let Some(tls) = &self.opamp_tls {
+            replaced("opamp", tls.reload(), &mut problems);
         }
         if let Some((files, source)) = &self.admin_tls {
-            replaced("admin", files.load().map(|config| source.replace(config)), &mut problems);
+            replaced("admin", files.load().map(|loaded| source.replace(loaded.config)), &mut problems);
         }
         if let Err(error) = self.agents.reload(&self.server) {
             problems.push(format!("agent tokens not reloaded: {error}"));
@@ -88,7 +112,7 @@ impl Reloader {
     }
 
     fn stamps(&self) -> Vec<Stamp> {
-        let opamp = self.opamp_tls.iter().flat_map(|(files, _)| files.paths());
+        let opamp = self.opamp_tls.iter().flat_map(|tls| tls.files.paths());
         let admin = self.admin_tls.iter().flat_map(|(files, _)| files.paths());
         opamp.chain(admin).chain(self.agents.paths()).map(stamp).collect()
     }

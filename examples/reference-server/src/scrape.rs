@@ -8,6 +8,7 @@ use opamp_server::{RefusalReason, WEBSOCKET_DURATION_BOUNDS_S};
 use crate::{
     api::state::App,
     metrics::{Buckets, Snapshot},
+    self_agent::board::{Probe, ProbeState, Verdict},
 };
 
 /// All metrics now. Names are part of the interface: dashboards and alerts use them.
@@ -17,6 +18,7 @@ pub(crate) fn snapshot(app: &App) -> Snapshot {
     fleet(app, &mut page);
     store(app, &mut page);
     admin(app, &mut page);
+    self_agent(app, &mut page);
     page
 }
 
@@ -152,6 +154,31 @@ fn admin(app: &App, page: &mut Snapshot) {
         "When the server was started, in seconds since 1970.",
         [(Vec::new(), float(app.started_at.0) / 1000.0)],
     );
+}
+
+fn self_agent(app: &App, page: &mut Snapshot) {
+    let report = app.self_agent.report();
+    let is = |yes: bool| f64::from(u8::from(yes));
+    let verdicts = Verdict::ALL
+        .map(|verdict| (vec![("verdict", verdict.as_str().to_owned())], is(report.verdict == verdict)));
+    page.gauges("opamp_self_verdict", "1 for the verdict of the Self-Agent, 0 for the others.", verdicts);
+    let probes: Vec<_> = Probe::ALL.into_iter().zip(&report.probes).collect();
+    let named = |probe: Probe| ("probe", probe.as_str().to_owned());
+    let states = probes.iter().flat_map(|(probe, record)| {
+        ProbeState::ALL.map(|state| {
+            (vec![named(*probe), ("state", state.as_str().to_owned())], is(record.state == state))
+        })
+    });
+    page.gauges(
+        "opamp_self_probe",
+        "1 for the state of each probe of the Self-Agent, 0 for the others.",
+        states,
+    );
+    let took =
+        probes.iter().filter_map(|(probe, record)| Some((vec![named(*probe)], record.took?.as_secs_f64())));
+    page.gauges("opamp_self_probe_duration_seconds", "How long the last probe took.", took);
+    let failures = probes.iter().map(|(probe, record)| (vec![named(*probe)], record.failures));
+    page.counters("opamp_self_probe_failures", "Probes that failed.", failures);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; these stay far below 2^52")]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use opamp_fleet::manager::FleetManager;
-use opamp_server::{Clock, OpampServer, ServerHandle, SystemClock, TlsSource};
+use opamp_server::{Clock, OpampServer, ServerHandle, SystemClock};
 use opamp_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use tokio::{
     net::TcpListener,
@@ -30,9 +30,10 @@ use crate::{
     error::StartError,
     exposure,
     metrics::RequestCounts,
-    reload::{AdminTls, Reloader},
+    reload::{AdminTls, OpampTls, Reloader},
+    self_agent::{self, Person, SelfAgent},
     settings,
-    tls::TlsFiles,
+    tls::{TlsError, TlsFiles},
     token::NewToken,
     tokens::Tokens,
 };
@@ -50,6 +51,7 @@ pub struct RunningServer {
     reloader: Arc<Mutex<Reloader>>,
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
+    self_agent: Option<self_agent::Running>,
     data_dir: Option<DataDir>,
 }
 
@@ -77,8 +79,11 @@ impl Server {
         for warning in exposure::warnings(&config) {
             tracing::warn!("{warning}");
         }
-        let opamp_tls = load_tls(TlsFiles::of_opamp(&config.opamp))?.map(|(f, tls)| (f, TlsSource::new(tls)));
-        let admin_tls = load_tls(TlsFiles::of_admin(&config.admin))?.map(|(f, tls)| (f, AdminTls::new(tls)));
+        let own = self_agent::credentials(&config);
+        let own_certificates = own.as_ref().map(|own| own.certificates()).unwrap_or_default();
+        let opamp_tls =
+            TlsFiles::of_opamp(&config.opamp, own_certificates).map(OpampTls::load).transpose()?;
+        let admin_tls = TlsFiles::of_admin(&config.admin).map(load_admin_tls).transpose()?;
         let agents = AgentAccess::new(&config.opamp)?;
         let opamp_listener = listen("opamp.listen", config.opamp.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
@@ -89,7 +94,11 @@ impl Server {
         let admin_addr = local(&admin_listener, "admin.listen", config.admin.listen)?;
 
         let (data_dir, store) = open_store(&config).await?;
-        let (service, opamp, driver) = OpampServer::builder(agents.authenticator())
+        let started_at = clock.now().wall;
+        let person =
+            own.and_then(|own| Person::new(own, data_dir.as_ref().map(DataDir::self_agent), started_at));
+        let authenticator = agents.authenticator(person.as_ref().map(Person::guard));
+        let (service, opamp, driver) = OpampServer::builder(authenticator)
             .path(config.opamp.path.clone())
             .limits(settings::limits(&config.opamp))
             .settings(settings::server(&config.opamp))
@@ -99,7 +108,6 @@ impl Server {
         let (fleet, fleet_driver) =
             FleetManager::start(Arc::clone(&store), opamp.clone(), manager_settings, Arc::clone(&clock))
                 .await?;
-        let started_at = clock.now().wall;
         let tokens = Tokens::new(Arc::clone(&store));
         let first_admin_token = tokens.create_first(started_at).await?;
 
@@ -109,6 +117,7 @@ impl Server {
         let reload_interval = config.server.reload_interval;
         let request_timeout = config.admin.request_timeout;
         let app = Arc::new(App {
+            self_agent: SelfAgent::new(&config, person.as_ref()),
             config,
             store,
             tokens,
@@ -131,14 +140,25 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(named("session driver", driver.run()));
         tasks.spawn(named("fleet manager", fleet_driver.run()));
-        tasks.spawn(named(
-            "OpAMP port",
-            opamp_server::serve(opamp_listener, opamp_tls.map(|(_, tls)| tls), service),
-        ));
+        let (source, served) = opamp_tls.map(|tls| (tls.source, tls.served)).unzip();
+        tasks.spawn(named("OpAMP port", opamp_server::serve(opamp_listener, source, service)));
         tasks.spawn(named("admin port", admin.serve(stop.clone())));
         tasks.spawn(named("reloader", watch(Arc::clone(&reloader), reload_interval, stop.clone())));
         tracing::info!(%opamp_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "server started");
-        Ok(RunningServer { opamp_addr, admin_addr, first_admin_token, app, reloader, stop, tasks, data_dir })
+        let self_agent = person.and_then(|person| {
+            self_agent::Running::start(Arc::clone(&app), person, opamp_addr, served.as_ref())
+        });
+        Ok(RunningServer {
+            opamp_addr,
+            admin_addr,
+            first_admin_token,
+            app,
+            reloader,
+            stop,
+            tasks,
+            self_agent,
+            data_dir,
+        })
     }
 }
 
@@ -191,8 +211,9 @@ impl RunningServer {
         }
     }
 
-    /// Stops gracefully: accepts nothing new, closes WebSockets with 1001, lets requests finish, writes what waits and
-    /// closes the store. Takes at most `server.shutdown_timeout`; answers whether all of it was done by then.
+    /// Stops gracefully: lets the Self-Agent say goodbye, accepts nothing new, closes WebSockets with 1001, lets requests
+    /// finish, writes what waits and closes the store. Takes at most `server.shutdown_timeout`; answers whether all of it
+    /// was done by then.
     pub async fn shutdown(mut self) -> bool {
         let limit = self.app.config.server.shutdown_timeout;
         tracing::info!("shutting down");
@@ -200,8 +221,12 @@ impl RunningServer {
         self.stop.cancel();
         let app = Arc::clone(&self.app);
         let mut tasks = mem::take(&mut self.tasks);
+        let self_agent = self.self_agent.take();
         // What still runs when time is up ends with the set of tasks.
         let stopping = async move {
+            if let Some(self_agent) = self_agent {
+                self_agent.stop(limit / 8).await;
+            }
             let drained = app.opamp.drain(limit / 2).await;
             let written = app.fleet.shutdown().await;
             if let Err(error) = &written {
@@ -210,7 +235,9 @@ impl RunningServer {
             while tasks.join_next().await.is_some() {}
             drained && written.is_ok()
         };
-        let complete = within(limit, stopping, self.app.store.close()).await;
+        // Not before it has its turn: a store may close as soon as it is told, not when it is waited for.
+        let closing = async { self.app.store.close().await };
+        let complete = within(limit, stopping, closing).await;
         // The store finishes what it accepted; its lock goes after it.
         drop(self.data_dir.take());
         tracing::info!(complete, "stopped");
@@ -255,10 +282,9 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
 }
 
-fn load_tls(files: Option<TlsFiles>) -> Result<Option<(TlsFiles, rustls::ServerConfig)>, StartError> {
-    let Some(files) = files else { return Ok(None) };
-    let config = files.load()?;
-    Ok(Some((files, config)))
+fn load_admin_tls(files: TlsFiles) -> Result<(TlsFiles, AdminTls), TlsError> {
+    let loaded = files.load()?;
+    Ok((files, AdminTls::new(loaded.config)))
 }
 
 async fn open_store(config: &Config) -> Result<(Option<DataDir>, Arc<dyn Store>), StartError> {
@@ -288,6 +314,7 @@ mod tests {
         config.server.store = StoreKind::Memory;
         config.opamp.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config.self_agent.enabled = false;
         config
     }
 
@@ -318,6 +345,50 @@ mod tests {
             "{answer}"
         );
         server.shutdown().await;
+    }
+
+    /// The configuration with a Self-Agent that is quick to notice.
+    fn watched() -> Config {
+        let mut config = config();
+        config.self_agent.enabled = true;
+        config.self_agent.interval = Duration::from_millis(500);
+        config.self_agent.timeout = Duration::from_millis(500);
+        config
+    }
+
+    async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+        for _ in 0..2_000 {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    #[tokio::test]
+    async fn without_its_store_the_server_is_at_fault_and_the_way_to_it_is_not() {
+        let server = Server::start(watched()).await.unwrap();
+        let own = &server.app.self_agent;
+        let states = || own.report().probes.map(|probe| probe.state.as_str());
+        eventually("all is well", async || states() == ["ok", "ok", "not_configured"]).await;
+        assert_eq!(own.report().verdict.as_str(), "ok");
+        server.app.store.close().await;
+        eventually("the store is missed", async || states()[0] == "failed").await;
+        let report = own.report();
+        assert_eq!((report.verdict.as_str(), report.probes[1].state.as_str()), ("server", "ok"));
+        let fault = report.probes[0].fault().unwrap();
+        assert!(fault.kind == "store" && fault.detail.contains("closed"), "{fault}");
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn the_self_agent_does_not_outlive_a_server_that_is_dropped() {
+        let server = Server::start(watched()).await.unwrap();
+        eventually("it is connected", async || server.app.self_agent.stats().is_connected).await;
+        let app = Arc::downgrade(&server.app);
+        drop(server);
+        eventually("nothing is left", async || app.upgrade().is_none()).await;
     }
 
     /// Whatever machine runs the test: its own addresses may all be loopback, so the peer is put in by hand.

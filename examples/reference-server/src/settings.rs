@@ -90,7 +90,7 @@ mod tests {
 
     /// Keys that are the server's own business, each with the test that shows its effect. All others are handed to the
     /// libraries.
-    const OWN: [(&str, &str, &str); 23] = [
+    const OWN: [(&str, &str, &str); 29] = [
         ("server.data_dir", PROGRAM, "two_servers_never_share_a_data_directory"),
         ("server.store", PROGRAM, "tokens_are_managed_offline"),
         (
@@ -122,7 +122,18 @@ mod tests {
             EFFECTS,
             "an_agents_field_without_its_capability_is_ignored_or_rejected_as_configured",
         ),
+        ("self_agent.enabled", SELF_AGENT, "it_is_in_the_inventory_like_any_other_agent_unless_switched_off"),
+        ("self_agent.interval", SELF_AGENT, "rounds_follow_each_other_at_the_configured_distance"),
+        ("self_agent.timeout", SELF_AGENT, "a_probe_is_given_up_after_the_configured_time"),
+        ("self_agent.external_url", SELF_VERDICT, NETWORK_PATH),
+        ("self_agent.proxy", SELF_VERDICT, NETWORK_PATH),
+        (
+            "self_agent.ca_file",
+            SELF_VERDICT,
+            "the_way_from_outside_is_verified_against_the_ca_file_as_it_is_now",
+        ),
     ];
+    const NETWORK_PATH: &str = "a_broken_proxy_on_the_way_from_outside_is_the_network_path";
     const BOTH_PORTS: &str =
         "both_ports_show_a_new_certificate_after_a_reload_and_keep_the_old_one_if_it_is_broken";
     const TRUSTED_PROXIES: &str =
@@ -132,6 +143,8 @@ mod tests {
     const EXPOSURE: &str = include_str!("../tests/exposure.rs");
     const PROGRAM: &str = include_str!("../tests/program.rs");
     const RELOAD: &str = include_str!("../tests/reload.rs");
+    const SELF_AGENT: &str = include_str!("../tests/self_agent.rs");
+    const SELF_VERDICT: &str = include_str!("../tests/self_verdict.rs");
 
     #[test]
     fn every_key_changes_the_settings_of_a_library_or_has_a_test_of_its_effect() {

@@ -15,7 +15,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::config::{AdminConfig, AgentAuth, OpampConfig};
+use crate::{
+    config::{AdminConfig, AgentAuth, OpampConfig},
+    self_agent::certificate::OwnOrIssued,
+};
 
 /// Files of one TLS port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,17 @@ pub struct ClientAuthorities {
     pub path: PathBuf,
     /// Whether a client without a certificate is turned away in the handshake.
     pub required: bool,
+    /// Certificates that are accepted beside those, as they are: the Self-Agent's.
+    pub own: Vec<CertificateDer<'static>>,
+}
+
+/// What the files of a port hold.
+#[derive(Debug)]
+pub struct LoadedTls {
+    /// The configuration of the port.
+    pub config: ServerConfig,
+    /// The certificate that it shows.
+    pub leaf: CertificateDer<'static>,
 }
 
 /// A file that TLS cannot use.
@@ -60,10 +74,11 @@ pub enum TlsError {
 }
 
 impl TlsFiles {
-    /// The files of the OpAMP port, if it is to speak TLS.
-    pub fn of_opamp(config: &OpampConfig) -> Option<Self> {
+    /// The files of the OpAMP port, if it is to speak TLS, and the client certificates that it accepts beside those
+    /// of the operator.
+    pub fn of_opamp(config: &OpampConfig, own: Vec<CertificateDer<'static>>) -> Option<Self> {
         let required = config.auth == AgentAuth::Mtls;
-        let clients = config.client_ca.clone().map(|path| ClientAuthorities { path, required });
+        let clients = config.client_ca.clone().map(|path| ClientAuthorities { path, required, own });
         Some(TlsFiles { cert: config.tls_cert.clone()?, key: config.tls_key.clone()?, clients })
     }
 
@@ -82,7 +97,7 @@ impl TlsFiles {
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn load(&self) -> Result<ServerConfig, TlsError> {
+    pub fn load(&self) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -92,13 +107,14 @@ impl TlsFiles {
             Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
         };
         let chain = certificates(&self.cert)?;
+        let leaf = chain[0].clone(); // there is at least one
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
             .map_err(|_| content(&self.key, "no usable private key in PEM form"))?;
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
             content(&self.key, format!("does not go with {}: {error}", self.cert.display()))
         })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(config)
+        Ok(LoadedTls { config, leaf })
     }
 }
 
@@ -112,7 +128,8 @@ fn verifier(
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| content(&clients.path, error))
+    let issued = builder.build().map_err(|error| content(&clients.path, error))?;
+    Ok(Arc::new(OwnOrIssued { own: clients.own.clone(), issued }))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

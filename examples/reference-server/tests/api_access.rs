@@ -31,6 +31,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("POST", "/configs/{name}/versions/{version}/archive", "operator"),
     ("GET", "/configs/{name}/diff", "viewer"),
     ("GET", "/stats", "viewer"),
+    ("GET", "/self", "viewer"),
     ("GET", "/audit", "viewer"),
     ("GET", "/audit/verify", "operator"),
     ("GET", "/version", "viewer"),
@@ -297,8 +298,13 @@ async fn unknown_fields_and_parameters_are_refused_with_the_nearest_known_one() 
         server.admin.send("POST", "/api/v1/tokens", Some("{\"name\": ".into())).await.error(400);
     assert_eq!(code, "invalid_json");
     assert!(message.contains("line 1"), "{message}");
-    for path in ["/api/v1/stats?x=1", "/api/v1/version?x=1", "/api/v1/tokens?x=1", "/api/v1/audit/verify?x=1"]
-    {
+    for path in [
+        "/api/v1/stats?x=1",
+        "/api/v1/self?x=1",
+        "/api/v1/version?x=1",
+        "/api/v1/tokens?x=1",
+        "/api/v1/audit/verify?x=1",
+    ] {
         assert_eq!(server.admin.get(path).await.error(400).0, "unknown_parameter", "{path}");
     }
 }

@@ -60,12 +60,17 @@ fn other_value(name: &str, kind: Kind, default: &str) -> String {
         ("opamp.websocket_stale_after", _) => "778s".into(),
         ("opamp.path", _) => "/elsewhere".into(),
         ("log.level", _) => "debug".into(),
+        ("self_agent.interval", _) => "1h".into(),
+        ("self_agent.timeout", _) => "7s".into(),
+        ("self_agent.external_url", _) => "wss://opamp.example.com/v1/opamp".into(),
+        ("self_agent.proxy", _) => "http://proxy.example.com:3128".into(),
         (_, Kind::Address) => "127.0.0.1:1".into(),
         (_, Kind::Choice(words)) => (*words.iter().find(|word| **word != default).unwrap()).into(),
         (_, Kind::Count) => "7".into(),
         (_, Kind::Duration) => "7s".into(),
         (_, Kind::List) => "192.0.2.7".into(),
         (_, Kind::Size) => "7KiB".into(),
+        (_, Kind::Switch) => if default == "true" { "false" } else { "true" }.into(),
         _ => "other".into(),
     }
 }
@@ -82,6 +87,7 @@ fn companions(name: &str) -> &'static [(&'static str, &'static str)] {
         "opamp.client_ca" => &[("opamp.tls_cert", "c"), TLS, ("opamp.auth", "mtls")],
         "admin.tls_cert" => &[("admin.tls_key", "k")],
         "admin.tls_key" => &[("admin.tls_cert", "c")],
+        "self_agent.proxy" | "self_agent.ca_file" => &[("self_agent.external_url", "wss://h")],
         _ => &[],
     }
 }
@@ -89,7 +95,8 @@ fn companions(name: &str) -> &'static [(&'static str, &'static str)] {
 fn toml_of(settings: &BTreeMap<&str, String>) -> String {
     let line = |(name, value): (&&str, &String)| {
         let list = KEYS.iter().any(|key| key.name == *name && key.kind == Kind::List);
-        let number = KEYS.iter().any(|key| key.name == *name && key.kind == Kind::Count);
+        let bare = [Kind::Count, Kind::Switch];
+        let number = KEYS.iter().any(|key| key.name == *name && bare.contains(&key.kind));
         match (list, number) {
             (true, _) => format!("{name} = [{value:?}]\n"),
             (_, true) => format!("{name} = {value}\n"),
@@ -217,6 +224,12 @@ fn wrong_values_are_explained_where_they_stand() {
             "[opamp]\nread_timeout = \"10s\"\n",
             "`opamp.read_timeout` must be longer than `opamp.ping_interval`",
         ),
+        ("[self_agent]\nenabled = 1\n", "server.toml:2: `self_agent.enabled` is true or false"),
+        ("[self_agent]\nenabled = \"yes\"\n", "server.toml:2: `self_agent.enabled`: \"yes\" is neither"),
+        (
+            "[self_agent]\ntimeout = \"11s\"\n",
+            "`self_agent.timeout` must not be longer than `self_agent.interval`",
+        ),
         ("[opamp\n", "server.toml:1: "),
     ] {
         let text = Sources::file(file).error();
@@ -240,6 +253,25 @@ fn credentials_that_would_not_be_asked_for_are_an_error() {
 }
 
 #[test]
+fn the_way_from_outside_is_encrypted_where_credentials_go_it_and_means_something() {
+    const TOKENS: &str = "[opamp]\nauth = \"token\"\ntokens = [\"a=b\"]\n";
+    for (file, expected) in [
+        ("proxy = \"none\"", "`self_agent.proxy` is set but `self_agent.external_url` is not"),
+        ("ca_file = \"ca.pem\"", "`self_agent.ca_file` is set but `self_agent.external_url` is not"),
+        ("external_url = \"ws://h\"\nca_file = \"c\"", "`self_agent.ca_file` is set but"),
+        ("external_url = \"ws://h\"", "`self_agent.external_url` would send a credential"),
+        ("external_url = \"http://h\"", "server.toml:5: `self_agent.external_url`: its scheme"),
+    ] {
+        let text = Sources::file(&format!("{TOKENS}[self_agent]\n{file}\n")).error();
+        assert!(text.starts_with(expected), "{file}: {text}");
+    }
+    for file in ["external_url = \"ws://127.0.0.1:1\"", "external_url = \"wss://h\"\nca_file = \"c\""] {
+        Sources::file(&format!("{TOKENS}[self_agent]\n{file}\n")).load();
+    }
+    Sources::file("[self_agent]\nexternal_url = \"ws://h\"\n").load();
+}
+
+#[test]
 fn a_named_file_must_exist_and_the_default_one_need_not() {
     let mut inputs = Inputs::default();
     inputs.env.push(("OPAMP_CONFIG".into(), "/nonexistent/opamp.toml".into()));
@@ -253,6 +285,10 @@ fn secrets_show_nowhere() {
     let config = Sources::file(&format!("[opamp]\nauth = \"token\"\ntokens = [\"edge={SECRET}\"]\n")).load();
     let shown = format!("{}{config:?}{config:#?}", config.to_toml());
     assert!(shown.contains("edge=<redacted>") && !shown.contains(SECRET), "{shown}");
+    let proxy = format!("[self_agent]\nexternal_url = \"wss://h\"\nproxy = \"http://me:{SECRET}@p\"\n");
+    let config = Sources::file(&proxy).load();
+    let shown = format!("{}{config:?}{config:#?}", config.to_toml());
+    assert!(shown.contains("http://<redacted>@p") && !shown.contains(SECRET), "{shown}");
     // Mistakes around a secret do not repeat it.
     for file in [
         format!("[opamp]\ntokens = [\"{SECRET}\"]\n"),
@@ -260,6 +296,8 @@ fn secrets_show_nowhere() {
         format!("[opamp]\ntokens = [\"edge={SECRET}\"\nx = \n"),
         format!("[opamp]\ntokens = \"edge={SECRET}\"\n"),
         format!("[opamp]\ntokens = [\"edge={SECRET}\", 3]\n"),
+        format!("[self_agent]\nexternal_url = \"wss://me:{SECRET}@h\"\n"),
+        format!("[self_agent]\nproxy = \"ftp://me:{SECRET}@h\"\n"),
     ] {
         let text = Sources::file(&file).error();
         assert!(!text.contains(SECRET), "{text}");

@@ -42,6 +42,10 @@ const NAMES: &[(&str, &str)] = &[
     ("opamp_admin_refused", "counter"),
     ("opamp_build_info", "gauge"),
     ("opamp_start_time_seconds", "gauge"),
+    ("opamp_self_verdict", "gauge"),
+    ("opamp_self_probe", "gauge"),
+    ("opamp_self_probe_duration_seconds", "gauge"),
+    ("opamp_self_probe_failures", "counter"),
 ];
 
 /// Samples by name and labels.
@@ -101,6 +105,19 @@ async fn every_reason_and_every_state_is_there_from_the_start() {
     }
     for liveness in ["connected", "stale", "disconnected", "expired", "never_seen"] {
         assert_eq!(samples[&format!("opamp_agents{{liveness=\"{liveness}\"}}")], 0.0);
+    }
+    for verdict in ["ok", "server", "network path", "unknown"] {
+        // It is switched off in these tests, so nothing is known.
+        let expected = f64::from(u8::from(verdict == "unknown"));
+        assert_eq!(samples[&format!("opamp_self_verdict{{verdict=\"{verdict}\"}}")], expected);
+    }
+    for probe in ["in_process", "loopback", "external"] {
+        for state in ["ok", "failed", "not_configured", "unknown"] {
+            let expected = f64::from(u8::from(state == "not_configured"));
+            let sample = format!("opamp_self_probe{{probe=\"{probe}\",state=\"{state}\"}}");
+            assert_eq!(samples[&sample], expected, "{sample}");
+        }
+        assert_eq!(samples[&format!("opamp_self_probe_failures_total{{probe=\"{probe}\"}}")], 0.0);
     }
     for bound in ["60.0", "300.0", "900.0", "1800.0", "3600.0", "7200.0", "+Inf"] {
         let name = format!("opamp_websocket_connection_duration_seconds_bucket{{le=\"{bound}\"}}");

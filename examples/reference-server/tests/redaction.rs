@@ -6,7 +6,8 @@ mod support;
 
 use std::fs;
 
-use data_encoding::{HEXLOWER, HEXUPPER};
+use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
+use opamp_testkit::proxy::HttpProxy;
 use serde_json::json;
 use support::{Agent, Client, Process, TempDir};
 
@@ -14,13 +15,29 @@ const BODY: &str = "password: hunter2-in-a-config";
 const AGENT_TOKEN: &str = "agent-token-9c1e";
 const FILE_TOKEN: &str = "file-token-77ab";
 const BAD_TOKEN: &str = "opamp-pat.BADBADBADBAD.GUESSED";
+const PROXY_PASSWORD: &str = "proxy-password-5d1f";
+/// How every token of the Self-Agent begins.
+const SELF_AGENT_TOKEN: &str = "opamp-self.";
 
 #[tokio::test]
 async fn no_output_metric_or_audit_entry_has_a_secret() {
     let dir = TempDir::new();
     fs::write(dir.path().join("token"), format!("{FILE_TOKEN}\n")).unwrap();
     let tokens = format!("--tokens=edge={AGENT_TOKEN},core=@token");
-    let mut server = Process::serve(dir.path(), &["--log-level=trace", "--auth=token", &tokens]);
+    let proxy =
+        HttpProxy::builder().require("proxy-authorization", "Basic nobody", 407).start().await.unwrap();
+    let through = format!("--self-agent-proxy=http://me:{PROXY_PASSWORD}@{}", proxy.addr());
+    let arguments = [
+        "--log-level=trace",
+        "--auth=token",
+        &tokens,
+        "--self-agent-enabled=true",
+        "--self-agent-interval=1s",
+        "--self-agent-timeout=1s",
+        "--self-agent-external-url=ws://127.0.0.1:4320/v1/opamp",
+        &through,
+    ];
+    let mut server = Process::serve(dir.path(), &arguments);
     let (address, first) = server.started();
     let first = first.unwrap();
     let admin = Client::new(address, Some(&first));
@@ -43,11 +60,17 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
     assert!(Agent::connect_as(&server.endpoint(), 2, Some("guessed-agent-token")).await.is_none());
     let mut path = String::new();
     while path.is_empty() {
-        let page = operator.get("/api/v1/agents").await.expect(200);
+        let page = operator.get("/api/v1/agents?selector=service.name=otelcol").await.expect(200);
         path = page["agents"][0]["id"].as_str().map(|id| format!("/api/v1/agents/{id}")).unwrap_or_default();
     }
     operator.post(&format!("{path}/assign"), json!({"config": "c", "version": 1})).await.expect(200);
     agent.take_offer(Some("cannot parse")).await;
+    let mut own = String::new();
+    while !own.contains("network path") {
+        own = admin.get("/api/v1/self").await.text();
+    }
+    assert!(own.contains("407") && proxy.refused() > 0, "the proxy was asked\n{own}");
+    let inventory = admin.get("/api/v1/agents").await.text();
     let audit = admin.get("/api/v1/audit?limit=1000").await.text();
     let metrics = admin.get("/metrics").await.text();
     server.signal("HUP");
@@ -55,18 +78,42 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
     server.signal("TERM");
     assert_eq!(server.ended().code(), Some(0));
 
+    let state = fs::read_to_string(dir.path().join("data/self-agent.state")).unwrap();
+    let database = fs::read(dir.path().join("data/opamp.db")).unwrap();
+    let on_disk = format!("{state}{}", String::from_utf8_lossy(&database));
+    assert!(!shows(&on_disk, SELF_AGENT_TOKEN), "a credential of the Self-Agent is on disk");
+
     let log = server.stderr();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is talkative\n{log}");
     let stdout = server.stdout();
     assert_eq!(stdout.matches(&first).count(), 1, "once");
-    for secret in [BODY, "hunter2", AGENT_TOKEN, FILE_TOKEN, BAD_TOKEN, "guessed-agent-token", &second] {
-        for (place, text) in
-            [("log", &log), ("stdout", &stdout), ("audit log", &audit), ("metrics", &metrics)]
-        {
+    let basic = BASE64.encode(format!("me:{PROXY_PASSWORD}").as_bytes());
+    let secrets = [
+        BODY,
+        "hunter2",
+        AGENT_TOKEN,
+        FILE_TOKEN,
+        BAD_TOKEN,
+        "guessed-agent-token",
+        &second,
+        PROXY_PASSWORD,
+        &basic,
+        SELF_AGENT_TOKEN,
+    ];
+    let places = [
+        ("log", &log),
+        ("stdout", &stdout),
+        ("audit log", &audit),
+        ("metrics", &metrics),
+        ("verdict", &own),
+        ("inventory", &inventory),
+    ];
+    for secret in secrets {
+        for (place, text) in places {
             assert!(!shows(text, secret), "{secret} is in the {place}:\n{text}");
         }
     }
-    for (place, text) in [("log", &log), ("audit log", &audit), ("metrics", &metrics)] {
+    for (place, text) in places.into_iter().filter(|(place, _)| *place != "stdout") {
         assert!(!shows(text, &first), "the admin token is in the {place}");
     }
 }

@@ -62,11 +62,11 @@ pub fn interop(workspace: &Workspace, missing: MissingInterop) -> Result<bool, W
     let go = Go::detect();
     let mut report = Report::default();
     interop::go_programs(workspace, &go, &mut report)?;
-    let server = rust::build_server(workspace, &mut report)?;
+    let subjects = rust::build_subjects(workspace, &mut report)?;
     if let Some(programs) =
         rust::compile(workspace, &["--package", INTEROP, "--lib", "--tests"], &mut report)?
     {
-        let programs = programs.with_server(server);
+        let programs = programs.with_subjects(subjects);
         for program in programs.tests() {
             report.add(rust::run(&programs, program, go == Go::Usable)?);
         }

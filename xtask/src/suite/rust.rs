@@ -22,8 +22,8 @@ pub const VARIANTS: &[(&str, &[&str])] = &[
     ("opamp-fleet", &[]),
 ];
 
-/// The program that the interop tests talk to.
-const SERVER: &str = "reference-server";
+/// The programs that the interop tests run, and the variables that say where they are.
+const SUBJECTS: [(&str, &str); 2] = [("reference-server", "REFERENCE_SERVER"), ("self-agent", "SELF_AGENT")];
 
 /// One test program may take this long before it counts as hanging.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(600);
@@ -45,9 +45,9 @@ impl Programs {
         self.tests.iter().filter(move |p| !last(p)).chain(self.tests.iter().filter(last))
     }
 
-    /// Adds the server's program where compiling the tests did not make it.
-    pub(super) fn with_server(mut self, server: Option<PathBuf>) -> Self {
-        self.binaries.extend(server.map(|path| (SERVER.to_owned(), path)));
+    /// Adds programs where compiling the tests did not make them.
+    pub(super) fn with_subjects(mut self, subjects: Self) -> Self {
+        self.binaries.extend(subjects.binaries);
         self
     }
 
@@ -101,18 +101,16 @@ impl TestProgram {
     }
 }
 
-/// Builds the program that the interop tests talk to, as its users build it.
-pub(super) fn build_server(
-    workspace: &Workspace,
-    report: &mut Report,
-) -> Result<Option<PathBuf>, WorkspaceError> {
+/// Builds the programs that the interop tests run, as their users build them.
+pub(super) fn build_subjects(workspace: &Workspace, report: &mut Report) -> Result<Programs, WorkspaceError> {
     let finished = workspace
         .cargo("build")
-        .args(["--package", SERVER, "--bin", SERVER, "--message-format", "json-render-diagnostics"])
+        .args(SUBJECTS.iter().flat_map(|(name, _)| ["--package", name, "--bin", name]))
+        .args(["--message-format", "json-render-diagnostics"])
         .deadline(COMPILE_DEADLINE)
         .capture_stdout()?;
-    report.add(Step::preparation("compile the reference server", finished.succeeded(), finished.took));
-    Ok(Programs::read(&finished.stdout).binaries.remove(SERVER))
+    report.add(Step::preparation("compile the programs", finished.succeeded(), finished.took));
+    Ok(Programs::read(&finished.stdout))
 }
 
 /// Compiles all test programs in one go, so that every crate is built once with one set of features.
@@ -142,8 +140,10 @@ pub(super) fn run(
         .env("CARGO_MANIFEST_DIR", &program.directory)
         .env("CARGO_PKG_NAME", &program.package)
         .deadline(PROGRAM_DEADLINE);
-    if let Some(server) = programs.binaries.get(SERVER) {
-        command = command.env("REFERENCE_SERVER", server);
+    for (name, variable) in SUBJECTS {
+        if let Some(path) = programs.binaries.get(name) {
+            command = command.env(variable, path);
+        }
     }
     if program.kind == "bench" {
         // Criterion takes it for "each once, no measurement"; libtest would not know it.

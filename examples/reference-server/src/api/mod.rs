@@ -9,6 +9,7 @@ mod extract;
 pub(crate) mod openapi;
 mod routes;
 mod schema;
+mod self_agent;
 pub(crate) mod state;
 mod stats;
 mod system;

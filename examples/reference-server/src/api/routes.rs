@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use opamp_store::Role;
 use serde_json::{Map, Value};
 
-use super::{agents, audit, configs, schema::Schema, state::App, stats, system, tokens};
+use super::{agents, audit, configs, schema::Schema, self_agent, state::App, stats, system, tokens};
 
 /// One endpoint.
 pub(crate) struct Route {
@@ -326,6 +326,18 @@ pub(crate) const ROUTES: &[Route] = &[
         success: (200, Some(Shape::of::<audit::AuditVerification>())),
         failures: &[400, 409],
         handler: || get(audit::verify),
+    },
+    Route {
+        method: "GET",
+        path: "/self",
+        role: Some(Role::Viewer),
+        summary: "Whether the server is at fault or the network before it, as its own agent sees it",
+        query: &[],
+        headers: &[],
+        body: None,
+        success: (200, Some(Shape::of::<self_agent::SelfReport>())),
+        failures: &[400],
+        handler: || get(self_agent::report),
     },
     Route {
         method: "GET",

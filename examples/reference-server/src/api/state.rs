@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::access::RefusalGate;
-use crate::{config::Config, metrics::RequestCounts, tokens::Tokens};
+use crate::{config::Config, metrics::RequestCounts, self_agent::SelfAgent, tokens::Tokens};
 
 /// Longest path of a refused request in the audit log; the rest is cut. Nobody had to show credentials to choose it.
 const PLACE_BYTES_MAX: usize = 256;
@@ -27,6 +27,7 @@ pub(crate) struct App {
     pub(crate) opamp: ServerHandle,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started_at: Wall,
+    pub(crate) self_agent: SelfAgent,
     pub(crate) requests: RequestCounts,
     pub(crate) refused: AtomicU64,
     pub(crate) refusal_gate: RefusalGate,

@@ -9,6 +9,7 @@ use opamp_server::Network;
 
 use super::{
     load::{ConfigError, Values},
+    reach::{ExternalUrl, ProxyChoice},
     setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Setting as _, Size, StoreKind},
     value::TokenEntry,
 };
@@ -71,6 +72,8 @@ pub enum Kind {
     Path,
     /// A size in bytes: `512`, `64KiB`, `64MiB`, `1GiB`.
     Size,
+    /// `true` or `false`.
+    Switch,
     /// Any text.
     Text,
 }
@@ -86,6 +89,7 @@ impl Kind {
             Kind::List => "list".into(),
             Kind::Path => "path".into(),
             Kind::Size => "size".into(),
+            Kind::Switch => "true \\| false".into(),
             Kind::Text => "text".into(),
         }
     }
@@ -233,6 +237,22 @@ config! {
             "Reported facts are written in groups, at most this much later. Answers of the REST API never wait for it: they are committed at once.";
         checkpoint_interval: Duration, Kind::Duration, "60s",
             "Interval of the packed checkpoints of sequence numbers and last-seen times. After a crash, agents that sent anything since are asked once for their full state.";
+    }
+
+    /// Section `[self_agent]`: the agent by which the server watches itself.
+    SelfAgentConfig "self_agent" {
+        enabled: bool, Kind::Switch, "true",
+            "Whether the server runs an agent of its own that connects to the OpAMP port as any other agent does, appears in the inventory and tells at `/api/v1/self` whether the server or the network is at fault.";
+        interval: Duration, Kind::Duration, "10s",
+            "How often the server is probed. A fault shows within three intervals.";
+        timeout: Duration, Kind::Duration, "5s",
+            "Time for one probe; not longer than `self_agent.interval`.";
+        external_url: Option<ExternalUrl>, Kind::Text, "",
+            "The endpoint as agents elsewhere reach it, such as `wss://opamp.example.com/v1/opamp`. With it the way from outside is probed too. It has to lead to this very server.";
+        proxy: ProxyChoice, Kind::Text, "environment",
+            "The proxy on the way to `self_agent.external_url`: `environment` (`HTTPS_PROXY`, `NO_PROXY` and the like), `none`, or a URL such as `http://proxy:3128`.", secret;
+        ca_file: Option<PathBuf>, Kind::Path, "",
+            "PEM file with the authorities that are trusted on the way to `self_agent.external_url`; without it those of the operating system. Read again when it changes.";
     }
 
     /// Section `[log]`: the log.

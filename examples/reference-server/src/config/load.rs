@@ -261,6 +261,8 @@ fn texts_of(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         (Kind::Count | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
             Ok(vec![number.as_str().into()])
         }
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(vec![on.to_string()]),
+        (Kind::Switch, _) => Err(format!("`{}` is true or false", key.name)),
         (kind, _) => Err(format!("`{}` is a {} in quotes", key.name, kind.describe().replace("\\|", "|"))),
     }
 }

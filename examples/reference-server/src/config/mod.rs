@@ -6,16 +6,18 @@
 pub mod docs;
 pub mod keys;
 mod load;
+mod reach;
 mod setting;
 pub mod value;
 
 use std::fmt;
 
 use crate::{exposure, logging};
-pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, ServerConfig};
+pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, SelfAgentConfig, ServerConfig};
 use load::Values;
 pub(crate) use load::nearest;
 pub use load::{ConfigError, DEFAULT_FILE, Inputs, Origin};
+pub use reach::{ExternalUrl, ProxyChoice};
 pub use setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Size, StoreKind};
 
 /// Configuration of a server. Sections and field names are those of the file; see [`keys::KEYS`].
@@ -29,6 +31,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Section `[fleet]`.
     pub fleet: FleetConfig,
+    /// Section `[self_agent]`.
+    pub self_agent: SelfAgentConfig,
     /// Section `[log]`.
     pub log: LogConfig,
 }
@@ -70,7 +74,7 @@ impl Config {
                 "`opamp.websocket_stale_after` must be longer than `opamp.ping_interval`: two times or more",
             );
         }
-        Ok(())
+        self.check_self_agent()
     }
 
     /// The configuration as a TOML file, with secrets as `<redacted>`.
@@ -120,6 +124,32 @@ impl Config {
         Ok(())
     }
 
+    fn check_self_agent(&self) -> Result<(), ConfigError> {
+        let config = &self.self_agent;
+        if config.timeout > config.interval {
+            return refuse("`self_agent.timeout` must not be longer than `self_agent.interval`");
+        }
+        let Some(url) = &config.external_url else {
+            let needless =
+                [("proxy", config.proxy != ProxyChoice::Environment), ("ca_file", config.ca_file.is_some())];
+            return match needless.into_iter().find(|(_, set)| *set) {
+                Some((key, _)) => {
+                    refuse(format!("`self_agent.{key}` is set but `self_agent.external_url` is not"))
+                }
+                None => Ok(()),
+            };
+        };
+        if config.ca_file.is_some() && !url.is_tls() {
+            return refuse("`self_agent.ca_file` is set but `self_agent.external_url` is not wss://");
+        }
+        if !url.is_tls() && !url.is_loopback() && self.opamp.auth != AgentAuth::Insecure {
+            return refuse(
+                "`self_agent.external_url` would send a credential through the network in clear text: use wss://",
+            );
+        }
+        Ok(())
+    }
+
     fn check_positive(&self) -> Result<(), ConfigError> {
         const MAY_BE_ZERO: [&str; 3] =
             ["server.reload_interval", "opamp.compress_min_bytes", "fleet.write_delay"];
@@ -134,12 +164,13 @@ impl Config {
         Ok(())
     }
 
-    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 5] {
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 6] {
         [
             ("server", self.server.show()),
             ("opamp", self.opamp.show()),
             ("admin", self.admin.show()),
             ("fleet", self.fleet.show()),
+            ("self_agent", self.self_agent.show()),
             ("log", self.log.show()),
         ]
     }
@@ -150,6 +181,7 @@ impl Config {
             opamp: OpampConfig::read(values)?,
             admin: AdminConfig::read(values)?,
             fleet: FleetConfig::read(values)?,
+            self_agent: SelfAgentConfig::read(values)?,
             log: LogConfig::read(values)?,
         })
     }

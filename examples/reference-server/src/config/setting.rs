@@ -53,6 +53,20 @@ impl Setting for Size {
     }
 }
 
+impl Setting for bool {
+    fn read(texts: &[String]) -> Result<Self, String> {
+        match one(texts) {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            text => Err(format!("{text:?} is neither true nor false")),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Setting for Duration {
     fn read(texts: &[String]) -> Result<Self, String> {
         parse_duration(one(texts))
@@ -212,11 +226,11 @@ choice! {
     }
 }
 
-fn one(texts: &[String]) -> &str {
+pub(super) fn one(texts: &[String]) -> &str {
     texts.first().map_or("", String::as_str)
 }
 
-fn quoted(text: impl Display) -> String {
+pub(super) fn quoted(text: impl Display) -> String {
     let mut quoted = String::from("\"");
     for c in text.to_string().chars() {
         match c {

@@ -28,6 +28,8 @@ impl Harness {
         config.opamp.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
         config.fleet.write_delay = Duration::from_millis(20);
+        // Most tests count agents, messages and writes.
+        config.self_agent.enabled = false;
         change(&mut config, &dir);
         let server = Server::start(config).await.unwrap();
         let token = server.first_admin_token().expect("a new database has no tokens").to_owned();

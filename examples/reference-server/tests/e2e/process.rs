@@ -32,6 +32,9 @@ impl Process {
             "127.0.0.1:0",
             "--admin-listen",
             "127.0.0.1:0",
+            // Most tests count agents, messages and writes.
+            "--self-agent-enabled",
+            "false",
         ]);
         // Nothing of the machine's: neither a configuration file of the working directory nor variables.
         command.args(arguments).current_dir(data_dir.parent().unwrap()).env_clear();

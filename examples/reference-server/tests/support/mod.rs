@@ -8,9 +8,11 @@ mod http;
 mod process;
 mod server;
 mod temp_dir;
+mod wedge;
 
 pub use agent::Agent;
 pub use http::{Answer, Client};
 pub use process::Process;
 pub use server::{HandClock, TestServer, config};
 pub use temp_dir::TempDir;
+pub use wedge::{PLACES, Wedge, free_address, wall_clock};

@@ -22,15 +22,30 @@ pub struct Process {
 impl Process {
     /// Starts it on free ports, data in `dir`, with these further arguments.
     pub fn serve(dir: &Path, arguments: &[&str]) -> Self {
+        Self::serve_with(dir, arguments, &[])
+    }
+
+    /// The same with these further variables.
+    pub fn serve_with(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let data = dir.join("data");
-        let mut all =
-            vec!["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+        let mut all = vec![
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            // Most tests count agents, messages and writes.
+            "--self-agent-enabled=false",
+            "--data-dir",
+            data.to_str().unwrap(),
+        ];
         all.extend(arguments);
-        Self::run(dir, &all)
+        Self::run_with(dir, &all, variables)
     }
 
     /// Starts it with exactly these arguments in `dir`.
     pub fn run(dir: &Path, arguments: &[&str]) -> Self {
+        Self::run_with(dir, arguments, &[])
+    }
+
+    fn run_with(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OPAMP_") {
@@ -39,6 +54,7 @@ impl Process {
         }
         let child = command
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

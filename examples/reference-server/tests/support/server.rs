@@ -74,7 +74,7 @@ impl TestServer {
     /// Waits until a condition on an answer holds.
     pub async fn eventually(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        for _ in 0..400 {
+        for _ in 0..2_000 {
             last = self.admin.get(path).await.expect(200);
             if holds(&last) {
                 return last;
@@ -99,6 +99,8 @@ pub fn config(settings: &[(&'static str, &str)]) -> Config {
         ("admin.listen", vec!["127.0.0.1:0".into()]),
         ("server.store", vec!["memory".into()]),
         ("fleet.write_delay", vec!["0s".into()]),
+        // Most tests count agents, messages and writes.
+        ("self_agent.enabled", vec!["false".into()]),
     ];
     inputs.flags.extend(settings.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])));
     Config::load(&inputs).unwrap()

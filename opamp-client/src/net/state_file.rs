@@ -73,6 +73,16 @@ impl FileState {
     }
 }
 
+/// Unlocks in so many words: a child process that is just being started holds a copy of every descriptor for a moment, and
+/// a lock goes away by itself only with the last copy.
+impl Drop for FileState {
+    fn drop(&mut self) {
+        if let Some(file) = self.lock.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = file.unlock(); // at the latest the process's end does it
+        }
+    }
+}
+
 impl StateStore for FileState {
     fn load(&self) -> Result<Option<SavedState>, StateError> {
         let _lock = self.own()?;
@@ -226,6 +236,25 @@ mod tests {
         assert!(matches!(second.save(&state(2)), Err(StateError::InUse { .. })));
         drop(first);
         assert_eq!(second.load().unwrap(), Some(state(1)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_state_is_free_at_once_also_while_the_process_starts_others() {
+        let directory = Directory::new("fork");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::process::Command::new("true").status().unwrap();
+                    }
+                });
+            }
+            let refused = (0..500).filter(|_| directory.state().load().is_err()).count();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
     }
 
     #[test]

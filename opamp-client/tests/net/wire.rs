@@ -156,11 +156,14 @@ async fn an_oversized_websocket_message_is_refused_with_1009() {
         let mut peer = stub.accept().await;
         peer.acknowledge().await;
         let bytes = [&[0], &offer(8 << 20).encode_to_vec()[..]].concat();
-        if fragmented {
-            send_fragmented(&mut peer, &bytes, 100_000).await;
-        } else {
-            let _ = peer.socket.send(Message::Binary(bytes.into())).await;
-        }
+        let send = async {
+            if fragmented {
+                send_fragmented(&mut peer, &bytes, 100_000).await;
+            } else {
+                let _ = peer.socket.send(Message::Binary(bytes.into())).await;
+            }
+        };
+        crate::common::within("it is taken, whatever becomes of it", send).await;
         assert_eq!(peer.close_code().await, Some(1009));
         assert_eq!(agent.failure().await.0, FailureKind::Oversize);
         until("recorded", || agent.client.stats().discarded_incoming == 1).await;

@@ -100,6 +100,7 @@ on_both_transports! {
         let mut bench = Bench::able(transport);
         bench.capabilities = 1;
         bench.connect();
+        assert!(bench.tell(Input::EffectiveConfig(EffectiveConfig::single("b: 2"))).is_silent());
         let step = bench.pass(seconds(3000));
         assert_eq!(step.sent.len(), 100);
         assert!(step.sent.iter().all(|message| parts(message).is_empty()));

@@ -16,6 +16,7 @@ mod heartbeat;
 mod hostile;
 mod id;
 mod life;
+mod pace;
 mod schema;
 mod size;
 mod status;

@@ -1,0 +1,182 @@
+//! One run of an agent, from a configuration to its goodbye.
+
+use std::sync::Arc;
+
+use opamp_client::{
+    Client, Clock as _, ConfigStatus, EffectiveConfig, SavedConfig, StartError, StateError, SystemClock,
+    TlsSource,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, ConfigError};
+use crate::connection::TokenFile;
+use crate::description::description;
+use crate::health;
+use crate::live::{Live, Troubles};
+use crate::logging::LogLevel;
+use crate::remote::RemoteSettings;
+use crate::storage::Storage;
+
+/// A configuration that has been read with all its files.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    tls: Option<TlsSource>,
+}
+
+/// An agent that runs.
+pub(crate) struct Agent {
+    pub(crate) client: Client,
+    pub(crate) live: Arc<Live>,
+    checks: Option<JoinHandle<()>>,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What an earlier run left.
+struct Inherited {
+    effective: Config,
+    remote_trouble: Option<String>,
+    forget_config: bool,
+}
+
+impl Plan {
+    pub(crate) fn read(file: &std::path::Path) -> Result<Self, ConfigError> {
+        let config = Config::load(file)?;
+        let tls = config.tls()?;
+        Ok(Self { config, tls })
+    }
+}
+
+impl Agent {
+    /// Starts an agent. `restarts` is told when the server wants it to start anew.
+    pub(crate) fn start(
+        plan: &Plan,
+        storage: &Arc<Storage>,
+        log: &LogLevel,
+        file_trouble: Option<String>,
+        restarts: mpsc::Sender<()>,
+    ) -> Result<Self, AgentError> {
+        let config = &plan.config;
+        let Inherited { effective, remote_trouble, forget_config } = inherit(config, storage)?;
+        let troubles = Troubles { configuration: file_trouble, remote_config: remote_trouble };
+        let started = SystemClock::new().now().wall;
+        let description = description(&effective);
+        let (local, tls, storage) = (config.clone(), plan.tls.clone(), Arc::clone(storage));
+        let live = Arc::new(Live::new(local, effective, tls, storage, log.clone(), started, troubles));
+
+        let server = &config.server;
+        let mut builder = Client::builder(server.endpoint.reveal(), description)
+            .state(live.storage.state(forget_config))
+            .settings(config.client_settings())
+            .proxy(config.proxy()?);
+        for fallback in &server.fallback_endpoints {
+            builder = builder.fallback(fallback.reveal());
+        }
+        for (name, value) in &server.headers {
+            builder = builder.header(name, value.reveal());
+        }
+        if let Some(file) = &server.bearer_token_file {
+            builder = builder.token_source(TokenFile(file.clone()));
+        }
+        if let Some(tls) = &plan.tls {
+            builder = builder.tls(tls.clone());
+        }
+        let capabilities = &config.capabilities;
+        if capabilities.effective_config {
+            let live = Arc::clone(&live);
+            builder = builder.effective_config(move || {
+                let document: EffectiveConfig = live.effective_document();
+                async move { document }
+            });
+        }
+        if capabilities.remote_config {
+            builder = builder.on_remote_config(RemoteSettings(Arc::clone(&live)));
+        }
+        if capabilities.restart {
+            builder = builder.on_restart(move |_: Client| {
+                // One that waits already is enough.
+                let _ = restarts.try_send(());
+                async {}
+            });
+        }
+        if capabilities.health {
+            builder = builder.health(health::check(&live));
+        }
+        let client = builder.start()?;
+        tracing::info!("agent {} started", client.uid());
+        let checks =
+            capabilities.health.then(|| tokio::spawn(health::watch(Arc::clone(&live), client.clone())));
+        Ok(Self { client, live, checks })
+    }
+
+    /// Says goodbye and waits until that is done, which is bounded by `server.timeouts.stop`.
+    pub(crate) async fn stop(self) {
+        self.client.stop();
+        self.client.stopped().await;
+        if let Some(checks) = self.checks {
+            checks.abort();
+        }
+    }
+}
+
+/// What the storage directory says about the last remote configuration, and whether it is still true.
+fn inherit(config: &Config, storage: &Storage) -> Result<Inherited, AgentError> {
+    let status = storage.saved()?.and_then(|saved| saved.remote_config);
+    let mut inherited = Inherited { effective: config.clone(), remote_trouble: None, forget_config: false };
+    let kept = storage.remote();
+    if !config.capabilities.remote_config {
+        if matches!(kept, Ok(Some(_))) {
+            tracing::info!(
+                "the remote configuration kept from before is not used: remote configuration is off"
+            );
+        }
+        return Ok(inherited);
+    }
+    let mut in_force = None;
+    match kept {
+        Ok(None) => {}
+        Ok(Some(kept)) => match config.with_remote(&kept.text) {
+            Ok(effective) => {
+                inherited.effective = effective;
+                in_force = Some(kept.hash);
+            }
+            Err(error) => {
+                inherited.remote_trouble = Some(format!("the one kept from before cannot be used: {error}"));
+            }
+        },
+        Err(why) => {
+            inherited.remote_trouble = Some(format!("the one kept from before cannot be read: {why}"))
+        }
+    }
+    if let Some(why) = &inherited.remote_trouble {
+        tracing::warn!(
+            "remote configuration: {why}; the agent runs by its file alone until the server sends it again"
+        );
+        inherited.forget_config = true;
+    }
+    match status {
+        Some(SavedConfig { hash, status: ConfigStatus::Applied, .. }) if in_force.as_ref() != Some(&hash) => {
+            inherited.forget_config = true;
+        }
+        // Kept too late, after it was given up.
+        Some(SavedConfig { hash, status: ConfigStatus::Failed, .. }) if in_force.as_ref() == Some(&hash) => {
+            inherited.forget_config = true;
+        }
+        Some(SavedConfig { status: ConfigStatus::Failed, error, .. }) if !inherited.forget_config => {
+            inherited.remote_trouble = Some(error);
+        }
+        _ => {}
+    }
+    Ok(inherited)
+}

@@ -1,0 +1,22 @@
+//! A standalone OpAMP agent: a program that reports who and how it is, takes a small remote configuration, and keeps
+//! its identity over restarts.
+//!
+//! The program is `self-agent --config <file>`; its README documents the file. As a library it is for tests and for
+//! programs that want the same agent inside themselves: [`run`] until told otherwise.
+
+mod agent;
+pub mod cli;
+pub mod config;
+mod connection;
+mod description;
+mod health;
+mod live;
+pub mod logging;
+mod privilege;
+mod remote;
+mod run;
+mod storage;
+
+pub use config::{Config, ConfigError};
+pub use privilege::warn_of_root;
+pub use run::{Order, RunError, check, run};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use opamp_client::{
-    Client, Clock as _, ConfigStatus, EffectiveConfig, SavedConfig, StartError, StateError, SystemClock,
-    TlsSource,
+    Builder, Client, Clock as _, ConfigStatus, Description, EffectiveConfig, SavedConfig, StartError,
+    StateError, SystemClock, TlsSource,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -56,6 +56,32 @@ impl Plan {
         let tls = config.tls()?;
         Ok(Self { config, tls })
     }
+
+    /// Whether an agent could start by it.
+    pub(crate) fn check(&self) -> Result<(), AgentError> {
+        Ok(self.reaching(description(&self.config))?.check()?)
+    }
+
+    /// An agent that knows how to reach its server, and nothing else yet.
+    fn reaching(&self, description: Description) -> Result<Builder, ConfigError> {
+        let (config, server) = (&self.config, &self.config.server);
+        let mut builder = Client::builder(server.endpoint.reveal(), description)
+            .settings(config.client_settings())
+            .proxy(config.proxy()?);
+        for fallback in &server.fallback_endpoints {
+            builder = builder.fallback(fallback.reveal());
+        }
+        for (name, value) in &server.headers {
+            builder = builder.header(name, value.reveal());
+        }
+        if let Some(file) = &server.bearer_token_file {
+            builder = builder.token_source(TokenFile(file.clone()));
+        }
+        if let Some(tls) = &self.tls {
+            builder = builder.tls(tls.clone());
+        }
+        Ok(builder)
+    }
 }
 
 impl Agent {
@@ -75,23 +101,7 @@ impl Agent {
         let (local, tls, storage) = (config.clone(), plan.tls.clone(), Arc::clone(storage));
         let live = Arc::new(Live::new(local, effective, tls, storage, log.clone(), started, troubles));
 
-        let server = &config.server;
-        let mut builder = Client::builder(server.endpoint.reveal(), description)
-            .state(live.storage.state(forget_config))
-            .settings(config.client_settings())
-            .proxy(config.proxy()?);
-        for fallback in &server.fallback_endpoints {
-            builder = builder.fallback(fallback.reveal());
-        }
-        for (name, value) in &server.headers {
-            builder = builder.header(name, value.reveal());
-        }
-        if let Some(file) = &server.bearer_token_file {
-            builder = builder.token_source(TokenFile(file.clone()));
-        }
-        if let Some(tls) = &plan.tls {
-            builder = builder.tls(tls.clone());
-        }
+        let mut builder = plan.reaching(description)?.state(live.storage.state(forget_config));
         let capabilities = &config.capabilities;
         if capabilities.effective_config {
             let live = Arc::clone(&live);

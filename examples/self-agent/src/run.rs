@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, AgentError, Plan};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::logging::LogLevel;
 use crate::storage::{Storage, StorageError};
 
@@ -65,9 +65,11 @@ pub async fn run(file: &Path, log: LogLevel, orders: mpsc::Receiver<Order>) -> R
 ///
 /// # Errors
 ///
-/// [`ConfigError`] with what cannot be used.
-pub fn check(file: &Path) -> Result<Config, ConfigError> {
-    Plan::read(file).map(|plan| plan.config)
+/// [`RunError`] with what cannot be used.
+pub fn check(file: &Path) -> Result<Config, RunError> {
+    let plan = Plan::read(file).map_err(|error| RunError(AgentError::from(error).into()))?;
+    plan.check().map_err(|error| RunError(error.into()))?;
+    Ok(plan.config)
 }
 
 async fn run_until_stopped(

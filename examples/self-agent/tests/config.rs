@@ -335,4 +335,8 @@ fn checking_a_file_prints_it_or_says_what_is_wrong_with_it_and_its_files() {
         );
         assert_eq!(ended.stderr.lines().count(), 1);
     }
+    directory.write("agent.yaml", "server: {endpoint: 'ws://h', headers: {Host: elsewhere}}\n");
+    let ended = run(directory.path(), &["check", "--config", "agent.yaml"]);
+    assert_eq!(ended.code, Some(1), "what the start would refuse");
+    assert!(ended.stderr.contains("the header Host is set by the transport"), "{}", ended.stderr);
 }

@@ -259,8 +259,16 @@ impl Builder {
         Ok(Arc::new(self.connector()?).try_out(0).await?)
     }
 
-    /// How the server is reached. Takes what it needs out of the builder.
-    fn connector(&mut self) -> Result<Connector, StartError> {
+    /// Whether everything about reaching the server can work: what [`Builder::start`] would refuse, it refuses here.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: what is wrong.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.addressed().map(drop)
+    }
+
+    fn addressed(&self) -> Result<(Vec<Endpoint>, Credentials), StartError> {
         let mut endpoints = vec![Endpoint::parse(&self.endpoint)?];
         for fallback in &self.fallbacks {
             endpoints.push(Endpoint::parse(fallback)?);
@@ -275,6 +283,12 @@ impl Builder {
         if let Some((user, password)) = &self.basic {
             credentials.add_basic(user, password)?;
         }
+        Ok((endpoints, credentials))
+    }
+
+    /// How the server is reached. Takes what it needs out of the builder.
+    fn connector(&mut self) -> Result<Connector, StartError> {
+        let (endpoints, mut credentials) = self.addressed()?;
         if let Some(tokens) = self.tokens.take() {
             credentials.set_tokens(tokens);
         }

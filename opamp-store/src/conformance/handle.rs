@@ -20,6 +20,8 @@ pub async fn a_closed_store_says_so(location: &impl Location) {
     let other = location.open().await;
     put_agents(&*store, [1]).await;
     let Acquired::Mine(lease) = store.acquire("leader", "me", LONG).await.unwrap() else { panic!("taken") };
+    drop(store.close());
+    assert_eq!(store.health().await, Ok(()), "an order that nobody waits for is none");
     store.close().await;
     store.close().await;
     assert_eq!(store.health().await, Err(Unhealthy::Closed));

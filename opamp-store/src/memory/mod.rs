@@ -130,8 +130,7 @@ impl Store for MemoryStore {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.closed.store(true, Ordering::Release);
-        Box::pin(ready(()))
+        Box::pin(async { self.closed.store(true, Ordering::Release) })
     }
 }
 

@@ -217,6 +217,24 @@ async fn a_signal_closes_sockets_with_1001_and_ends_with_success() {
 }
 
 /// The agent does not answer the close frame, so the first signal alone would take its time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_whose_log_cannot_be_written_goes_on() {
+    let dir = TempDir::new();
+    let mut server = Process::serve_without_log(dir.path());
+    let (admin, token) = server.started();
+    let client = Client::new(admin, token.as_deref());
+    // The start is logged, the Self-Agent's connection, and this.
+    server.signal("HUP");
+    let since = Instant::now();
+    while client.get("/api/v1/self").await.expect(200)["verdict"] != "ok" {
+        assert!(since.elapsed().as_secs() < 20);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.signal("TERM");
+    assert_eq!(server.ended().code(), Some(0));
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let dir = TempDir::new();

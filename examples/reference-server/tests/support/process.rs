@@ -40,12 +40,26 @@ impl Process {
         Self::run_with(dir, &all, variables)
     }
 
+    /// Starts it on free ports, data in `dir`, with a standard error that cannot be written.
+    #[cfg(target_os = "linux")]
+    pub fn serve_without_log(dir: &Path) -> Self {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let data = dir.join("data");
+        let arguments =
+            ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+        Self::spawn(dir, &arguments, &[], full.into())
+    }
+
     /// Starts it with exactly these arguments in `dir`.
     pub fn run(dir: &Path, arguments: &[&str]) -> Self {
         Self::run_with(dir, arguments, &[])
     }
 
     fn run_with(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::spawn(dir, arguments, variables, Stdio::piped())
+    }
+
+    fn spawn(dir: &Path, arguments: &[&str], variables: &[(&str, &str)], stderr: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OPAMP_") {
@@ -58,11 +72,11 @@ impl Process {
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn();
         let mut child = child.unwrap();
         let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let stderr = child.stderr.take().map(collect).unwrap_or_default();
         Process { child, stdout, stderr }
     }
 

@@ -57,8 +57,12 @@ impl Plan {
         Ok(Self { config, tls })
     }
 
-    /// Whether an agent could start by it.
+    /// Whether an agent could start by it, and connect. A token may come later, which the start waits for and this does not.
     pub(crate) fn check(&self) -> Result<(), AgentError> {
+        if let Some(file) = &self.config.server.bearer_token_file {
+            let usable = TokenFile(file.clone()).read();
+            usable.map_err(|why| self.config.error("server.bearer_token_file", why))?;
+        }
         Ok(self.reaching(description(&self.config))?.check()?)
     }
 

@@ -132,16 +132,26 @@ impl Config {
 /// A bearer token in a file, read each time.
 pub(crate) struct TokenFile(pub(crate) PathBuf);
 
+impl TokenFile {
+    /// The token as it is now.
+    pub(crate) fn read(&self) -> Result<String, String> {
+        let shown = self.0.display();
+        let text = std::fs::read_to_string(&self.0).map_err(|error| format!("{shown}: {error}"))?;
+        match text.trim() {
+            "" => Err(format!("{shown} is empty")),
+            token if http::HeaderValue::from_str(token).is_err() => {
+                Err(format!("{shown} holds more than one line, or characters that no header may have"))
+            }
+            token => Ok(token.to_owned()),
+        }
+    }
+}
+
 impl TokenSource for TokenFile {
     fn token(&self, _refused: bool) -> BoxFuture<'_, Result<String, String>> {
+        let file = Self(self.0.clone());
         Box::pin(async move {
-            let shown = self.0.display();
-            let text =
-                tokio::fs::read_to_string(&self.0).await.map_err(|error| format!("{shown}: {error}"))?;
-            match text.trim() {
-                "" => Err(format!("{shown} is empty")),
-                token => Ok(token.to_owned()),
-            }
+            tokio::task::spawn_blocking(move || file.read()).await.map_err(|error| error.to_string())?
         })
     }
 }

@@ -84,6 +84,9 @@ async fn run_until_stopped(
     let mut agent = program.start(None, &asked)?;
     loop {
         let next = program.serve(&agent, &mut orders, &mut restarts).await;
+        if matches!(next, Ok(Next::Stop)) {
+            tracing::info!("stopping: saying goodbye to the server");
+        }
         agent.stop().await;
         if matches!(next?, Next::Stop) {
             tracing::info!("stopped");

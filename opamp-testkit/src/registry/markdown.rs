@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{AREAS, Area, Registry, Row, RowId, Side, Stability, State, States};
+use super::{AREAS, Area, Lesson, Lessons, Registry, Row, RowId, Side, Stability, State, States, TestPath};
 
 const HEAD: &str = "\
 # Conformance
@@ -13,16 +13,30 @@ const HEAD: &str = "\
 Every requirement of the OpAMP specification (v0.20.0) that this project tracks, and how far it is met. *Proven* rows name
 the tests that fail if the behaviour is lost; *deferred* rows name the topic that will do them; *not applicable* rows
 say why; *open* rows are to be done. Levels are the keywords of the specification; `prose` is behaviour stated without
-one. A row that binds both sides counts once for each.
+one. A row that binds both sides counts once for each. At the end stand [lessons](#lessons): failures of other systems,
+and the tests that keep them out of this one.
 
 ";
 
-/// Renders the registry: counts by area, side and state, then one table per area.
-pub fn to_markdown(registry: &Registry) -> String {
+const LESSONS_HEAD: &str = "\
+## Lessons
+
+What went wrong in protocol libraries elsewhere, the rule that rules it out, and the tests that hold to the rule.
+
+| seen elsewhere | rule here | tests |
+|---|---|---|
+";
+
+/// Renders the registry: counts by area, side and state, then one table per area, then the lessons.
+pub fn to_markdown(registry: &Registry, lessons: &Lessons) -> String {
     let mut out = HEAD.to_owned();
     summary(registry, &mut out);
     for area in &AREAS {
         table(registry, area, &mut out);
+    }
+    out.push_str(LESSONS_HEAD);
+    for lesson in lessons.iter() {
+        lesson_line(lesson, &mut out);
     }
     out
 }
@@ -105,11 +119,7 @@ fn row_line(id: RowId, row: &Row, out: &mut String) {
             format!("server: {}<br>client: {}", evidence(server), evidence(client)),
         ),
     };
-    let side = match row.side {
-        Side::Server => "server",
-        Side::Client => "client",
-        Side::Both => "both",
-    };
+    let side = row.side.as_str();
     let stability = match row.stability {
         Stability::Stable => "stable",
         Stability::Beta => "beta",
@@ -130,11 +140,21 @@ fn word(state: &State) -> &'static str {
 
 fn evidence(state: &State) -> String {
     match state {
-        State::Proven { tests } => {
-            tests.iter().map(|test| format!("`{test}`")).collect::<Vec<_>>().join("<br>")
-        }
+        State::Proven { tests } => named(tests),
         State::Deferred { topic } => topic.to_string(),
         State::NotApplicable { why } => why.replace('|', "\\|"),
         State::Open => "–".to_owned(),
     }
+}
+
+fn lesson_line(lesson: &Lesson, out: &mut String) {
+    let later = lesson.later.map(|topic| format!("deferred: {topic}"));
+    let tests = (!lesson.tests.is_empty()).then(|| named(&lesson.tests));
+    let evidence: Vec<String> = [tests, later].into_iter().flatten().collect();
+    let (seen, rule) = (lesson.seen.replace('|', "\\|"), lesson.rule.replace('|', "\\|"));
+    let _ = writeln!(out, "| {seen} | {rule} | {} |", evidence.join("<br>"));
+}
+
+fn named(tests: &[TestPath]) -> String {
+    tests.iter().map(|test| format!("`{test}`")).collect::<Vec<_>>().join("<br>")
 }

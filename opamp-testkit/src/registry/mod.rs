@@ -5,14 +5,17 @@
 //! specification asks (level, side, stability, text) and the state of the work: *proven* by named tests, *deferred*
 //! to a topic, *not applicable* with a reason, or *open*. A row about both sides has one state for each.
 //!
-//! [`violations`] is what keeps it honest: no row may be missing, no test name may be invented, and no open MUST may
-//! remain in the areas that are due. [`to_markdown`] renders `docs/conformance.md`.
+//! [`violations`] is what keeps it honest: no row may be missing, no test name may be invented, and no MUST may be open
+//! or put off in the areas that are due. Beside it stand the [`Lessons`] that other systems paid for, each with the
+//! tests that rule it out. [`to_markdown`] renders both as `docs/conformance.md`.
 
+mod lessons;
 mod markdown;
 mod rows;
 mod rules;
 mod sources;
 
+pub use lessons::{LESSONS, Lesson, Lessons};
 pub use markdown::to_markdown;
 pub use rows::{
     Keyword, Level, Registry, RegistryError, Row, RowId, Side, Stability, State, States, TestPath, Topic,
@@ -37,8 +40,10 @@ pub struct Area {
     pub by_side: [usize; 3],
     /// Rows by stability: stable, beta, development.
     pub by_stability: [usize; 3],
-    /// Whether a MUST of the server side may no longer be open.
-    pub due: bool,
+    /// Whether a MUST of the server side may no longer be open, nor be put off.
+    pub server_due: bool,
+    /// The same of the client side, agent and client together.
+    pub client_due: bool,
 }
 
 impl Area {
@@ -50,11 +55,19 @@ impl Area {
         by_stability: [usize; 3],
     ) -> Self {
         let rows = by_side[0] + by_side[1] + by_side[2];
-        Self { name, title, rows, by_keyword, by_side, by_stability, due: false }
+        Self { name, title, rows, by_keyword, by_side, by_stability, server_due: false, client_due: false }
+    }
+
+    const fn server_due(self) -> Self {
+        Self { server_due: true, ..self }
+    }
+
+    const fn client_due(self) -> Self {
+        Self { client_due: true, ..self }
     }
 
     const fn due(self) -> Self {
-        Self { due: true, ..self }
+        self.server_due().client_due()
     }
 
     /// The area with this name.
@@ -103,10 +116,24 @@ pub const AREAS: [Area; 28] = [
     Area::new("AUTH", "Authentication", [1, 0, 1, 2], [1, 1, 2], [0, 4, 0]).due(),
     Area::new("ERR", "Error responses", [1, 4, 0, 4], [6, 2, 1], [9, 0, 0]).due(),
     Area::new("RETRY", "Retrying", [1, 0, 3, 3], [2, 5, 0], [7, 0, 0]).due(),
-    Area::new("THROT", "Throttling", [0, 6, 2, 3], [4, 7, 0], [11, 0, 0]),
-    Area::new("SEC", "Security", [0, 0, 0, 14], [1, 11, 2], [9, 5, 0]),
-    Area::new("INTEROP", "Interoperability and schema stability", [2, 1, 0, 4], [0, 0, 7], [7, 0, 0]),
-    Area::new("OTEL", "Companion guidelines for OpenTelemetry agents", [2, 5, 0, 1], [1, 6, 1], [8, 0, 0]),
+    Area::new("THROT", "Throttling", [0, 6, 2, 3], [4, 7, 0], [11, 0, 0]).client_due(),
+    Area::new("SEC", "Security", [0, 0, 0, 14], [1, 11, 2], [9, 5, 0]).client_due(),
+    Area::new("INTEROP", "Interoperability and schema stability", [2, 1, 0, 4], [0, 0, 7], [7, 0, 0]).due(),
+    Area::new("OTEL", "Companion guidelines for OpenTelemetry agents", [2, 5, 0, 1], [1, 6, 1], [8, 0, 0])
+        .client_due(),
+];
+
+/// MUSTs of areas that are due which are put off all the same, because they speak of offers that come with the rest of
+/// the protocol: packages, connection settings. Nothing else may be put off, and nothing may stay here once it is done.
+pub const PUT_OFF: [(&str, Side); 8] = [
+    ("R-CAP-17", Side::Server),
+    ("R-CAP-18", Side::Client),
+    ("R-CAP-19", Side::Server),
+    ("R-CAP-20", Side::Server),
+    ("R-CAP-21", Side::Server),
+    ("R-CAP-22", Side::Server),
+    ("R-CAP-23", Side::Server),
+    ("R-CAP-31", Side::Client),
 ];
 
 /// Number of rows over all areas.

@@ -212,6 +212,18 @@ pub enum Side {
     Both,
 }
 
+impl Side {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Both => "both",
+        }
+    }
+}
+
 /// How settled the specification declares an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -263,9 +275,6 @@ pub enum State {
 /// The closed set of topics that a row can be deferred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Topic {
-    /// The agent side of the protocol.
-    #[serde(rename = "agent side")]
-    AgentSide,
     /// Enrolment, certificates and revocation.
     #[serde(rename = "enrolment")]
     Enrolment,
@@ -289,7 +298,6 @@ pub enum Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::AgentSide => "agent side",
             Self::Enrolment => "enrolment",
             Self::LoadAndAdmission => "load and admission",
             Self::Rollouts => "rollouts",

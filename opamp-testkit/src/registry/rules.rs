@@ -1,12 +1,15 @@
 //! What a registry has to satisfy.
 
-use super::{AREAS, Area, Keyword, Registry, Row, RowId, Side, Stability, State, States, Workspace};
+use super::{
+    AREAS, Area, Keyword, PUT_OFF, Registry, Row, RowId, Side, Stability, State, States, Topic, Workspace,
+};
 
 /// Everything that is wrong with the registry, one line each; empty when it is sound.
 ///
 /// Checked: every row of the list of requirements is there and no other, levels, sides and stabilities add up to the
-/// numbers of the list, every named test exists, and no MUST of the server side is open in an area that is
-/// due ([`Area::due`](field@Area::due)). What contradicts itself within one row is refused when it is read.
+/// numbers of the list, every named test exists, and no MUST of a side is open where that side is due
+/// ([`Area::server_due`](field@Area::server_due), [`Area::client_due`](field@Area::client_due)), nor put off unless it is
+/// among [`PUT_OFF`]. What contradicts itself within one row is refused when it is read.
 pub fn violations(registry: &Registry, workspace: &Workspace) -> Vec<String> {
     let mut found = Vec::new();
     for area in &AREAS {
@@ -15,9 +18,19 @@ pub fn violations(registry: &Registry, workspace: &Workspace) -> Vec<String> {
     }
     for (id, row) in registry.rows() {
         names(id, row, workspace, &mut found);
-        open(id, row, &mut found);
+        for (side, state) in sides(row) {
+            must(id, row, side, state, &mut found);
+        }
     }
     found
+}
+
+/// The state of each side that a row binds.
+fn sides(row: &Row) -> Vec<(Side, &State)> {
+    match &row.states {
+        States::One(state) => vec![(row.side, state)],
+        States::PerSide { server, client } => vec![(Side::Server, server), (Side::Client, client)],
+    }
 }
 
 fn numbering(registry: &Registry, area: &'static Area, found: &mut Vec<String>) {
@@ -50,11 +63,7 @@ fn totals(registry: &Registry, area: &'static Area, found: &mut Vec<String>) {
 }
 
 fn names(id: RowId, row: &Row, workspace: &Workspace, found: &mut Vec<String>) {
-    let states = match &row.states {
-        States::One(state) => vec![state],
-        States::PerSide { server, client } => vec![server, client],
-    };
-    for state in states {
+    for (_, state) in sides(row) {
         if let State::Proven { tests } = state {
             found.extend(
                 tests
@@ -66,14 +75,23 @@ fn names(id: RowId, row: &Row, workspace: &Workspace, found: &mut Vec<String>) {
     }
 }
 
-fn open(id: RowId, row: &Row, found: &mut Vec<String>) {
-    let server = match &row.states {
-        States::One(state) if row.side == Side::Server => state,
-        States::PerSide { server, .. } => server,
-        States::One(_) => return,
-    };
-    let due = Area::named(id.area).is_some_and(|area| area.due);
-    if due && row.level.keyword() == Keyword::Must && *server == State::Open {
-        found.push(format!("{id}: {} and still open", row.level));
+fn must(id: RowId, row: &Row, side: Side, state: &State, found: &mut Vec<String>) {
+    let due = Area::named(id.area).is_some_and(|area| match side {
+        Side::Server => area.server_due,
+        _ => area.client_due,
+    });
+    let listed = PUT_OFF.iter().any(|(name, whose)| *name == id.to_string() && *whose == side);
+    let word = side.as_str();
+    if !due || row.level.keyword() != Keyword::Must {
+        return;
+    }
+    match state {
+        State::Open => found.push(format!("{id}: {} of the {word} and still open", row.level)),
+        State::Deferred { topic: Topic::WholeProtocol } if listed => {}
+        State::Deferred { topic } => {
+            found.push(format!("{id}: {} of the {word} and put off to {topic:?}", row.level));
+        }
+        _ if listed => found.push(format!("{id}: done by the {word}, and still among those put off")),
+        _ => {}
     }
 }

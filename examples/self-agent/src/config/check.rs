@@ -41,9 +41,15 @@ impl Config {
         if !matches!(uri.scheme_str(), Some("ws" | "wss" | "http" | "https")) {
             return refuse("does not begin with ws://, wss://, http:// or https://");
         }
+        if endpoint.contains('#') {
+            return refuse("has a part behind a `#`, which is never sent");
+        }
         match uri.authority() {
             Some(authority) if authority.as_str().contains('@') => {
                 refuse("holds credentials; put them into `server.headers` or `server.bearer_token_file`")
+            }
+            Some(authority) if authority.as_str() != authority.host() && authority.port_u16().is_none() => {
+                refuse("has a port that does not exist")
             }
             Some(authority) if !authority.host().is_empty() => Ok(()),
             _ => refuse("has no host"),
@@ -64,7 +70,13 @@ impl Config {
     }
 
     fn check_headers(&self, key: &str, headers: &BTreeMap<String, Secret>) -> Checked {
+        let mut names = std::collections::BTreeSet::new();
         for (name, value) in headers {
+            if !names.insert(name.to_ascii_lowercase()) {
+                return Err(self
+                    .values
+                    .error(key, format!("{name:?} is there twice; case makes no difference")));
+            }
             if name.parse::<HeaderName>().is_err() {
                 return Err(self.values.error(key, format!("{name:?} cannot be the name of a header")));
             }

@@ -138,8 +138,17 @@ impl Reader<'_> {
             Kind::List => map.next_value_seed(Items { reader: self, key, place }),
             _ => {
                 let value: Scalar = map.next_value()?;
-                if let Some(text) = self.text(key.name, value) {
-                    self.found(key, place, Raw::Text(text));
+                match self.text(key.name, value) {
+                    // Taken for "not written", an empty variable would switch off what the key is there for.
+                    Some(text) if text.is_empty() => {
+                        let name = key.name;
+                        self.complain(
+                            place,
+                            format!("`{name}` is empty; give it a value, or leave the key out"),
+                        );
+                    }
+                    Some(text) => self.found(key, place, Raw::Text(text)),
+                    None => {}
                 }
                 Ok(())
             }

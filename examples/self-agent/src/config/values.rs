@@ -32,8 +32,7 @@ impl Values {
     pub(super) fn with_defaults(found: BTreeMap<&'static str, Found>) -> Self {
         let mut values: BTreeMap<_, _> =
             KEYS.iter().filter_map(|key| Some((key.name, default_of(key)?))).collect();
-        // Nothing written is the same as not written.
-        values.extend(found.into_iter().filter(|(_, found)| found.raw != Raw::Text(String::new())));
+        values.extend(found);
         Self(values)
     }
 

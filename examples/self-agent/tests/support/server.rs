@@ -23,6 +23,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     handle: ServerHandle,
     fleet: FleetManager,
+    /// What it shows and whom it trusts, if it has TLS.
+    pub tls: Option<TlsSource>,
 }
 
 impl TestServer {
@@ -56,8 +58,9 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         tokio::spawn(driver.run());
         tokio::spawn(fleet_driver.run());
-        tokio::spawn(opamp_server::serve(listener, tls.map(TlsSource::new), service));
-        Self { address, handle, fleet }
+        let tls = tls.map(TlsSource::new);
+        tokio::spawn(opamp_server::serve(listener, tls.clone(), service));
+        Self { address, handle, fleet, tls }
     }
 
     /// Where agents connect.

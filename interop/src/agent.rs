@@ -1,28 +1,16 @@
 //! The opamp-go agent as a process.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::process::{self, Signal};
-
-/// An event may take this long; a machine that runs several test suites at once is slow.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::program::Program;
 
 /// A running agent. Dropping it kills it.
 #[derive(Debug)]
-pub struct Agent {
-    child: Child,
-    stdin: ChildStdin,
-    events: Receiver<Value>,
-    seen: Vec<Value>,
-}
+pub struct Agent(Program);
 
 impl Agent {
     /// Starts an agent with these flags and waits until it runs (not until it is connected).
@@ -31,25 +19,7 @@ impl Agent {
     ///
     /// It does not build or does not start.
     pub fn start(arguments: &[&str]) -> Outcome<Self> {
-        let mut child = Command::new(process::go_agent()?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Failure::new("the agent has no pipes"));
-        };
-        let (sender, events) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if sender.send(event).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut agent = Self { child, stdin, events, seen: Vec::new() };
+        let mut agent = Self(Program::start("agent", process::go_agent()?, arguments)?);
         agent.expect("started")?;
         Ok(agent)
     }
@@ -73,31 +43,12 @@ impl Agent {
     ///
     /// It does not come, or the agent ends.
     pub fn expect(&mut self, name: &str) -> Outcome<Value> {
-        let begun = Instant::now();
-        loop {
-            match self.events.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
-                Ok(event) => {
-                    self.seen.push(event.clone());
-                    if event["event"] == name {
-                        return Ok(event);
-                    }
-                }
-                Err(why) => {
-                    let what = match why {
-                        RecvTimeoutError::Timeout => "did not come",
-                        RecvTimeoutError::Disconnected => "can not come: the agent has ended",
-                    };
-                    let seen: Vec<String> = self.seen.iter().map(Value::to_string).collect();
-                    return Err(Failure::new(format!("event {name} {what}; seen:\n{}", seen.join("\n"))));
-                }
-            }
-        }
+        Ok(self.0.next(&format!("event {name}"), |event| event["event"] == name)?.value)
     }
 
     /// How many events of this name came so far.
     pub fn count(&mut self, name: &str) -> usize {
-        self.seen.extend(self.events.try_iter());
-        self.seen.iter().filter(|event| event["event"] == name).count()
+        self.0.seen().iter().filter(|event| event.value["event"] == name).count()
     }
 
     /// Sends one line of commands, such as `health ok`.
@@ -106,8 +57,7 @@ impl Agent {
     ///
     /// The agent is gone.
     pub fn command(&mut self, line: &str) -> Outcome {
-        writeln!(self.stdin, "{line}")?;
-        Ok(())
+        self.0.command(line)
     }
 
     /// Sends a signal.
@@ -116,7 +66,7 @@ impl Agent {
     ///
     /// The agent is gone.
     pub fn signal(&self, signal: Signal) -> Outcome {
-        process::send(signal, &self.child)
+        self.0.signal(signal)
     }
 
     /// Lets the agent leave in order and waits for its end.
@@ -127,8 +77,7 @@ impl Agent {
     pub fn quit(mut self) -> Outcome {
         self.command("quit")?;
         self.expect("stopped")?;
-        let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(Failure::new(format!("the agent ended with {status}"))) }
+        self.0.ended()
     }
 
     /// Ends the process without a word to anybody.
@@ -137,16 +86,6 @@ impl Agent {
     ///
     /// It is gone already.
     pub fn kill(mut self) -> Outcome {
-        self.signal(Signal::Kill)?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // Both fail when it has ended already, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.kill()
     }
 }

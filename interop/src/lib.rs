@@ -1,21 +1,31 @@
-//! Running the reference server against OpAMP implementations that are not ours, as processes that can be stopped,
-//! frozen and killed.
+//! Running our servers and agents as processes that can be stopped, frozen and killed: against OpAMP implementations
+//! that are not ours, and against each other.
 //!
 //! Tests that need Go 1.25 or newer are ignored by default; `cargo xtask interop` runs them, `cargo xtask test` runs
 //! them where Go is there and counts them as skipped where it is not.
 
 pub mod agent;
+pub mod cases;
 pub mod certificates;
 pub mod failure;
+pub mod go_server;
+pub mod local;
+pub mod ours;
 pub mod process;
+mod program;
 pub mod rest;
 pub mod scenario;
 pub mod server;
 pub mod wait;
 
 pub use agent::Agent;
+pub use cases::each;
 pub use certificates::Certificates;
 pub use failure::{Failure, Outcome};
+pub use go_server::GoServer;
+pub use local::LocalServer;
+pub use ours::{Kind, LibraryAgent, Ours, Plan, SelfAgent};
+pub use program::Event;
 pub use rest::Rest;
 pub use scenario::scenario;
 pub use server::{Record, Server};

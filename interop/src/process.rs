@@ -78,29 +78,17 @@ impl Drop for Directory {
 /// It does not build.
 pub fn reference_server() -> Outcome<&'static Path> {
     static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&PROGRAM, || {
-        if let Some(path) = env::var_os("REFERENCE_SERVER") {
-            return Ok(path.into());
-        }
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--package",
-            "reference-server",
-            "--bin",
-            "reference-server",
-            "--message-format",
-            "json",
-        ]);
-        let messages = output_of(build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()))?;
-        messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "reference-server")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .ok_or_else(|| Failure::new("cargo built no reference-server"))
-    })
+    once(&PROGRAM, || cargo_program("REFERENCE_SERVER", "reference-server"))
+}
+
+/// The self-agent's program: the one in `SELF_AGENT`, or built now.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn self_agent() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || cargo_program("SELF_AGENT", "self-agent"))
 }
 
 /// The agent on the opamp-go client, built now; Go keeps what has not changed.
@@ -110,19 +98,46 @@ pub fn reference_server() -> Outcome<&'static Path> {
 /// It does not build.
 pub fn go_agent() -> Outcome<&'static Path> {
     static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&PROGRAM, || {
-        let own = env::current_exe()?;
-        let directory = own.parent().ok_or_else(|| Failure::new("this program is nowhere"))?;
-        let path = directory.join("opamp-go-agent");
-        let mut build = Command::new("go");
-        build.args(["build", "-o"]).arg(&path).arg("./agent").env("GOWORK", "off");
-        output_of(
-            build
-                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("opamp-go"))
-                .stderr(Stdio::inherit()),
-        )?;
-        Ok(path)
-    })
+    once(&PROGRAM, || go_program("agent"))
+}
+
+/// The server on the opamp-go server, built now; Go keeps what has not changed.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn go_server() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || go_program("server"))
+}
+
+/// The program of a package that has the same name, unless a variable says where it is.
+fn cargo_program(variable: &str, name: &str) -> Outcome<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--package", name, "--bin", name, "--message-format", "json"]);
+    let messages = output_of(build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or_else(|| Failure::new(format!("cargo build made no {name}")))
+}
+
+fn go_program(name: &str) -> Outcome<PathBuf> {
+    let own = env::current_exe()?;
+    let directory = own.parent().ok_or_else(|| Failure::new("this program is nowhere"))?;
+    let path = directory.join(format!("opamp-go-{name}"));
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(&path).arg(format!("./{name}")).env("GOWORK", "off");
+    output_of(
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("opamp-go")).stderr(Stdio::inherit()),
+    )?;
+    Ok(path)
 }
 
 fn once(

@@ -64,6 +64,8 @@ impl Server {
             .args(["--listen", &self.opamp.to_string(), "--admin-listen", &self.admin.to_string()])
             .arg("--data-dir")
             .arg(self.directory.join("data"))
+            // Scenarios count agents; the one that wants the Self-Agent says so in its flags.
+            .args(["--self-agent-enabled", "false"])
             .args(&self.flags)
             // Neither a file nor variables of the machine belong to a test.
             .current_dir(&self.directory)
@@ -172,6 +174,16 @@ impl Server {
         let body = serde_json::json!({ "files": files });
         let version = self.rest().post(&format!("/api/v1/configs/{name}/versions"), &body)?;
         Ok((version["version"].as_u64().unwrap_or_default(), self.published(name, &version)?))
+    }
+
+    /// Sends a signal, such as one that freezes it.
+    ///
+    /// # Errors
+    ///
+    /// It was not running.
+    pub fn signal(&self, signal: Signal) -> Outcome {
+        let running = self.running.as_ref().ok_or_else(|| Failure::new("the server does not run"))?;
+        process::send(signal, running)
     }
 
     /// Sends SIGTERM and waits for an orderly end.
@@ -307,7 +319,7 @@ fn lines_of(child: &mut Child) -> Outcome<Receiver<String>> {
 
 /// A free port outside the range from which the system takes ports for outgoing connections: while a server is down,
 /// an agent that tries to reach it could otherwise be given the server's own port.
-fn free_address() -> Outcome<SocketAddr> {
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000)?;
     for _ in 0..10_000 {

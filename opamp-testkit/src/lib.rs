@@ -5,6 +5,7 @@
 //!   pieces, breaks every rule on request, and waits with a bound everywhere.
 //! - [`agent`]: a [`ScriptedAgent`](agent::ScriptedAgent) that speaks OpAMP over that client on either transport.
 //! - [`transcript`]: what was said, one line a message, with secrets left out.
+//! - [`proxy`]: an HTTP proxy and a plain forwarder that stall, refuse or cut what passes, when told.
 //! - [`certs`]: certificate authorities and certificates, good and bad, for TLS tests.
 //! - [`registry`]: every conformance requirement and the tests that prove it.
 //!
@@ -12,6 +13,7 @@
 
 pub mod agent;
 pub mod certs;
+pub mod proxy;
 pub mod raw;
 pub mod registry;
 pub mod transcript;

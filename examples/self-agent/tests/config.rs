@@ -263,6 +263,34 @@ fn variables_stand_in_any_value_and_cannot_add_keys() {
 }
 
 #[test]
+fn an_empty_text_does_not_switch_off_what_its_key_is_there_for() {
+    for (server, key) in [
+        ("endpoint: 'wss://h', tls: {ca_file: '${env:NOT_SET_ANYWHERE:-}'}", "server.tls.ca_file"),
+        ("endpoint: 'ws://h', bearer_token_file: ''", "server.bearer_token_file"),
+        ("endpoint: ''", "server.endpoint"),
+    ] {
+        let error = refused(&format!("server: {{{server}}}\n"));
+        assert!(error.contains(&format!("`{key}` is empty")), "{error}");
+    }
+}
+
+#[test]
+fn what_would_never_connect_is_refused() {
+    for (server, what) in [
+        ("endpoint: 'ws://h:99999/x'", "a port that does not exist"),
+        ("endpoint: 'ws://h:/x'", "a port that does not exist"),
+        ("endpoint: 'ws://h/x#token=s3cret'", "behind a `#`"),
+        ("endpoint: 'ws://h', headers: {authorization: a, Authorization: b}", "is there twice"),
+    ] {
+        let error = refused(&format!("server: {{{server}}}\n"));
+        assert!(error.contains(what) && !error.contains("s3cret"), "{error}");
+    }
+    for endpoint in ["ws://h:4320", "ws://[::1]:4320/x", "wss://[::1]", "http://h"] {
+        load(&format!("server: {{endpoint: '{endpoint}'}}\n")).unwrap();
+    }
+}
+
+#[test]
 fn credentials_in_an_endpoint_are_refused_and_not_repeated() {
     for endpoint in ["ws://user:hunter2@h/x", "ws://hunter2 @h", "hunter2"] {
         let error = refused(&format!("server: {{endpoint: '{endpoint}'}}\n"));
@@ -339,4 +367,17 @@ fn checking_a_file_prints_it_or_says_what_is_wrong_with_it_and_its_files() {
     let ended = run(directory.path(), &["check", "--config", "agent.yaml"]);
     assert_eq!(ended.code, Some(1), "what the start would refuse");
     assert!(ended.stderr.contains("the header Host is set by the transport"), "{}", ended.stderr);
+    for (token, what) in
+        [(None, "No such file"), (Some(" \n"), "is empty"), (Some("a\nb"), "more than one line")]
+    {
+        directory.write("agent.yaml", "server: {endpoint: 'ws://h', bearer_token_file: token}\n");
+        token.map(|text| directory.write("token", text));
+        let ended = run(directory.path(), &["check", "--config", "agent.yaml"]);
+        assert_eq!(ended.code, Some(1));
+        assert!(
+            ended.stderr.contains("`server.bearer_token_file`: token") && ended.stderr.contains(what),
+            "{}",
+            ended.stderr
+        );
+    }
 }

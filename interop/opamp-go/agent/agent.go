@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,11 +86,11 @@ func newAgent(o options, out *events) (*agent, error) {
 }
 
 // run serves until the context ends or `quit` arrives, then leaves gracefully.
-func (a *agent) run(ctx context.Context, commands <-chan []string) error {
+func (a *agent) run(ctx context.Context, commands <-chan string) error {
 	if err := a.begin(); err != nil {
 		return err
 	}
-	a.events.emit(eventStarted, fields{"uid": a.state.UID, "url": a.options.url})
+	a.events.Emit(eventStarted, fields{"uid": a.state.UID, "url": a.options.url})
 
 	var healthTick <-chan time.Time
 	if a.options.healthInterval > 0 {
@@ -112,15 +113,16 @@ func (a *agent) run(ctx context.Context, commands <-chan []string) error {
 			if err := a.begin(); err != nil {
 				return err
 			}
-			a.events.emit(eventRestarted, fields{"start_time_unix_nano": a.startTime.UnixNano()})
-		case words := <-commands:
+			a.events.Emit(eventRestarted, fields{"start_time_unix_nano": a.startTime.UnixNano()})
+		case line := <-commands:
+			words := strings.Fields(line)
 			if words[0] == "quit" {
 				return a.leave()
 			}
 			if err := a.command(words); err != nil {
-				a.events.emit(eventCommandRefused, fields{"command": words, "error": err.Error()})
+				a.events.Emit(eventCommandRefused, fields{"command": words, "error": err.Error()})
 			} else {
-				a.events.emit(eventCommandDone, fields{"command": words})
+				a.events.Emit(eventCommandDone, fields{"command": words})
 			}
 		}
 	}
@@ -164,12 +166,12 @@ func (a *agent) prepare() (client.OpAMPClient, types.StartSettings, error) {
 		RemoteConfigStatus: a.state.RemoteStatus.toWire(),
 		HeartbeatInterval:  &a.options.heartbeat,
 		Callbacks: types.Callbacks{
-			OnConnect: func(context.Context) { a.events.emit(eventConnected, nil) },
+			OnConnect: func(context.Context) { a.events.Emit(eventConnected, nil) },
 			OnConnectFailed: func(_ context.Context, err error) {
-				a.events.emit(eventConnectFailed, fields{"error": err.Error()})
+				a.events.Emit(eventConnectFailed, fields{"error": err.Error()})
 			},
 			OnError: func(_ context.Context, response *protobufs.ServerErrorResponse) {
-				a.events.emit(eventErrorResponse, fields{
+				a.events.Emit(eventErrorResponse, fields{
 					"type": response.GetType().String(), "error": response.GetErrorMessage(),
 				})
 			},
@@ -192,7 +194,7 @@ func (a *agent) leave() error {
 	if err := a.end(); err != nil {
 		return err
 	}
-	a.events.emit(eventStopped, nil)
+	a.events.Emit(eventStopped, nil)
 	return nil
 }
 
@@ -209,7 +211,7 @@ func (a *agent) onMessage(ctx context.Context, current client.OpAMPClient, messa
 func (a *agent) applyOffer(ctx context.Context, current client.OpAMPClient, offer *protobufs.AgentRemoteConfig) {
 	files := configFromWire(offer.GetConfig())
 	hash := hex.EncodeToString(offer.GetConfigHash())
-	a.events.emit(eventRemoteConfig, fields{"hash": hash, "files": files.names()})
+	a.events.Emit(eventRemoteConfig, fields{"hash": hash, "files": files.names()})
 
 	status := &remoteStatus{Hash: offer.GetConfigHash()}
 	status.set(files.check(a.options.rejectMarker))
@@ -231,13 +233,13 @@ func (a *agent) applyOffer(ctx context.Context, current client.OpAMPClient, offe
 		a.report(current.UpdateEffectiveConfig(context.WithValue(ctx, ownUpdate{}, true)))
 	}
 	a.report(current.SetRemoteConfigStatus(status.toWire()))
-	a.events.emit(eventRemoteConfigStatus, fields{"hash": hash, "status": status.word(), "error": status.Error})
+	a.events.Emit(eventRemoteConfigStatus, fields{"hash": hash, "status": status.word(), "error": status.Error})
 }
 
 // report shows a call that the client refused; that is a mistake of this program.
 func (a *agent) report(err error) {
 	if err != nil {
-		a.events.emit(eventRefusedByClient, fields{"error": err.Error()})
+		a.events.Emit(eventRefusedByClient, fields{"error": err.Error()})
 	}
 }
 
@@ -254,7 +256,7 @@ func (a *agent) adoptUID(bytes []byte) {
 	if err != nil {
 		more["error"] = err.Error()
 	}
-	a.events.emit(eventAgentIdentification, more)
+	a.events.Emit(eventAgentIdentification, more)
 }
 
 // onCommand only asks for the restart: stopping a client inside its own callback
@@ -263,7 +265,7 @@ func (a *agent) onCommand(_ context.Context, command *protobufs.ServerToAgentCom
 	if command.GetType() != protobufs.CommandType_CommandType_Restart {
 		return fmt.Errorf("unknown command %v", command.GetType())
 	}
-	a.events.emit(eventRestartCommand, nil)
+	a.events.Emit(eventRestartCommand, nil)
 	select {
 	case a.restart <- struct{}{}:
 	default: // one restart is already due
@@ -274,7 +276,7 @@ func (a *agent) onCommand(_ context.Context, command *protobufs.ServerToAgentCom
 func (a *agent) effectiveConfig(ctx context.Context) (*protobufs.EffectiveConfig, error) {
 	first := a.firstReport.CompareAndSwap(true, false)
 	if !first && ctx.Value(ownUpdate{}) == nil {
-		a.events.emit(eventFullStateRequested, nil)
+		a.events.Emit(eventFullStateRequested, nil)
 	}
 	a.mutex.Lock()
 	defer a.mutex.Unlock()

@@ -15,6 +15,8 @@ import (
 	"github.com/open-telemetry/opamp-go/protobufs"
 	"github.com/open-telemetry/opamp-go/server"
 	"github.com/open-telemetry/opamp-go/server/types"
+
+	"opamp-rs/interop/opamp-go/internal/lines"
 )
 
 const patience = 10 * time.Second
@@ -71,7 +73,7 @@ func (s *goServer) next(t *testing.T, fits func(*protobufs.AgentToServer) bool) 
 
 // runningAgent is an agent under test with its events as a channel.
 type runningAgent struct {
-	commands chan []string
+	commands chan string
 	events   chan map[string]any
 	done     chan error
 }
@@ -82,8 +84,8 @@ func startAgent(t *testing.T, arguments ...string) *runningAgent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &runningAgent{commands: make(chan []string), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
-	agent, err := newAgent(o, newEvents(eventWriter(r.events)))
+	r := &runningAgent{commands: make(chan string), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
+	agent, err := newAgent(o, lines.NewEvents(eventWriter(r.events)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,7 @@ func (r *runningAgent) quit(t *testing.T) {
 		return
 	}
 	select {
-	case r.commands <- []string{"quit"}:
+	case r.commands <- "quit":
 	case err := <-r.done:
 		t.Fatalf("the agent ended by itself: %v", err)
 	}
@@ -259,11 +261,11 @@ func TestStateSurvivesAnewProcess(t *testing.T) {
 func TestCommandsChangeWhatIsReported(t *testing.T) {
 	s := startGoServer(t)
 	r := startAgent(t, "-url", "ws://"+s.url)
-	r.commands <- []string{"health", "bad", "disk", "full"}
+	r.commands <- "health bad disk full"
 	s.next(t, func(m *protobufs.AgentToServer) bool { return m.GetHealth().GetLastError() == "disk full" })
-	r.commands <- []string{"health", "ok"}
+	r.commands <- "health ok"
 	s.next(t, func(m *protobufs.AgentToServer) bool { return m.GetHealth().GetHealthy() })
-	r.commands <- []string{"describe", "zone", "north"}
+	r.commands <- "describe zone north"
 	s.next(t, func(m *protobufs.AgentToServer) bool {
 		for _, pair := range m.GetAgentDescription().GetNonIdentifyingAttributes() {
 			if pair.GetKey() == "zone" && pair.GetValue().GetStringValue() == "north" {
@@ -272,7 +274,7 @@ func TestCommandsChangeWhatIsReported(t *testing.T) {
 		}
 		return false
 	})
-	r.commands <- []string{"dance"}
+	r.commands <- "dance"
 	r.await(t, eventCommandRefused)
 }
 

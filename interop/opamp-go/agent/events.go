@@ -1,10 +1,6 @@
 package main
 
-import (
-	"encoding/json"
-	"io"
-	"sync"
-)
+import "opamp-rs/interop/opamp-go/internal/lines"
 
 // Names of events, the value of the key "event" in each line of output.
 const (
@@ -24,27 +20,6 @@ const (
 	eventStopped             = "stopped"              // the client left in order
 )
 
-// fields are the keys of an event beside "event".
-type fields map[string]any
+type fields = lines.Fields
 
-// events writes one JSON object a line. Safe for concurrent use: the opamp-go
-// client calls back from several goroutines.
-type events struct {
-	mutex sync.Mutex
-	out   *json.Encoder
-}
-
-func newEvents(out io.Writer) *events {
-	return &events{out: json.NewEncoder(out)}
-}
-
-func (e *events) emit(name string, more fields) {
-	line := fields{"event": name}
-	for key, value := range more {
-		line[key] = value
-	}
-	e.mutex.Lock()
-	defer e.mutex.Unlock()
-	// Nobody listens any more when this fails; the agent goes on serving its server.
-	_ = e.out.Encode(line)
-}
+type events = lines.Events

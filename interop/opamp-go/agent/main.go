@@ -18,7 +18,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"flag"
 	"fmt"
@@ -28,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"opamp-rs/interop/opamp-go/internal/lines"
 )
 
 // stopTimeout bounds a graceful stop. Longer than the five seconds for which
@@ -49,26 +50,11 @@ func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
 	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 
-	agent, err := newAgent(options, newEvents(stdout))
+	agent, err := newAgent(options, lines.NewEvents(stdout))
 	if err != nil {
 		return err
 	}
-	return agent.run(ctx, readCommands(stdin))
-}
-
-// readCommands turns lines into a channel. The channel is never closed, so that
-// an agent without a terminal keeps running.
-func readCommands(stdin io.Reader) <-chan []string {
-	commands := make(chan []string)
-	go func() {
-		lines := bufio.NewScanner(stdin)
-		for lines.Scan() {
-			if words := strings.Fields(lines.Text()); len(words) > 0 {
-				commands <- words
-			}
-		}
-	}()
-	return commands
+	return agent.run(ctx, lines.Read(stdin))
 }
 
 // options are the command-line flags.

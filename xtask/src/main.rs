@@ -14,7 +14,7 @@ cargo xtask <command>
 
   test [--require-interop]     prove everything: all tests, examples in the documentation, feature selections, interop
   check                        the structure of the project alone: layers, purity, licences, lengths, links
-  interop [--require-interop]  the tests against opamp-go alone
+  interop [--require-interop]  the tests between processes alone: opamp-go, self-agent, reference server
   bench [<criterion options>]  measure codec and session
   docs                         write the generated pages anew
   ci                           what a change must pass before it is merged

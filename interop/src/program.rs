@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::process::{self, Signal};
+use crate::wait::{Look, eventually};
 
 /// An event may take this long; a machine that runs several test suites at once is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +45,8 @@ pub struct Event {
 impl Program {
     pub(crate) fn start(name: &'static str, path: &Path, arguments: &[&str]) -> Outcome<Self> {
         let mut child = Command::new(path)
+            // A test that is killed leaves no process behind.
+            .arg("-attended")
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -109,7 +112,10 @@ impl Program {
 
     /// Waits for an end in order.
     pub(crate) fn ended(&mut self) -> Outcome {
-        let status = self.child.wait()?;
+        let what = format!("the end of the {}", self.name);
+        let (status, _) = eventually(&what, PATIENCE, || {
+            Ok(self.child.try_wait()?.map_or_else(|| Look::NotYet("it runs".into()), Look::Found))
+        })?;
         if status.success() {
             return Ok(());
         }

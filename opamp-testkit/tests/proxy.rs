@@ -115,6 +115,19 @@ async fn a_stalled_line_shows_neither_an_end_nor_a_new_connection() {
 }
 
 #[tokio::test]
+async fn behind_a_line_stalled_one_way_a_server_that_goes_on_talking_sees_no_end() {
+    let Line { agent, mut server, forwarder, .. } = Line::open().await;
+    forwarder.set(Mode::Stall(Direction::ToServer));
+    drop(agent);
+    for _ in 0..5 {
+        server.write_all(b"still there?").await.unwrap();
+        nothing_arrives(&mut server).await;
+    }
+    forwarder.set(Mode::Pass);
+    assert_eq!(rest(&mut server).await, "");
+}
+
+#[tokio::test]
 async fn a_refusing_line_ends_what_is_open_and_what_comes() {
     let Line { mut agent, mut server, forwarder, .. } = Line::open().await;
     forwarder.set(Mode::Refuse);

@@ -146,7 +146,15 @@ impl Agent {
 
 /// What the storage directory says about the last remote configuration, and whether it is still true.
 fn inherit(config: &Config, storage: &Storage) -> Result<Inherited, AgentError> {
-    let status = storage.saved()?.and_then(|saved| saved.remote_config);
+    let saved = storage.saved()?;
+    if saved.is_none() && !matches!(storage.remote(), Ok(None)) {
+        tracing::info!("this is a new agent; the remote configuration of the one before is removed");
+        if let Err(error) = storage.forget_remote() {
+            tracing::warn!("it cannot be removed, and counts nevertheless as none: {error}");
+            return Ok(Inherited { effective: config.clone(), remote_trouble: None, forget_config: true });
+        }
+    }
+    let status = saved.and_then(|saved| saved.remote_config);
     let mut inherited = Inherited { effective: config.clone(), remote_trouble: None, forget_config: false };
     let kept = storage.remote();
     if !config.capabilities.remote_config {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use opamp_client::{Client, Health};
 
+use crate::connection::TokenFile;
 use crate::live::Live;
 
 /// The word for an agent that is up, well or not. It does not change with time, or every report would be news.
@@ -71,8 +72,12 @@ fn credentials(live: &Live) -> Option<Option<String>> {
         Some(format!("{} cannot be read: {error}", file.display()))
     });
     let unusable = || {
-        let error = live.tls.as_ref()?.check().err()?;
-        Some(live.local.tls_error(&error).to_string())
+        let token = server.bearer_token_file.as_ref().and_then(|file| TokenFile(file.clone()).read().err());
+        let tls = || {
+            let error = live.tls.as_ref()?.check().err()?;
+            Some(live.local.tls_error(&error).to_string())
+        };
+        token.or_else(tls)
     };
     Some(unreadable.or_else(|| live.credentials.trouble(&files, unusable)))
 }

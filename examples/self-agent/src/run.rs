@@ -92,6 +92,10 @@ async fn run_until_stopped(
             tracing::info!("stopped");
             return Ok(());
         }
+        if matches!(orders.try_recv(), Ok(Order::Stop)) {
+            tracing::info!("stopped");
+            return Ok(());
+        }
         agent = program.restart(&asked)?;
         // Asked for before it was done.
         while restarts.try_recv().is_ok() {}
@@ -163,12 +167,18 @@ impl Program<'_> {
 
     fn start_anew(&mut self, asked: &mpsc::Sender<()>) -> Result<Agent, Reason> {
         let plan = Plan::read(self.file).map_err(AgentError::from)?;
-        if plan.config.storage_directory != self.plan.config.storage_directory {
+        if !same_directory(&plan.config.storage_directory, &self.plan.config.storage_directory) {
             self.storage = Arc::new(Storage::open(&plan.config.storage_directory)?);
         }
         self.plan = plan;
         Ok(self.start(None, asked)?)
     }
+}
+
+/// Whether two names are of one directory.
+fn same_directory(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| real(other) == Some(one))
 }
 
 fn kept_previous(why: &dyn std::fmt::Display) -> String {

@@ -102,6 +102,14 @@ impl Storage {
         Ok(Some(Kept { hash, text }))
     }
 
+    /// Removes the remote configuration: it was another agent's.
+    pub(crate) fn forget_remote(&self) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(REMOTE_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces the remote configuration, as a whole or not at all.
     pub(crate) fn keep_remote(&self, hash: &ConfigHash, text: &str) -> io::Result<()> {
         let path = self.directory.join(REMOTE_FILE);

@@ -212,3 +212,23 @@ async fn a_remote_configuration_kept_from_before_is_not_used_once_it_is_switched
     assert_eq!(seen.capabilities.bits() & 0x2, 0);
     again.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_agent_does_not_inherit_the_remote_configuration_of_the_one_before() {
+    let server = TestServer::start().await;
+    let (directory, mut process) = start(&server, RED).await;
+    let uid = process.uid().await;
+    let config = "agent: {description: {non_identifying_attributes: {ring: canary}}}";
+    server.assign(uid, "ring", config).await;
+    let ring = |agent: &AgentSnapshot| attribute(&description(agent).non_identifying_attributes, "ring");
+    server.sees(uid, "it is in force", |agent| ring(agent).as_deref() == Some("canary")).await;
+    process.stop().await;
+    fs::remove_file(directory.path().join("state/opamp-state")).unwrap();
+    let mut successor = Process::start(&directory);
+    let another = successor.uid().await;
+    assert_ne!(another, uid);
+    let seen = server.sees(another, "the first report", |agent| health(agent).healthy).await;
+    assert_eq!(ring(&seen), None);
+    assert!(!directory.path().join("state/remote-config.yaml").exists());
+    successor.stop().await;
+}

@@ -5,7 +5,8 @@
 mod support;
 
 use opamp_testkit::certs::Authority;
-use support::{Process, Relay, Stub, TOKEN_VARIABLE, TempDir, TestServer, bare, ok, redirect, yaml};
+use opamp_testkit::proxy::Forwarder;
+use support::{Process, Stub, TOKEN_VARIABLE, TempDir, TestServer, bare, ok, redirect, url, yaml};
 
 const SECRET: &str = "hunter2-5b1c";
 /// How many attempts are looked at.
@@ -41,9 +42,9 @@ fn one_each(lines: &[String], attempts: usize, endpoint: &str, (what, hint): (&s
 /// An agent that cannot reach a server, over both transports of TLS.
 async fn over_tls(directory: &TempDir, server: &TestServer, keys: &str, said: (&str, &str)) {
     for scheme in ["wss", "https"] {
-        let relay = Relay::to(server.address).await;
-        let lines = warnings(directory, &yaml(&relay.url(scheme), keys, "")).await;
-        one_each(&lines, relay.connections(), &relay.url(scheme), said);
+        let relay = Forwarder::start(server.address).await.unwrap();
+        let lines = warnings(directory, &yaml(&url(scheme, relay.addr()), keys, "")).await;
+        one_each(&lines, relay.connections(), &url(scheme, relay.addr()), said);
         let _ = std::fs::remove_dir_all(directory.path().join("state"));
     }
 }
@@ -52,10 +53,10 @@ async fn over_tls(directory: &TempDir, server: &TestServer, keys: &str, said: (&
 async fn over_plain(address: std::net::SocketAddr, path: &str, keys: &str, said: (&str, &str)) {
     for scheme in ["ws", "http"] {
         let directory = TempDir::new();
-        let relay = Relay::to(address).await;
-        let url = format!("{scheme}://{}{path}", relay.address);
-        let lines = warnings(&directory, &yaml(&url, keys, "")).await;
-        one_each(&lines, relay.connections(), &url, said);
+        let relay = Forwarder::start(address).await.unwrap();
+        let endpoint = format!("{scheme}://{}{path}", relay.addr());
+        let lines = warnings(&directory, &yaml(&endpoint, keys, "")).await;
+        one_each(&lines, relay.connections(), &endpoint, said);
     }
 }
 

@@ -8,8 +8,9 @@ mod support;
 use opamp_proto::pb::RemoteConfigStatuses::{Applied, Failed};
 use opamp_proto::{AgentCapabilities, InstanceUid};
 use opamp_server::{AgentSnapshot, DisconnectReason, Liveness};
+use opamp_testkit::proxy::{Direction, Forwarder};
 use support::{
-    Process, Relay, TempDir, TestServer, attribute, config_status, description, effective, health, yaml,
+    Process, TempDir, TestServer, attribute, config_status, description, effective, health, url, yaml,
 };
 
 const DESCRIBED: &str = "\
@@ -189,21 +190,21 @@ on_both_transports! {
 
     async fn everything_is_told_again_when_the_server_asks(scheme) {
         let server = TestServer::start().await;
-        let relay = Relay::to(server.address).await;
+        let relay = Forwarder::start(server.address).await.unwrap();
         let directory = TempDir::new();
-        directory.write("agent.yaml", &yaml(&relay.url(scheme), "", DESCRIBED));
+        directory.write("agent.yaml", &yaml(&url(scheme, relay.addr()), "", DESCRIBED));
         let mut process = Process::start(&directory);
         let uid = process.uid().await;
         let first = server.sees(uid, "the first report", |agent| !effective(agent).is_empty()).await;
         let beats = |count| move |agent: &AgentSnapshot| agent.sequence_num.0 >= count;
         let seen = server.sees(uid, "heartbeats", beats(first.sequence_num.0 + 3)).await;
-        let (bytes, whole) = (relay.bytes(), first.state.len_bytes());
+        let (bytes, whole) = (usize::try_from(relay.passed(Direction::ToServer)).unwrap(), first.state.len_bytes());
         server.sees(uid, "more heartbeats", beats(seen.sequence_num.0 + 3)).await;
-        let in_beats = relay.bytes() - bytes;
-        let (before, seen) = (relay.bytes(), server.handle().agent(&uid).unwrap());
+        let in_beats = usize::try_from(relay.passed(Direction::ToServer)).unwrap() - bytes;
+        let (before, seen) = (usize::try_from(relay.passed(Direction::ToServer)).unwrap(), server.handle().agent(&uid).unwrap());
         server.handle().request_full_state(&uid);
         let later = server.sees(uid, "it went on", beats(seen.sequence_num.0 + 4)).await;
-        let said = relay.bytes() - before;
+        let said = usize::try_from(relay.passed(Direction::ToServer)).unwrap() - before;
         assert!(said > whole && said > in_beats, "{said} bytes, {in_beats} without being asked, {whole} is all of it");
         assert_eq!(later.sticky.full_state_requests, 1, "asked once");
         assert_eq!((effective(&later), description(&later)), (effective(&first), description(&first)));

@@ -13,12 +13,13 @@
 //	describe <key> <value> set one non-identifying attribute
 //	quit                   leave with agent_disconnect and exit 0
 //
-// The end of stdin is not a command: the agent goes on until `quit`, SIGTERM or
-// SIGINT.
+// The end of stdin is not a command, unless -attended makes it one: the agent goes
+// on until `quit`, SIGTERM or SIGINT.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ import (
 const stopTimeout = 8 * time.Second
 
 func main() {
-	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}
@@ -54,11 +55,12 @@ func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return agent.run(ctx, lines.Read(stdin))
+	return agent.run(ctx, lines.Read(stdin, options.atEnd))
 }
 
 // options are the command-line flags.
 type options struct {
+	atEnd          string
 	url            string
 	token          string
 	headers        headerFlags
@@ -90,8 +92,12 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.rejectMarker, "reject", "# reject", "a remote config that contains this `text` is refused with FAILED")
 	flags.DurationVar(&o.heartbeat, "heartbeat", 30*time.Second, "heartbeat interval (WebSocket) or polling interval (HTTP)")
 	flags.DurationVar(&o.healthInterval, "health-interval", 0, "report health, with a new status time, this often; 0 reports changes only")
+	attended := flags.Bool("attended", false, "the end of stdin means quit: whoever started this is gone")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
+	}
+	if *attended {
+		o.atEnd = `quit`
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))

@@ -19,7 +19,8 @@
 //
 // "agent":"<uid>" in a command means that agent alone instead of all. Over plain
 // HTTP what is sent waits for the agent's next poll. The end of stdin is not a
-// command: the server goes on until `quit`, SIGTERM or SIGINT.
+// command, unless -attended makes it one: the server goes on until `quit`, SIGTERM
+// or SIGINT.
 package main
 
 import (
@@ -43,7 +44,7 @@ import (
 const stopTimeout = 5 * time.Second
 
 func main() {
-	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
@@ -60,7 +61,7 @@ func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
 	}
 	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer release()
-	commands := lines.Read(stdin)
+	commands := lines.Read(stdin, options.atEnd)
 	for {
 		select {
 		case <-ctx.Done():
@@ -79,6 +80,7 @@ func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
 
 // options are the command-line flags.
 type options struct {
+	atEnd        string
 	listen       string
 	certFile     string
 	keyFile      string
@@ -96,8 +98,12 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.clientCAFile, "client-ca", "", "PEM `file` with the certificates that must have signed the agent's")
 	flags.StringVar(&o.token, "token", "", "agents without this bearer `token` are answered 401")
 	flags.StringVar(&o.offer, "offer", "", "what to offer from the start: the `files` as a JSON object of name and text")
+	attended := flags.Bool("attended", false, "the end of stdin means quit: whoever started this is gone")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
+	}
+	if *attended {
+		o.atEnd = `{"do":"quit"}`
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::Mode;
 use super::relay::Relay;
+use super::{Direction, Mode};
 
 /// Forwards each connection to one server and knows nothing of what it carries.
 #[derive(Debug)]
@@ -36,6 +36,12 @@ impl Forwarder {
     /// Changes its manners.
     pub fn set(&self, mode: Mode) {
         self.0.set(mode);
+    }
+
+    /// How many bytes have passed in this direction so far, over all connections.
+    #[must_use]
+    pub fn passed(&self, direction: Direction) -> u64 {
+        self.0.passed(direction)
     }
 
     /// How many connections were accepted so far.

@@ -27,7 +27,8 @@ pub enum Mode {
     Cut {
         /// What counts; in [`Direction::Both`] the sum does.
         direction: Direction,
-        /// How many bytes still pass, from when the mode is set or the connection begins.
+        /// How many bytes still pass, from when the mode is set or the connection begins. Up to 16 KiB that were on the way
+        /// when it was set are not counted.
         bytes: u64,
     },
     /// Everything passes.
@@ -51,6 +52,14 @@ pub enum Direction {
 }
 
 impl Direction {
+    const fn opposite(self) -> Self {
+        match self {
+            Self::Both => Self::Both,
+            Self::ToAgent => Self::ToServer,
+            Self::ToServer => Self::ToAgent,
+        }
+    }
+
     const fn covers(self, other: Self) -> bool {
         matches!(
             (self, other),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -21,6 +21,7 @@ pub(super) struct Relay {
     addr: SocketAddr,
     setting: watch::Sender<Setting>,
     connections: Arc<AtomicUsize>,
+    passed: Arc<Passed>,
     /// Dropping it ends the listener and all connections.
     _listener: JoinSet<()>,
 }
@@ -45,16 +46,18 @@ impl Relay {
         let (setting, mode) = watch::channel(Setting { mode: Mode::Pass, generation: 0 });
         let connections: Arc<AtomicUsize> = Arc::default();
         let accepted = Arc::clone(&connections);
+        let passed: Arc<Passed> = Arc::default();
+        let counted = Arc::clone(&passed);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut carried = JoinSet::new();
             while let Ok((agent, _)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 while carried.try_join_next().is_some() {}
-                carried.spawn(carry(agent, onward.clone(), mode.clone()));
+                carried.spawn(carry(agent, onward.clone(), mode.clone(), Arc::clone(&counted)));
             }
         });
-        Ok(Self { addr, setting, connections, _listener: tasks })
+        Ok(Self { addr, setting, connections, passed, _listener: tasks })
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -67,13 +70,17 @@ impl Relay {
         });
     }
 
+    pub(super) fn passed(&self, direction: Direction) -> u64 {
+        self.passed.of(direction)
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
 /// Carries one connection to its end. How it ended is for its two ends to notice.
-async fn carry<F, C, S>(agent: TcpStream, onward: F, mode: watch::Receiver<Setting>)
+async fn carry<F, C, S>(agent: TcpStream, onward: F, mode: watch::Receiver<Setting>, passed: Arc<Passed>)
 where
     F: Fn() -> C,
     C: Future<Output = io::Result<S>>,
@@ -83,7 +90,7 @@ where
         // The error means that the relay is gone, which ends the connection as well.
         let _ = mode.clone().wait_for(|setting| setting.mode == Mode::Refuse).await;
     };
-    let meter = Meter { mode: mode.clone(), carried: Mutex::default() };
+    let meter = Meter { mode: mode.clone(), carried: Mutex::default(), passed };
     let carried = async {
         agent.set_nodelay(true)?;
         // Nobody behind learns of a connection while nothing passes that way.
@@ -121,8 +128,16 @@ async fn pump(
         let mut at = 0;
         while at < bytes {
             let allowed = meter.take(direction, bytes - at).await?;
-            to.write_all(&buffer[at..at + allowed]).await?;
-            to.flush().await?;
+            let written = async {
+                to.write_all(&buffer[at..at + allowed]).await?;
+                to.flush().await
+            };
+            if let Err(error) = written.await {
+                // That the end over there is gone is news from there, and as invisible as any other.
+                meter.opening(direction.opposite()).await?;
+                return Err(error);
+            }
+            meter.passed.add(direction, allowed);
             at += allowed;
         }
     }
@@ -132,6 +147,28 @@ async fn pump(
 struct Meter {
     mode: watch::Receiver<Setting>,
     carried: Mutex<Carried>,
+    passed: Arc<Passed>,
+}
+
+/// Bytes that have passed, over all connections.
+#[derive(Debug, Default)]
+struct Passed {
+    to_agent: AtomicU64,
+    to_server: AtomicU64,
+}
+
+impl Passed {
+    fn add(&self, direction: Direction, bytes: usize) {
+        let counter = if direction == Direction::ToAgent { &self.to_agent } else { &self.to_server };
+        counter.fetch_add(bytes as u64, Ordering::SeqCst);
+    }
+
+    fn of(&self, direction: Direction) -> u64 {
+        let read = |counted, counter: &AtomicU64| {
+            if direction.covers(counted) { counter.load(Ordering::SeqCst) } else { 0 }
+        };
+        read(Direction::ToAgent, &self.to_agent) + read(Direction::ToServer, &self.to_server)
+    }
 }
 
 /// Bytes carried since a mode was set.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use process::{Ended, Process, TOKEN_VARIABLE, run};
 pub use server::{TestServer, attribute, config_status, description, effective, health};
-pub use stub::{Relay, Stub, bare, ok, redirect};
+pub use stub::{Stub, bare, ok, redirect};
 pub use temp_dir::TempDir;
 
 /// Long enough for a loaded machine, short enough for a person.
@@ -38,6 +38,11 @@ macro_rules! on_both_transports {
             }
         })+
     };
+}
+
+/// The endpoint of whoever listens there.
+pub fn url(scheme: &str, address: std::net::SocketAddr) -> String {
+    format!("{scheme}://{address}/v1/opamp")
 }
 
 /// A configuration with short waits and everything switched on, with these lines below `server:` and at the end.

@@ -1,7 +1,6 @@
-//! Peers that are no good, and a relay that counts connections.
+//! Peers that are no good.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -91,62 +90,4 @@ pub fn ok(media_type: &str, body: &[u8]) -> Vec<u8> {
             .into_bytes();
     bytes.extend_from_slice(body);
     bytes
-}
-
-/// Passes connections on, and counts them, one for each attempt to connect, and what the agent says.
-pub struct Relay {
-    pub address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Relay {
-    pub async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (connections, bytes): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
-        let relay = Self { address, connections: Arc::clone(&connections), bytes: Arc::clone(&bytes) };
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.fetch_add(1, Ordering::SeqCst);
-                let bytes = Arc::clone(&bytes);
-                tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(target).await {
-                        pass(stream, server, &bytes).await;
-                    }
-                });
-            }
-        });
-        relay
-    }
-
-    pub fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://{}/v1/opamp", self.address)
-    }
-
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    /// What agents have said, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::SeqCst)
-    }
-}
-
-async fn pass(agent: TcpStream, server: TcpStream, bytes: &AtomicUsize) {
-    let ((mut from_agent, mut to_agent), (mut from_server, mut to_server)) =
-        (agent.into_split(), server.into_split());
-    let answers = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_server, &mut to_agent).await;
-    });
-    let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = from_agent.read(&mut chunk).await {
-        bytes.fetch_add(count, Ordering::SeqCst);
-        if to_server.write_all(&chunk[..count]).await.is_err() {
-            break;
-        }
-    }
-    let _ = to_server.shutdown().await;
-    let _ = answers.await;
 }

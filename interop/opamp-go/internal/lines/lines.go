@@ -40,9 +40,10 @@ func (e *Events) Emit(name string, more Fields) {
 	_ = e.out.Encode(line)
 }
 
-// Read turns the lines that are not empty into a channel. The channel is never
-// closed, so that a program without a terminal keeps running.
-func Read(stdin io.Reader) <-chan string {
+// Read turns the lines that are not empty into a channel. At the end, or at a
+// line above 16 MiB, the channel gets the command atEnd, unless that is empty: a
+// program without a terminal keeps running.
+func Read(stdin io.Reader, atEnd string) <-chan string {
 	commands := make(chan string)
 	go func() {
 		scanner := bufio.NewScanner(stdin)
@@ -51,6 +52,9 @@ func Read(stdin io.Reader) <-chan string {
 			if line := strings.TrimSpace(scanner.Text()); line != "" {
 				commands <- line
 			}
+		}
+		if atEnd != "" {
+			commands <- atEnd
 		}
 	}()
 	return commands

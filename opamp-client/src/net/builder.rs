@@ -255,7 +255,9 @@ impl Builder {
     /// [`ProbeError`]: why not.
     pub async fn probe(mut self) -> Result<(), ProbeError> {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
-        self.tls = self.tls.map(|source| source.without_resumption());
+        if let Some(source) = &self.tls {
+            self.tls = Some(source.without_resumption().await);
+        }
         Ok(Arc::new(self.connector()?).try_out(0).await?)
     }
 

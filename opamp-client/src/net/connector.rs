@@ -191,10 +191,8 @@ impl Connector {
             failure
         };
         let io = tcp(&hop.host, hop.port).await.map_err(of_proxy)?;
-        let io = self
-            .secured_with(self.proxy.tls_source(self.tls.as_ref()), hop.tls, &hop.host, io)
-            .await
-            .map_err(of_proxy)?;
+        let source = if hop.tls { self.proxy.tls_source(self.tls.as_ref()).await } else { None };
+        let io = self.secured_with(source, hop.tls, &hop.host, io).await.map_err(of_proxy)?;
         if target.transport == Transport::Http && !target.tls {
             return Ok(Reached { io, through_proxy: Some(hop.authorization) });
         }
@@ -223,7 +221,7 @@ impl Connector {
         };
         let name = rustls_pki_types::ServerName::try_from(host.to_owned())
             .map_err(|_| Failure::new(FailureKind::Dns, format!("{host:?} is no host name")))?;
-        let connector = TlsConnector::from(source.current());
+        let connector = TlsConnector::from(source.current().await);
         let failed = |error: io::Error| match io_failure("the TLS handshake failed", &error) {
             // A server that is just starting or stopping does this too.
             Failure { kind: FailureKind::Closed, detail, .. } => Failure::new(

@@ -146,8 +146,12 @@ impl Proxy {
     }
 
     /// How an https proxy is reached by an agent with this TLS configuration.
-    pub(crate) fn tls_source(&self, agent: Option<&TlsSource>) -> Option<TlsSource> {
-        self.tls_source.clone().or_else(|| agent.map(TlsSource::without_identity))
+    pub(crate) async fn tls_source(&self, agent: Option<&TlsSource>) -> Option<TlsSource> {
+        match (&self.tls_source, agent) {
+            (Some(own), _) => Some(own.clone()),
+            (None, Some(agent)) => Some(agent.without_identity().await),
+            (None, None) => None,
+        }
     }
 
     pub(crate) fn connect_headers(&self) -> &HeaderMap {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
@@ -69,7 +69,16 @@ pub enum MinTlsVersion {
 
 enum Inner {
     Fixed(Arc<ClientConfig>),
-    Files { options: Box<TlsOptions>, stamps: Vec<Stamp>, config: Arc<ClientConfig> },
+    Files(Files),
+}
+
+/// A configuration made of files.
+struct Files {
+    options: Arc<TlsOptions>,
+    stamps: Vec<Stamp>,
+    config: Arc<ClientConfig>,
+    /// Somebody is looking whether they have changed, which takes as long as the disk does.
+    looking: bool,
 }
 
 /// PEM text, in memory or to be read.
@@ -206,60 +215,90 @@ impl TlsSource {
     pub fn from_options(options: TlsOptions) -> Result<Self, TlsError> {
         let stamps = options.stamps();
         let config = prepared(options.build()?);
-        Ok(Self(Arc::new(Mutex::new(Inner::Files { options: Box::new(options), stamps, config }))))
+        let files = Files { options: Arc::new(options), stamps, config, looking: false };
+        Ok(Self(Arc::new(Mutex::new(Inner::Files(files)))))
     }
 
     /// Connects with another configuration from the next connection on.
     pub fn replace(&self, config: ClientConfig) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Inner::Fixed(prepared(config));
+        *self.inner() = Inner::Fixed(prepared(config));
+    }
+
+    /// Whether the files are usable as they are now. If not, connections go on with what they were before. Takes as long as
+    /// reading them does.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]: what is wrong with them.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let options = match &*self.inner() {
+            Inner::Fixed(_) => return Ok(()),
+            Inner::Files(files) => Arc::clone(&files.options),
+        };
+        options.build().map(drop)
     }
 
     /// The same trust, and no client certificate: for whoever is on the way.
-    pub(crate) fn without_identity(&self) -> Self {
-        let mut config = ClientConfig::clone(&self.current());
+    pub(crate) async fn without_identity(&self) -> Self {
+        let mut config = ClientConfig::clone(&*self.current().await);
         config.client_auth_cert_resolver = Arc::new(NoIdentity);
         // Sessions are resumed with whom they were begun.
         config.resumption = Resumption::default();
         Self::new(config)
     }
 
-    /// Whether the files are usable as they are now. If not, connections go on with what they were before.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`]: what is wrong with them.
-    pub fn check(&self) -> Result<(), TlsError> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Inner::Fixed(_) => Ok(()),
-            Inner::Files { options, .. } => options.build().map(drop),
-        }
-    }
-
     /// What connects now and whose handshakes are whole: a resumed session verifies no certificate.
-    pub(crate) fn without_resumption(&self) -> Self {
-        let mut config = ClientConfig::clone(&self.current());
+    pub(crate) async fn without_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(&*self.current().await);
         config.resumption = Resumption::disabled();
         Self::new(config)
     }
 
     /// The configuration for a connection made now. Files that have become unusable leave what was before in force:
-    /// half of a rotation must not cut the agent off.
-    pub(crate) fn current(&self) -> Arc<ClientConfig> {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Inner::Fixed(config) => Arc::clone(config),
-            Inner::Files { options, stamps, config } => {
-                let now = options.stamps();
-                if *stamps != now {
-                    match options.build() {
-                        Ok(new) => (*config, *stamps) = (prepared(new), now),
-                        Err(error) => {
-                            tracing::warn!(%error, "changed TLS files cannot be used; the old ones stay")
-                        }
-                    }
+    /// half of a rotation must not cut the agent off. Nor must a disk that does not answer: while somebody waits for it,
+    /// others go on with what there is.
+    pub(crate) async fn current(&self) -> Arc<ClientConfig> {
+        let known = {
+            let mut inner = self.inner();
+            match &mut *inner {
+                Inner::Fixed(config) => return Arc::clone(config),
+                Inner::Files(files) if files.looking => return Arc::clone(&files.config),
+                Inner::Files(files) => {
+                    files.looking = true;
+                    Arc::clone(&files.config)
                 }
-                Arc::clone(config)
             }
+        };
+        let source = self.clone();
+        let looked = tokio::task::spawn_blocking(move || source.look()).await;
+        looked.ok().flatten().unwrap_or(known)
+    }
+
+    /// Reads the files again if they have changed.
+    fn look(&self) -> Option<Arc<ClientConfig>> {
+        let (options, stamps) = match &*self.inner() {
+            Inner::Fixed(config) => return Some(Arc::clone(config)),
+            Inner::Files(files) => (Arc::clone(&files.options), files.stamps.clone()),
+        };
+        let now = options.stamps();
+        let built = (now != stamps).then(|| options.build());
+        let mut inner = self.inner();
+        let files = match &mut *inner {
+            // Replaced meanwhile.
+            Inner::Fixed(config) => return Some(Arc::clone(config)),
+            Inner::Files(files) => files,
+        };
+        files.looking = false;
+        match built {
+            Some(Ok(config)) => (files.config, files.stamps) = (prepared(config), now),
+            Some(Err(error)) => tracing::warn!(%error, "changed TLS files cannot be used; the old ones stay"),
+            None => {}
         }
+        Some(Arc::clone(&files.config))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -39,9 +39,12 @@ pub(crate) async fn open(
             let detail = "the proxy wants other credentials (407)";
             Err(Failure::new(FailureKind::Proxy, detail))
         }
-        // What is behind it is not there, or it is overloaded itself: that passes.
+        // What is behind it is not there, which passes, or it is overloaded itself, if it says until when.
         status if status.is_server_error() => {
             let mut failure = answer.into_refusal().await.failure(clock);
+            if failure.retry_after.is_none() {
+                failure.kind = FailureKind::Status(status.as_u16());
+            }
             failure.detail = format!("the proxy answered {} when asked for {authority}", status.as_u16());
             Err(failure)
         }

@@ -201,10 +201,11 @@ impl Session {
             self.health_sent = Some(now);
         }
         if let Link::Open(open) = &mut self.link {
-            if open.greeted {
+            if kind == Kind::Heartbeat {
                 open.early = 0.0;
             }
             open.greeted = true;
+            open.unanswered = true;
             open.sent = now;
             open.busy = Some(Busy { since: now, kind });
         }

@@ -43,13 +43,15 @@ pub(super) struct Open {
     pub(super) pinged: Mono,
     /// When the last message was sent.
     pub(super) sent: Mono,
-    /// The share of its interval by which the next heartbeat or poll comes early.
+    /// The share of its interval by which the first heartbeat or poll comes early.
     pub(super) early: f64,
     /// The message that is being written, or whose answer is awaited over HTTP.
     pub(super) busy: Option<Busy>,
     /// Since when a report over WebSocket waits for any answer.
     pub(super) awaiting: Option<Mono>,
     pub(super) leaving: Option<Leaving>,
+    /// Something was said since the last answer.
+    pub(super) unanswered: bool,
     /// Messages in a row that are malformed or have something in them that makes no sense.
     pub(super) faults: u32,
     /// Identities taken over lately: since when, and how many.
@@ -105,6 +107,7 @@ impl Open {
             busy: None,
             awaiting: None,
             leaving: None,
+            unanswered: false,
             faults: 0,
             adopted: (now, 0),
             probe_at,

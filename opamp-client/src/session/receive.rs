@@ -100,6 +100,7 @@ impl Session {
         self.report.answered();
         if let Link::Open(open) = &mut self.link {
             open.awaiting = None;
+            open.unanswered = false;
         }
     }
 
@@ -190,8 +191,7 @@ impl Session {
             ErrorType::BadRequest => ServerErrorKind::BadRequest,
             ErrorType::Unknown => ServerErrorKind::Unknown,
         };
-        let expected =
-            matches!(&self.link, Link::Open(open) if open.awaiting.is_some() || open.busy.is_some());
+        let expected = matches!(&self.link, Link::Open(open) if open.unanswered);
         self.report.refuse(Refusal::Error);
         self.answered();
         out.event(Event::ServerError { kind, message });

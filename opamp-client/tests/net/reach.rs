@@ -119,6 +119,17 @@ async fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
         assert_eq!(kind, FailureKind::Proxy, "{text}");
         assert!(text.contains(hint) && !text.contains("secret"), "{text}");
     }
+    // What is behind it is just restarting: tried again soon, unless the proxy says when.
+    for (refusal, kind) in [
+        ("503 Service Unavailable", FailureKind::Status(503)),
+        ("503 Service Unavailable\r\nretry-after: 40", FailureKind::Throttled),
+        ("502 Bad Gateway", FailureKind::Status(502)),
+    ] {
+        let proxy = ProxyStub::start(refusal).await;
+        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy.proxy()));
+        let (found, text) = agent.failure().await;
+        assert!(found == kind && text.contains("the proxy answered 50"), "{text}");
+    }
     let nobody = Unheard::new();
     let proxy = Proxy::url(&nobody.url("http")).unwrap();
     let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy));

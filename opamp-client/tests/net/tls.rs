@@ -168,3 +168,29 @@ async fn only_http_1_1_is_offered_since_an_upgrade_needs_it() {
     let stream = acceptor.accept(stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
+
+/// A pipe stands for a disk that does not answer: whoever opens it waits for somebody at the other end.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_file_that_cannot_be_read_to_its_end_holds_up_one_attempt_and_no_thread_but_its_own() {
+    let authority = Authority::new("ca");
+    let server = server(Authority::server_config(&authority.server(&["127.0.0.1"]))).await;
+    let directory = Directory::new("pipe");
+    let ca = directory.write("ca.pem", &authority.pem());
+    let options = TlsOptions::new(Arc::new(ring::default_provider())).ca_file(&ca);
+    let agent = Agent::start(builder(&server.url("wss")).tls(TlsSource::from_options(options).unwrap()));
+    agent.connected().await;
+    std::fs::remove_file(&ca).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&ca).status().unwrap().success());
+    let waiting = std::thread::spawn(move || {
+        // Opens when somebody reads, and ends the reading.
+        std::fs::OpenOptions::new().write(true).open(ca)
+    });
+    // One attempt may wait for the disk; the next goes on with what is known.
+    for _ in 0..3 {
+        agent.client.reconnect().unwrap();
+        agent.reconnect_until("connected again", || agent.client.stats().reconnects > 0).await;
+    }
+    drop(waiting.join().unwrap().unwrap());
+    agent.stop().await;
+}

@@ -84,6 +84,23 @@ on_both_transports! {
 }
 
 #[test]
+fn a_server_that_answers_every_heartbeat_with_an_error_is_not_left_for_it() {
+    let mut bench = Bench::on(Transport::WebSocket);
+    bench.connect();
+    bench.answers = false;
+    for _ in 0..50 {
+        let step = bench.pass(seconds(30));
+        for _ in &step.sent {
+            bench.tell(Input::Written);
+            bench.tell(Input::Alive);
+            let told = bench.receive(error(BadRequest, 0));
+            assert!(matches!(told.events[..], [Event::ServerError { .. }]), "{told:?}");
+        }
+    }
+    assert!(bench.session.is_connected());
+}
+
+#[test]
 fn over_websocket_a_malformed_message_is_ignored_and_the_next_one_served() {
     let mut bench = Bench::able(Transport::WebSocket);
     bench.connect();

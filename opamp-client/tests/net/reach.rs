@@ -1,84 +1,38 @@
 //! The way to the server: credentials, redirects, proxies, several endpoints.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use opamp_client::{Event, FailureKind, Proxy, StartError, Transport};
 use opamp_server::{ServerSettings, StaticToken, StaticTokens};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use opamp_testkit::proxy::HttpProxy;
+use tokio::net::TcpListener;
 
 use crate::common::{Agent, Memory, TestServer, Unheard, builder, session, until};
 use crate::stub::{HttpStub, WsStub, ack, answer, status};
 
-/// An HTTP proxy: tunnels, and requests for whole addresses. Keeps the head of each request.
-struct ProxyStub {
-    address: std::net::SocketAddr,
-    heads: Arc<Mutex<Vec<String>>>,
+/// What stands there as a proxy, with a user and a password for it.
+fn proxy_at(address: SocketAddr) -> Proxy {
+    Proxy::url(&format!("http://user:secret@{address}")).unwrap()
 }
 
-impl ProxyStub {
-    /// Refuses with this status line unless it is empty.
-    async fn start(refusal: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = Arc::clone(&heads);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(Self::serve(stream, Arc::clone(&kept), refusal));
-            }
-        });
-        Self { address, heads }
-    }
-
-    async fn serve(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>, refusal: &'static str) {
-        let mut bytes = Vec::new();
-        while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
-            if client.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        heads.lock().unwrap().push(head.clone());
-        if !refusal.is_empty() {
-            let _ =
-                client.write_all(format!("HTTP/1.1 {refusal}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await;
-            return;
-        }
-        let target = head.split(' ').nth(1).unwrap();
-        if head.starts_with("CONNECT ") {
-            let mut server = TcpStream::connect(target).await.unwrap();
-            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
-            let _ = copy_bidirectional(&mut client, &mut server).await;
-        } else {
-            let authority = target.strip_prefix("http://").unwrap().split('/').next().unwrap();
-            let mut server = TcpStream::connect(authority).await.unwrap();
-            server.write_all(&bytes).await.unwrap();
-            let _ = copy_bidirectional(&mut client, &mut server).await;
-        }
-    }
-
-    fn proxy(&self) -> Proxy {
-        Proxy::url(&format!("http://user:secret@{}", self.address)).unwrap()
-    }
-
-    fn head(&self, number: usize) -> String {
-        self.heads.lock().unwrap()[number].to_ascii_lowercase()
-    }
+/// Something that answers every request for a tunnel like this.
+async fn refusing(line: &'static str, headers: &'static str) -> Proxy {
+    proxy_at(HttpStub::start(move |_, _| status(line, headers, b"")).await.address)
 }
 
 #[tokio::test]
 async fn a_websocket_goes_through_a_proxy_that_wants_a_header_and_lives_long() {
-    let (proxy, stub) = (ProxyStub::start("").await, WsStub::start().await);
-    let through = proxy.proxy().connect_header("X-Proxy-Token", "sesame").unwrap();
+    let (proxy, stub) = (HttpProxy::builder().start().await.unwrap(), WsStub::start().await);
+    let through = proxy_at(proxy.addr()).connect_header("X-Proxy-Token", "sesame").unwrap();
     let agent = Agent::start(builder(&stub.url()).proxy(through));
     let mut peer = stub.accept().await;
     peer.acknowledge().await;
-    let head = proxy.head(0);
-    assert!(head.starts_with(&format!("connect {}", stub.address)), "{head}");
-    assert!(head.contains(&format!("\r\nhost: {}\r\n", stub.address)), "{head}");
-    assert!(head.contains("x-proxy-token: sesame") && head.contains("proxy-authorization: basic "), "{head}");
+    let asked = &proxy.asked()[0];
+    let address = stub.address.to_string();
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("CONNECT", address.as_str()));
+    assert_eq!((asked.header("host"), asked.header("x-proxy-token")), (Some(&*address), Some("sesame")));
+    assert!(asked.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
     let seen = peer.headers.iter().any(|(name, _)| name.starts_with("x-proxy") || name.starts_with("proxy-"));
     assert!(!seen, "none of it reaches the server: {:?}", peer.headers);
     for beats in 1..=20 {
@@ -86,47 +40,45 @@ async fn a_websocket_goes_through_a_proxy_that_wants_a_header_and_lives_long() {
         agent.advance(30);
         peer.acknowledge().await;
     }
-    assert_eq!(proxy.heads.lock().unwrap().len(), 1);
+    assert_eq!((proxy.tunnels(), proxy.connections()), (1, 1));
     assert_eq!(agent.events.all().len(), 1);
 }
 
 #[tokio::test]
 async fn plain_polls_go_through_a_proxy_as_requests_for_the_whole_address() {
-    let (proxy, stub) = (ProxyStub::start("").await, HttpStub::acknowledging().await);
-    let agent = Agent::start(builder(&stub.url("http")).proxy(proxy.proxy()));
+    let (proxy, stub) = (HttpProxy::builder().start().await.unwrap(), HttpStub::acknowledging().await);
+    let agent = Agent::start(builder(&stub.url("http")).proxy(proxy_at(proxy.addr())));
     agent.connected().await;
-    let head = proxy.head(0);
-    assert!(head.starts_with(&format!("post {} ", stub.url("http"))), "{head}");
-    assert!(head.contains("proxy-authorization: basic "), "{head}");
+    let asked = &proxy.asked()[0];
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", stub.url("http").as_str()));
+    assert!(asked.header("proxy-authorization").is_some_and(|value| value.starts_with("Basic ")));
 }
 
 #[tokio::test]
 async fn servers_on_the_list_of_exceptions_are_reached_without_the_proxy() {
-    let (proxy, stub) = (ProxyStub::start("").await, HttpStub::acknowledging().await);
-    let url = format!("http://{}", proxy.address);
+    let (proxy, stub) = (HttpProxy::builder().start().await.unwrap(), HttpStub::acknowledging().await);
+    let url = proxy.url();
     let agent =
         Agent::start(builder(&stub.url("http")).proxy(Proxy::with_exceptions(&url, "127.0.0.0/8").unwrap()));
     agent.connected().await;
-    assert!(proxy.heads.lock().unwrap().is_empty());
+    assert_eq!(proxy.connections(), 0);
 }
 
 #[tokio::test]
 async fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
-    for (refusal, hint) in [("407 Proxy Authentication Required", "credentials"), ("403 Forbidden", "403")] {
-        let proxy = ProxyStub::start(refusal).await;
-        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy.proxy()));
+    for (line, hint) in [("407 Proxy Authentication Required", "credentials"), ("403 Forbidden", "403")] {
+        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(refusing(line, "").await));
         let (kind, text) = agent.failure().await;
         assert_eq!(kind, FailureKind::Proxy, "{text}");
         assert!(text.contains(hint) && !text.contains("secret"), "{text}");
     }
     // What is behind it is just restarting: tried again soon, unless the proxy says when.
-    for (refusal, kind) in [
-        ("503 Service Unavailable", FailureKind::Status(503)),
-        ("503 Service Unavailable\r\nretry-after: 40", FailureKind::Throttled),
-        ("502 Bad Gateway", FailureKind::Status(502)),
+    for (line, headers, kind) in [
+        ("503 Service Unavailable", "", FailureKind::Status(503)),
+        ("503 Service Unavailable", "retry-after: 40\r\n", FailureKind::Throttled),
+        ("502 Bad Gateway", "", FailureKind::Status(502)),
     ] {
-        let proxy = ProxyStub::start(refusal).await;
-        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(proxy.proxy()));
+        let agent = Agent::start(builder("ws://server.invalid:4320").proxy(refusing(line, headers).await));
         let (found, text) = agent.failure().await;
         assert!(found == kind && text.contains("the proxy answered 50"), "{text}");
     }

@@ -7,7 +7,7 @@ use opamp_proto::InstanceUid;
 
 use super::client::Client;
 use super::clock::{Clock, SystemClock};
-use super::connector::Connector;
+use super::connector::{Connector, Rigour};
 use super::credentials::{Credentials, HeaderError, TokenSource};
 use super::driver::Driver;
 use super::endpoint::{Endpoint, EndpointError};
@@ -258,7 +258,7 @@ impl Builder {
         if let Some(source) = &self.tls {
             self.tls = Some(source.without_resumption().await);
         }
-        Ok(Arc::new(self.connector()?).try_out(0).await?)
+        Ok(Arc::new(self.connector()?).try_out(0, Rigour::TakesTheAgent).await?)
     }
 
     /// Whether everything about reaching the server can work: what [`Builder::start`] would refuse, it refuses here.

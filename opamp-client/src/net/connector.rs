@@ -76,6 +76,15 @@ pub(crate) struct Refusal {
     pub(crate) body: Vec<u8>,
 }
 
+/// What [`Connector::try_out`] takes for an answer over HTTP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rigour {
+    /// Whatever comes from a server. Some things on the way let POST pass to this path and nothing else.
+    SomebodyIsThere,
+    /// What an OpAMP server says that would take this agent's reports.
+    TakesTheAgent,
+}
+
 /// Redirects followed so far.
 #[derive(Debug)]
 pub(crate) struct Trail {
@@ -95,8 +104,9 @@ impl Connector {
         }
         loop {
             let headers = self.headers(&trail).await?;
-            let reached = self.reach(&trail.target).await?;
-            match websocket::upgrade(reached.io, &trail.target, headers, &self.settings).await? {
+            let reached = self.reach(&trail.target).await.map_err(|failure| trail.told(failure))?;
+            let upgraded = websocket::upgrade(reached.io, &trail.target, headers, &self.settings).await;
+            match upgraded.map_err(|failure| trail.told(failure))? {
                 Ok(socket) => return Ok(Connected::WebSocket(Box::new(socket))),
                 Err(refusal) => self.refused(&mut trail, &refusal)?,
             }
@@ -105,11 +115,11 @@ impl Connector {
 
     /// Whether an endpoint takes this agent: connects as the agent does, and leaves again. Over HTTP it is asked with GET,
     /// which no OpAMP server takes for a message.
-    pub(crate) async fn try_out(self: Arc<Self>, endpoint: usize) -> Result<(), Failure> {
+    pub(crate) async fn try_out(self: Arc<Self>, endpoint: usize, with: Rigour) -> Result<(), Failure> {
         let (clock, settings) = (Arc::clone(&self.clock), self.settings.session.clone());
         let after = |wait: Duration| clock.sleep_until(clock.now().mono + wait);
         let connected = tokio::select! {
-            connected = self.ask_or_connect(endpoint) => connected?,
+            connected = self.ask_or_connect(endpoint, with) => connected?,
             () = after(settings.connect_timeout) => return Err(Failure::no_connection_within(settings.connect_timeout)),
         };
         if let Some(mut socket) = connected {
@@ -126,6 +136,7 @@ impl Connector {
     async fn ask_or_connect(
         self: Arc<Self>,
         endpoint: usize,
+        with: Rigour,
     ) -> Result<Option<Box<websocket::Socket>>, Failure> {
         let mut trail = Trail::new(self.endpoints[endpoint].clone());
         if trail.target.transport == Transport::WebSocket {
@@ -142,8 +153,16 @@ impl Connector {
                 |error| source_failure("the request failed", FailureKind::Closed, &error as &hyper::Error);
             let answer = exchange::ask(reached.io, request).await.map_err(failed)?;
             let status = answer.response.status();
-            if status.is_success() || NOT_ASKED_LIKE_THIS.contains(&status) {
+            let says_nothing = with == Rigour::SomebodyIsThere
+                && matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
+            if NOT_ASKED_LIKE_THIS.contains(&status) || says_nothing {
                 return Ok(None);
+            }
+            if status.is_success() {
+                return polling::check_type(answer.response.headers()).map(|()| None);
+            }
+            if !is_redirect(status) {
+                return Err(trail.told(answer.into_refusal().await.failure(&*self.clock)));
             }
             self.refused(&mut trail, &answer.into_refusal().await)?;
         }
@@ -166,11 +185,7 @@ impl Connector {
         if matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.credentials.refuse();
         }
-        let mut failure = refusal.failure(&*self.clock);
-        if let Some(text) = refusal.text() {
-            failure.detail = format!("{}: {text}", failure.detail);
-        }
-        Err(failure)
+        Err(trail.told(refusal.failure(&*self.clock)))
     }
 
     /// A stream to a server, through the proxy and with TLS where that is wanted.
@@ -260,6 +275,14 @@ impl Trail {
         Ok(())
     }
 
+    /// A failure at the end of the trail: behind a redirect it is not the endpoint of the configuration that failed.
+    pub(crate) fn told(&self, mut failure: Failure) -> Failure {
+        if self.target != self.origin {
+            failure.detail = format!("redirected to {}: {}", self.target, failure.detail);
+        }
+        failure
+    }
+
     /// The next request begins a new count, from where the last one ended.
     pub(crate) fn arrived(&mut self) {
         self.seen = vec![self.target.clone()];
@@ -271,7 +294,11 @@ impl Refusal {
     pub(crate) fn failure(&self, clock: &dyn Clock) -> Failure {
         let after = self.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let after = after.and_then(|value| retry::retry_after(value, clock.now().wall));
-        Failure::from_status(self.status.as_u16(), after)
+        let mut failure = Failure::from_status(self.status.as_u16(), after);
+        if let Some(text) = self.text() {
+            failure.detail = format!("{}: {text}", failure.detail);
+        }
+        failure
     }
 
     /// What the server says about it, if that is short text for people.

@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::client::Shared;
 use super::clock::Clock;
-use super::connector::Connector;
+use super::connector::{Connector, Rigour};
 use super::lanes::{Lanes, Outcome};
 use super::link::Link;
 use crate::event::Event;
@@ -187,7 +187,7 @@ impl Driver {
             Output::Persist => self.save().await,
             Output::Ping => self.link.ping(),
             Output::Probe { endpoint } => {
-                let probe = Arc::clone(&self.connector).try_out(endpoint);
+                let probe = Arc::clone(&self.connector).try_out(endpoint, Rigour::SomebodyIsThere);
                 self.probe = Some(Box::pin(async move { probe.await.is_ok() }));
             }
             Output::Restart => self.lanes.restart(),

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opamp_proto::ConfigHash;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use super::client::Shared;
 use super::clock::Clock;
@@ -58,6 +59,8 @@ struct Common {
     events: EventQueue,
     restarting: AtomicBool,
     refreshing: AtomicBool,
+    /// A configuration handler that was given up and has not ended, because it blocks instead of waiting.
+    stuck: Mutex<Option<JoinHandle<Result<(), Rejected>>>>,
 }
 
 enum Job {
@@ -98,6 +101,7 @@ impl Lanes {
             },
             restarting: AtomicBool::new(false),
             refreshing: AtomicBool::new(false),
+            stuck: Mutex::new(None),
         });
         tokio::spawn(Arc::clone(&common).work(received, outcome));
         if let Some(handler) = common.handlers.event.clone() {
@@ -211,41 +215,61 @@ impl Common {
         let Some(handler) = self.handlers.remote_config.clone() else {
             return Err(Rejected::new("this agent takes no remote configuration"));
         };
+        let failed = |why: &str| {
+            Rejected::new(format!("the agent failed while it applied the configuration: it {why}"))
+        };
+        let too_late = self.clock.sleep_until(self.clock.now().mono + self.handler_timeout);
+        // One at a time, also if the one before cannot be stopped.
+        let before = self.stuck().take();
+        if let Some(mut before) = before {
+            tokio::select! {
+                _ = &mut before => {}
+                () = too_late => {
+                    *self.stuck() = Some(before);
+                    return Err(failed("is still at work on an earlier one"));
+                }
+            }
+        }
         let client = self.shared.client();
         let applying = async move { handler.apply(config, client).await };
-        self.run("remote config", self.handler_timeout, applying).await.unwrap_or_else(|why| {
-            Err(Rejected::new(format!("the agent failed while it applied the configuration: it {why}")))
-        })
+        let (ended, task) = self.run("remote config", self.handler_timeout, applying).await;
+        *self.stuck() = task;
+        ended.unwrap_or_else(|why| Err(failed(&why)))
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, Option<JoinHandle<Result<(), Rejected>>>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn effective(&self) -> Option<EffectiveConfig> {
         let provider = self.handlers.effective_config.clone()?;
         let providing = async move { provider.effective_config().await };
-        self.run("effective config", self.provider_timeout, providing).await.ok()
+        self.run("effective config", self.provider_timeout, providing).await.0.ok()
     }
 
-    /// Runs a handler in a task of its own, so that neither its panic nor its silence is ours.
+    /// Runs a handler in a task of its own, so that neither its panic nor its silence is ours. A task that was given up ends
+    /// where it waits next, and is returned.
     async fn run<T: Send + 'static>(
         &self,
         handler: &'static str,
         timeout: Duration,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> (Result<T, String>, Option<JoinHandle<T>>) {
         let mut task = tokio::spawn(future);
         let too_late = self.clock.sleep_until(self.clock.now().mono + timeout);
-        let why = tokio::select! {
+        let (why, left) = tokio::select! {
             biased;
             done = &mut task => match done {
-                Ok(done) => return Ok(done),
-                Err(_) => "panicked".to_owned(),
+                Ok(done) => return (Ok(done), None),
+                Err(_) => ("panicked".to_owned(), None),
             },
             () = too_late => {
                 task.abort();
-                format!("did not end within {} s", timeout.as_secs())
+                (format!("did not end within {} s", timeout.as_secs()), Some(task))
             }
         };
         self.event(Event::HandlerFailed { handler, why: why.clone() });
-        Err(why)
+        (Err(why), left)
     }
 }
 

@@ -108,9 +108,12 @@ impl Wire {
         };
         let content = Content { uid, gzip: compressed.is_some(), bytes: compressed.unwrap_or(message) };
         loop {
-            let (parts, body) = self.request(&content).await.map_err(ExchangeError::Failed)?.into_parts();
+            let answer = self.request(&content).await;
+            let answer = answer.map_err(|failure| ExchangeError::Failed(self.trail.told(failure)))?;
+            let (parts, body) = answer.into_parts();
             if parts.status.is_success() {
-                check_type(&parts.headers)?;
+                check_type(&parts.headers)
+                    .map_err(|failure| ExchangeError::Failed(self.trail.told(failure)))?;
                 let read = body::read(&parts.headers, body, limit).await;
                 return read.map(Bytes::from).map_err(|error| unreadable(error, limit));
             }
@@ -236,7 +239,7 @@ fn was_closed(error: &hyper::Error) -> bool {
 }
 
 /// What answers in another language is not the server, such as the page of a gateway that wants somebody to log in.
-fn check_type(headers: &HeaderMap) -> Result<(), ExchangeError> {
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let text = given.to_str().unwrap_or_default();
     let media = text.split(';').next().unwrap_or_default().trim();
@@ -244,7 +247,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ExchangeError> {
         return Ok(());
     }
     let detail = format!("what answers speaks {:?} instead of OpAMP", peer_text(media));
-    Err(ExchangeError::Failed(Failure::new(FailureKind::Protocol, detail)))
+    Err(Failure::new(FailureKind::Protocol, detail))
 }
 
 fn request_failure(error: &hyper::Error) -> Failure {

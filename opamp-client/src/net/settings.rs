@@ -24,7 +24,8 @@ pub struct ClientSettings {
     /// Events kept for a handler that is slow; the oldest are dropped, and counted. Default 256.
     pub events_kept: usize,
     /// How long applying one remote configuration, or one restart, may take. Then the handler is dropped where it waits;
-    /// the configuration counts as failed, and the next command is taken. Default 10 min.
+    /// the configuration counts as failed, and the next command is taken. A handler that blocks cannot be dropped: the next
+    /// configuration waits for it, as long as this, and then counts as failed too. Default 10 min.
     pub handler_timeout: Duration,
     /// How long the provider of the effective configuration may take. Then it is dropped where it waits, and the agent
     /// goes on with what it had. At the start nothing is reported before. Default 10 s.

@@ -16,6 +16,9 @@ use crate::retry::Pace;
 /// their server together would otherwise go on speaking in the same second.
 const EARLY_MAX: f64 = 0.5;
 
+/// How often the distance of looks at the first endpoint is doubled at most.
+const FAILED_RETURNS_MAX: u32 = 5;
+
 impl Session {
     /// Tries the first endpoint that may be tried, or waits for one.
     pub(super) fn dial_round(&mut self, now: Mono, out: &mut Outbox) {
@@ -167,7 +170,16 @@ impl Session {
     fn look_back_at(&mut self, now: Mono) -> Mono {
         // Far more than an agent lives.
         let after = self.settings.failback_after.min(Duration::from_secs(u32::MAX.into()));
-        now + after.mul_f64(0.5 + self.spread.share())
+        // One that takes the agent and then fails would otherwise take it away from one that is good, again and again.
+        let distance = after.saturating_mul(1 << self.failed_returns.min(FAILED_RETURNS_MAX));
+        now + distance.mul_f64(0.5 + self.spread.share())
+    }
+
+    /// What became of a connection or an attempt at the first endpoint.
+    pub(super) fn returned(&mut self, well: bool) {
+        if std::mem::take(&mut self.returning) {
+            self.failed_returns = if well { 0 } else { self.failed_returns.saturating_add(1) };
+        }
     }
 
     pub(super) fn probed(&mut self, reachable: bool, now: Mono) {
@@ -178,6 +190,7 @@ impl Session {
         let (first_is_free, again) = (self.endpoints.first_is_free(now), self.look_back_at(now));
         let Link::Open(open) = &mut self.link else { return };
         if reachable && first_is_free {
+            self.returning = true;
             open.leave(Then::Dial, DisconnectCause::Reconnecting, now);
         } else {
             open.probe_at = Some(again);
@@ -221,6 +234,9 @@ impl Session {
     /// The server was not reached: the next endpoint, or a wait.
     fn attempt_failed(&mut self, failure: Failure, now: Mono, out: &mut Outbox) {
         self.stats.connects_failed += 1;
+        if self.endpoints.current() == 0 {
+            self.returned(false);
+        }
         let endpoint = self.endpoints.name();
         if failure.kind != FailureKind::Throttled && self.endpoints.advance(now).is_some() {
             out.event(Event::ConnectFailed { endpoint, failure, retry_in: None });

@@ -90,6 +90,9 @@ pub struct Session {
     /// Spreads over time what a fleet would otherwise do in the same second.
     spread: Random,
     link: Link,
+    /// The agent has left another endpoint for the first, and how often in a row that was no good.
+    returning: bool,
+    failed_returns: u32,
     /// The endpoint that knows what was reported.
     last_endpoint: Option<usize>,
     ever_reached: bool,
@@ -119,6 +122,8 @@ impl Session {
             one_at_a_time: false,
             endpoints: Endpoints::new(endpoint, fallbacks),
             link: Link::Idle,
+            returning: false,
+            failed_returns: 0,
             last_endpoint: None,
             ever_reached: false,
             stats: Stats::default(),
@@ -317,6 +322,9 @@ impl Session {
         let Link::Open(open) = &mut self.link else { return };
         if let Some(since) = open.reached_at.take() {
             self.stats.connected += now - since;
+            if self.endpoints.current() == 0 {
+                self.returned(now - since >= self.settings.retry.stable);
+            }
             out.event(Event::Disconnected { endpoint: self.endpoints.name(), cause });
         }
     }

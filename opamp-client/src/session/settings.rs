@@ -63,8 +63,8 @@ pub struct SessionSettings {
     pub full_state_on_reconnect: bool,
     /// Distance of repeated complete reports that a server asks for again and again, after the first three. Default 30 s.
     pub full_state_spacing: Duration,
-    /// How long an agent stays with another endpoint than the first before it looks whether the first is back. Default
-    /// 10 min.
+    /// How long an agent stays with another endpoint than the first before it looks whether the first is back, half as long
+    /// to half as long again. Each return that does not last doubles it, five times at most. Default 10 min.
     pub failback_after: Duration,
     /// Messages of a server in a row that are malformed, or have something in them that makes no sense, after which a
     /// WebSocket is closed. Default 10.

@@ -240,3 +240,38 @@ async fn the_time_connected_grows_while_nothing_happens() {
     agent.advance(7);
     assert_eq!(agent.client.stats().connected - before, Duration::from_secs(7));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_and_is_given_up_never_runs_beside_the_next() {
+    let stub = WsStub::start().await;
+    let (release, at_once) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
+    let (blocked, running) = (Arc::clone(&release), Arc::clone(&at_once));
+    let settings = ClientSettings { handler_timeout: Duration::from_secs(7), ..Default::default() };
+    let agent = Agent::start(builder(&stub.url()).settings(settings).on_remote_config(
+        move |config: RemoteConfig, _| {
+            let (blocked, running) = (Arc::clone(&blocked), Arc::clone(&running));
+            async move {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+                if config.single().is_some_and(|body| body[0] == 1) {
+                    tokio::task::block_in_place(|| blocked.wait());
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            }
+        },
+    ));
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    assert_eq!(config_status(&agent, &mut peer).await.1, 2);
+    assert_eq!(config_status(&agent, &mut peer).await.1, 3, "given up");
+    peer.send(&offer(2)).await;
+    assert_eq!(config_status(&agent, &mut peer).await.1, 2);
+    let (hash, failed, text) = config_status(&agent, &mut peer).await;
+    assert!((hash, failed) == (2, 3) && text.contains("still at work on an earlier one"), "{text}");
+    peer.send(&offer(3)).await;
+    assert_eq!(config_status(&agent, &mut peer).await.1, 2);
+    tokio::task::spawn_blocking(move || release.wait().is_leader()).await.unwrap();
+    assert_eq!(config_status(&agent, &mut peer).await, (3, 1, String::new()));
+    assert_eq!(at_once.load(Ordering::SeqCst), 0);
+}

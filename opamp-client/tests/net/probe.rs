@@ -16,6 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::net::TcpListener;
 
 use crate::common::{Agent, TestServer, Unheard, builder, session, until, within};
+use crate::stub::{HttpStub, status};
 
 fn kind(outcome: Result<(), ProbeError>) -> FailureKind {
     match outcome {
@@ -47,6 +48,22 @@ async fn what_would_stop_the_agent_stops_its_probe() {
     assert_eq!(kind(builder(&Unheard::new().url("ws")).probe().await), FailureKind::Refused);
     let outcome = builder("wss://127.0.0.1:1").probe().await;
     assert!(matches!(outcome, Err(ProbeError::Start(_))), "no TLS was configured: {outcome:?}");
+}
+
+#[tokio::test]
+async fn over_http_a_page_or_a_refusal_is_no_server_that_takes_the_agent() {
+    let page = |headers| HttpStub::start(move |_, _| status("200 OK", headers, b""));
+    let web = page("content-type: text/html\r\n").await;
+    assert_eq!(kind(builder(&web.url("http")).probe().await), FailureKind::Protocol);
+    builder(&page("content-type: application/x-protobuf\r\n").await.url("http")).probe().await.unwrap();
+    for (line, expected) in [
+        ("403 Forbidden", FailureKind::Auth),
+        ("404 Not Found", FailureKind::Status(404)),
+        ("503 Service Unavailable", FailureKind::Throttled),
+    ] {
+        let stub = HttpStub::start(move |_, _| status(line, "", b"")).await;
+        assert_eq!(kind(builder(&stub.url("http")).probe().await), expected, "{line}");
+    }
 }
 
 #[tokio::test]

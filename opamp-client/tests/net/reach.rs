@@ -252,3 +252,16 @@ async fn what_can_never_work_is_said_at_the_start() {
 fn without_a_runtime_an_agent_does_not_start() {
     assert!(matches!(builder("ws://h").start().map(drop), Err(StartError::Runtime)));
 }
+
+on_both_transports! {
+    async fn a_failure_behind_a_redirect_names_where_it_led(scheme) {
+        let nobody = Unheard::new();
+        let target = nobody.url(scheme).replace("ws:", "http:");
+        let location = format!("location: {target}?token=secret\r\n");
+        let stub = HttpStub::start(move |_, _| status("307 Temporary Redirect", &location, b"")).await;
+        let agent = Agent::start(builder(&stub.url(scheme)));
+        let (kind, text) = agent.failure().await;
+        assert_eq!(kind, FailureKind::Refused, "{text}");
+        assert!(text.contains(&format!("redirected to {}", nobody.url(scheme))) && !text.contains("secret"), "{text}");
+    }
+}

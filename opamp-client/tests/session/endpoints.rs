@@ -140,3 +140,29 @@ fn a_fleet_that_left_its_first_server_together_does_not_return_together() {
     let most = (300..=901).map(|second| at.iter().filter(|at| **at == second).count()).max();
     assert!(most <= Some(10), "no second holds more than a hundredth: {most:?}");
 }
+
+#[test]
+fn a_first_endpoint_that_takes_the_agent_and_fails_takes_it_ever_more_seldom() {
+    let mut bench = Bench::with(Transport::WebSocket, three);
+    bench.tell(Input::Start);
+    refuse(&mut bench);
+    bench.tell(Input::Connected);
+    let mut returns = 0;
+    let start = bench.now.mono;
+    while bench.now.mono - start < seconds(24 * 3_600) {
+        let wait = bench.until_dial();
+        if !bench.pass(wait).has(&Output::Probe { endpoint: 0 }) {
+            continue;
+        }
+        returns += 1;
+        assert_eq!(bench.tell(Input::Probed(true)).connects(), [0]);
+        bench.tell(Input::Connected);
+        // It took the upgrade, and that was all.
+        bench.tell(Input::Failed(Failure::new(FailureKind::Closed, "reset")));
+        let wait = bench.until_dial();
+        assert_eq!(bench.pass(wait).connects(), [0]);
+        refuse(&mut bench);
+        bench.tell(Input::Connected);
+    }
+    assert!((6..=14).contains(&returns), "{returns} in a day instead of 144");
+}

@@ -56,7 +56,7 @@ pub enum Event {
     },
     /// A handler of the application panicked, or did not end in time and was given up.
     HandlerFailed {
-        /// Which one: `remote config`, `restart`, `event` or `effective config`.
+        /// Which one: `remote config`, `restart` or `effective config`.
         handler: &'static str,
         /// What happened.
         why: String,

@@ -182,7 +182,8 @@ impl Connector {
         if is_redirect(refusal.status) {
             return trail.follow(refusal, self.settings.redirects_max);
         }
-        if matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let shown = trail.target.is_same_origin(&trail.origin);
+        if shown && matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.credentials.refuse();
         }
         Err(trail.told(refusal.failure(&*self.clock)))

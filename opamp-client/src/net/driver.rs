@@ -117,6 +117,31 @@ impl Driver {
             self.publish();
         }
         self.await_outcome().await;
+        self.finish_saving().await;
+    }
+
+    /// A disk that was slow before gets the last state too, if it takes until after the end.
+    async fn finish_saving(&mut self) {
+        let too_late = self.clock.sleep_until(self.clock.now().mono + self.connector.settings.save_timeout);
+        let Some(mut saving) = self.saving.take() else { return };
+        tokio::select! {
+            biased;
+            result = &mut saving => self.tell_unsaved(result),
+            () = too_late => {
+                if std::mem::take(&mut self.unsaved) {
+                    let (state, saved) = (Arc::clone(&self.state), self.session.saved());
+                    tokio::spawn(async move {
+                        let _ = saving.await;
+                        // Nobody is there any more to be told.
+                        let _ = tokio::task::spawn_blocking(move || state.save(&saved)).await;
+                    });
+                }
+                return;
+            }
+        }
+        if self.unsaved {
+            self.save().await;
+        }
     }
 
     /// Waits a little for what is still being applied, or it would be applied again by the next process. A handler may

@@ -80,7 +80,7 @@ impl Endpoint {
     /// Where a redirect leads, seen from here. The transport stays; TLS is never given up.
     pub(crate) fn redirected(&self, location: &str) -> Result<Self, String> {
         let location = location.split('#').next().unwrap_or_default();
-        let absolute = if location.contains("://") && !location.starts_with(['/', '?', '.']) {
+        let absolute = if is_absolute(location) {
             location.to_owned()
         } else if let Some(rest) = location.strip_prefix("//") {
             format!("{}://{rest}", self.scheme())
@@ -158,6 +158,13 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Whether it begins with a scheme.
+fn is_absolute(location: &str) -> bool {
+    let scheme = location.split_once("://").map_or("", |(scheme, _)| scheme);
+    !scheme.is_empty()
+        && scheme.chars().all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
+}
+
 /// An address without user, password and query.
 fn without_secrets(text: &str) -> &str {
     let text = text.split('?').next().unwrap_or_default();
@@ -222,6 +229,7 @@ mod tests {
         assert_eq!(to("https://g:444/x").as_deref(), Ok("wss://g:444/x"));
         assert_eq!(to("//g/x").as_deref(), Ok("wss://g/x"));
         assert_eq!(to("other").as_deref(), Ok("wss://h/v1/other"));
+        assert_eq!(to("x?next=http://g/").as_deref(), Ok("wss://h/v1/x"));
         assert_eq!(from.redirected("?x=y").unwrap().path_and_query, "/v1/opamp?x=y");
         let error = to("nowhere://u:secret@h/x?token=secret").unwrap_err();
         assert!(error.contains("no endpoint") && !error.contains("secret"), "{error}");

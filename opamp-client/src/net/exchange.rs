@@ -8,8 +8,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::body;
+use super::classify::source_failure;
 use super::connector::{BoxedIo, Refusal};
 use super::task::OwnedTask;
+use crate::failure::{Failure, FailureKind};
 
 /// How much of the body of an answer that is not the one hoped for is read.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
@@ -28,6 +30,18 @@ pub(crate) async fn ask(io: BoxedIo, request: Request<Empty<Bytes>>) -> hyper::R
         let _ = connection.with_upgrades().await;
     });
     Ok(Answer { response: sender.send_request(request).await?, _connection: connection })
+}
+
+/// What a failed request means: nonsense for an answer, or a connection that ended before there was one, as servers do it
+/// that are just starting or stopping.
+pub(crate) fn failure(
+    what: &str,
+    nonsense: FailureKind,
+    ended: FailureKind,
+    error: &hyper::Error,
+) -> Failure {
+    let kind = if error.is_parse() || error.is_user() { nonsense } else { ended };
+    source_failure(what, kind, error)
 }
 
 impl Answer {

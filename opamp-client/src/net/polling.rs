@@ -17,6 +17,7 @@ use super::body::{self, BodyError};
 use super::classify::source_failure;
 use super::connector::{Connector, Reached, Refusal, Trail};
 use super::endpoint::Endpoint;
+use super::exchange;
 use super::link::LinkEvent;
 use super::task::OwnedTask;
 use crate::failure::{Failure, FailureKind, peer_text};
@@ -251,8 +252,7 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 fn request_failure(error: &hyper::Error) -> Failure {
-    let kind = if error.is_parse() || error.is_user() { FailureKind::Protocol } else { FailureKind::Closed };
-    source_failure("the request failed", kind, error)
+    exchange::failure("the request failed", FailureKind::Protocol, FailureKind::Closed, error)
 }
 
 fn unreadable(error: BodyError, limit: usize) -> ExchangeError {

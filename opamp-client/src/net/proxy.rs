@@ -189,18 +189,17 @@ fn is_loopback(host: &str) -> bool {
 impl Address {
     fn hop(&self) -> Result<Hop, String> {
         let source = self.source;
+        // A password with such a character in it ends the address early, and its start would stand for the host.
+        let after_scheme = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        if after_scheme.find(['/', '?', '#']).is_some_and(|end| after_scheme[end..].contains('@')) {
+            return Err(format!(
+                "{source} is not the address of an HTTP proxy; a character of its password is to be escaped"
+            ));
+        }
         let any = Uri::from_static("http://server.invalid/");
         let hop = Matcher::builder().all(&self.url).build().intercept(&any);
         // What it is instead stays unsaid: there may be a password in it.
         let hop = hop.ok_or_else(|| format!("{source} is not the address of an HTTP proxy"))?;
-        // Such as one with a `#` in its password, which ends it early.
-        let authority = hop.uri().authority().map_or("", |authority| authority.as_str());
-        let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
-        if after_host.contains(':') && hop.uri().port_u16().is_none() {
-            return Err(format!(
-                "{source} is not the address of an HTTP proxy; is a character in it to be escaped?"
-            ));
-        }
         let tls = match hop.uri().scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -285,11 +284,19 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_not_passed_by() {
-        for bad in ["http://u:p#w@proxy", "http://", "socks5://p:1080"] {
+        for bad in [
+            "http://u:p#w@proxy",
+            "http://u:12#w@proxy",
+            "http://to#en@proxy:3128",
+            "http://u:1?p#w@proxy",
+            "u:1/p#w@proxy",
+            "http://",
+            "socks5://p:1080",
+        ] {
             let address = Address { url: bad.to_owned(), source: "HTTPS_PROXY" };
             let proxy = Proxy::new(Some(address), None, "example.org");
             let why = proxy.hop(&Endpoint::parse("wss://example.com").unwrap()).err().unwrap();
-            assert!(why.contains("HTTPS_PROXY") && !why.contains("p#w"), "{why}");
+            assert!(why.contains("HTTPS_PROXY") && !why.contains("#w") && !why.contains("12"), "{why}");
             assert_eq!(hop(&proxy, "ws://example.com"), None);
             assert_eq!(hop(&proxy, "wss://example.org"), None);
         }

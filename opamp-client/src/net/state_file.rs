@@ -47,7 +47,7 @@ impl FileState {
             match file.try_lock() {
                 Ok(()) => {}
                 // Some network file systems have no locks; what can be had without is had.
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => {}
                 Err(TryLockError::Error(error)) => return Err(self.io(error)),
                 Err(TryLockError::WouldBlock) => return Err(StateError::InUse { location: self.location() }),
             }
@@ -101,6 +101,12 @@ impl StateStore for FileState {
         let _lock = self.own()?;
         self.replace(&print(state)).map_err(|error| self.io(error))
     }
+}
+
+fn has_no_locks(error: &io::Error) -> bool {
+    const ENOLCK: i32 = 37;
+    error.kind() == io::ErrorKind::Unsupported
+        || (cfg!(target_os = "linux") && error.raw_os_error() == Some(ENOLCK))
 }
 
 fn directory(path: &Path) -> &Path {

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 
-use super::classify::source_failure;
 use super::clock::Clock;
 use super::connector::BoxedIo;
 use super::endpoint::Endpoint;
@@ -19,7 +18,9 @@ pub(crate) async fn open(
     headers: &HeaderMap,
     clock: &dyn Clock,
 ) -> Result<BoxedIo, Failure> {
-    let failed = |error: hyper::Error| source_failure("the proxy failed", FailureKind::Proxy, &error);
+    let failed = |error: hyper::Error| {
+        exchange::failure("the proxy failed", FailureKind::Proxy, FailureKind::ProxyUnreachable, &error)
+    };
     let authority = target.authority();
     let mut request = Request::connect(&authority)
         .body(Empty::<Bytes>::new())

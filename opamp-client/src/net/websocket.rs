@@ -77,8 +77,13 @@ pub(crate) async fn upgrade(
     set(header::SEC_WEBSOCKET_VERSION, "13")?;
     let key = generate_key();
     set(header::SEC_WEBSOCKET_KEY, &key)?;
-    let failed = |error| {
-        source_failure("the WebSocket handshake failed", FailureKind::Protocol, &error as &hyper::Error)
+    let failed = |error: hyper::Error| {
+        exchange::failure(
+            "the WebSocket handshake failed",
+            FailureKind::Protocol,
+            FailureKind::Closed,
+            &error,
+        )
     };
     let answer = exchange::ask(io, request).await.map_err(failed)?;
     if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -397,3 +397,40 @@ async fn a_stop_waits_for_a_configuration_handler_no_longer_than_it_should() {
     let saved = memory.saved().unwrap().remote_config.unwrap();
     assert_eq!((saved.status, saved.attempts), (ConfigStatus::Applying, 0), "not held against it");
 }
+
+#[tokio::test]
+async fn the_last_state_reaches_a_slow_disk_also_after_the_end() {
+    let stub = WsStub::start().await;
+    let disk = SlowDisk(Arc::default(), Arc::new(std::sync::Barrier::new(2)));
+    let agent = Agent::start(
+        builder(&stub.url()).state(disk.clone()).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
+    );
+    let let_through = || {
+        let barrier = Arc::clone(&disk.1);
+        tokio::task::spawn_blocking(move || {
+            barrier.wait();
+        })
+    };
+    let_through().await.unwrap();
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    peer.send(&offer(1)).await;
+    let passing = || agent.clock.advance(std::time::Duration::from_millis(100));
+    let given_up = || agent.events.all().iter().any(|event| matches!(event, Event::StateNotSaved { .. }));
+    until("the disk is slow", || {
+        passing();
+        given_up()
+    })
+    .await;
+    agent.client.stop();
+    let ended = agent.client.stopped();
+    tokio::select! {
+        () = ended => {}
+        () = async { loop { passing(); tokio::time::sleep(std::time::Duration::from_millis(1)).await; } } => {}
+    }
+    let newest = || disk.0.lock().unwrap().last().and_then(|state| state.remote_config.clone());
+    assert!(newest().is_none(), "the disk has not answered yet");
+    let_through().await.unwrap();
+    let_through().await.unwrap();
+    until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
+}

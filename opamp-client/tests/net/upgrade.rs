@@ -1,5 +1,6 @@
 //! The WebSocket as RFC 6455 has it, told by bytes: a server without WebSocket code on it.
 
+use opamp_client::retry::Pace;
 use opamp_client::{ClientSettings, FailureKind, RemoteConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -190,4 +191,13 @@ async fn the_limit_of_an_answer_is_64_mib_unless_told_otherwise() {
     request(&mut stream).await;
     stream.write_all(head(MIB_64 + 1).as_bytes()).await.unwrap();
     assert_eq!(agent.failure().await.0, FailureKind::Oversize);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_before_it_answers_the_upgrade_is_tried_again_soon() {
+    let (agent, stream, _upgrade) = dialled(ClientSettings::default()).await;
+    drop(stream);
+    let (kind, text) = agent.failure().await;
+    assert_eq!(kind, FailureKind::Closed, "{text}");
+    assert_eq!(kind.pace(), Pace::Usual);
 }

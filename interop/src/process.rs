@@ -132,11 +132,14 @@ fn go_program(name: &str) -> Outcome<PathBuf> {
     let own = env::current_exe()?;
     let directory = own.parent().ok_or_else(|| Failure::new("this program is nowhere"))?;
     let path = directory.join(format!("opamp-go-{name}"));
+    // A program that runs cannot be written, and the one of another test binary may: it is replaced as a whole.
+    let new = directory.join(format!("opamp-go-{name}.{}", std::process::id()));
     let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&path).arg(format!("./{name}")).env("GOWORK", "off");
+    build.args(["build", "-o"]).arg(&new).arg(format!("./{name}")).env("GOWORK", "off");
     output_of(
         build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("opamp-go")).stderr(Stdio::inherit()),
     )?;
+    fs::rename(&new, &path)?;
     Ok(path)
 }
 

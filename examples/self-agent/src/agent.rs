@@ -16,7 +16,7 @@ use crate::health;
 use crate::live::{Live, Troubles};
 use crate::logging::LogLevel;
 use crate::remote::RemoteSettings;
-use crate::storage::Storage;
+use crate::storage::{Outcome, Storage};
 
 /// A configuration that has been read with all its files.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub(crate) enum AgentError {
 struct Inherited {
     effective: Config,
     remote_trouble: Option<String>,
-    forget_config: bool,
+    outcome: Outcome,
 }
 
 impl Plan {
@@ -98,14 +98,15 @@ impl Agent {
         restarts: mpsc::Sender<()>,
     ) -> Result<Self, AgentError> {
         let config = &plan.config;
-        let Inherited { effective, remote_trouble, forget_config } = inherit(config, storage)?;
+        config.warn_of_plain_text();
+        let Inherited { effective, remote_trouble, outcome } = inherit(config, storage)?;
         let troubles = Troubles { configuration: file_trouble, remote_config: remote_trouble };
         let started = SystemClock::new().now().wall;
         let description = description(&effective);
         let (local, tls, storage) = (config.clone(), plan.tls.clone(), Arc::clone(storage));
         let live = Arc::new(Live::new(local, effective, tls, storage, log.clone(), started, troubles));
 
-        let mut builder = plan.reaching(description)?.state(live.storage.state(forget_config));
+        let mut builder = plan.reaching(description)?.state(live.storage.state(outcome));
         let capabilities = &config.capabilities;
         if capabilities.effective_config {
             let live = Arc::clone(&live);
@@ -151,11 +152,16 @@ fn inherit(config: &Config, storage: &Storage) -> Result<Inherited, AgentError> 
         tracing::info!("this is a new agent; the remote configuration of the one before is removed");
         if let Err(error) = storage.forget_remote() {
             tracing::warn!("it cannot be removed, and counts nevertheless as none: {error}");
-            return Ok(Inherited { effective: config.clone(), remote_trouble: None, forget_config: true });
+            return Ok(Inherited {
+                effective: config.clone(),
+                remote_trouble: None,
+                outcome: Outcome::Forgotten,
+            });
         }
     }
     let status = saved.and_then(|saved| saved.remote_config);
-    let mut inherited = Inherited { effective: config.clone(), remote_trouble: None, forget_config: false };
+    let mut inherited =
+        Inherited { effective: config.clone(), remote_trouble: None, outcome: Outcome::AsSaved };
     let kept = storage.remote();
     if !config.capabilities.remote_config {
         if matches!(kept, Ok(Some(_))) {
@@ -185,17 +191,23 @@ fn inherit(config: &Config, storage: &Storage) -> Result<Inherited, AgentError> 
         tracing::warn!(
             "remote configuration: {why}; the agent runs by its file alone until the server sends it again"
         );
-        inherited.forget_config = true;
+        inherited.outcome = Outcome::Forgotten;
     }
     match status {
-        Some(SavedConfig { hash, status: ConfigStatus::Applied, .. }) if in_force.as_ref() != Some(&hash) => {
-            inherited.forget_config = true;
+        // Keeping it was what put it in force; the run ended before it could save that.
+        Some(saved) if in_force.as_ref() == Some(&saved.hash) => {
+            inherited.outcome = Outcome::Applied;
+            if saved.status != ConfigStatus::Applied {
+                tracing::info!(
+                    "remote configuration {} was kept when the last run ended; it is applied",
+                    saved.hash
+                );
+            }
         }
-        // Kept too late, after it was given up.
-        Some(SavedConfig { hash, status: ConfigStatus::Failed, .. }) if in_force.as_ref() == Some(&hash) => {
-            inherited.forget_config = true;
-        }
-        Some(SavedConfig { status: ConfigStatus::Failed, error, .. }) if !inherited.forget_config => {
+        Some(SavedConfig { status: ConfigStatus::Applied, .. }) => inherited.outcome = Outcome::Forgotten,
+        Some(SavedConfig { status: ConfigStatus::Failed, error, .. })
+            if inherited.outcome == Outcome::AsSaved =>
+        {
             inherited.remote_trouble = Some(error);
         }
         _ => {}

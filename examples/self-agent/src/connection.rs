@@ -8,7 +8,7 @@ use opamp_client::retry::RetrySettings;
 use opamp_client::session::SessionSettings;
 use opamp_client::{ClientSettings, MinTlsVersion, Proxy, TlsError, TlsOptions, TlsSource, TokenSource};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Address, Config, ConfigError, has_tls};
 
 impl Config {
     /// Intervals and limits for the client.
@@ -50,6 +50,19 @@ impl Config {
         }
     }
 
+    /// Warns of credentials that anyone on the way can read.
+    pub(crate) fn warn_of_plain_text(&self) {
+        let server = &self.server;
+        if server.headers.is_empty() && server.bearer_token_file.is_none() {
+            return;
+        }
+        for endpoint in server.endpoints().filter(|endpoint| !endpoint.is_private()) {
+            tracing::warn!(
+                "credentials go to {endpoint} in plain text, for anyone on the way to read; use wss:// or https://"
+            );
+        }
+    }
+
     /// The TLS configuration, if any of it is needed.
     ///
     /// # Errors
@@ -57,17 +70,11 @@ impl Config {
     /// [`ConfigError`] if files cannot be used.
     pub(crate) fn tls(&self) -> Result<Option<TlsSource>, ConfigError> {
         let tls = &self.server.tls;
-        let secure = |url: &str| {
-            let scheme = url.split(':').next().unwrap_or_default();
-            scheme.eq_ignore_ascii_case("wss") || scheme.eq_ignore_ascii_case("https")
-        };
-        let endpoints = &self.server.fallback_endpoints;
         let proxy = self.server.proxy.url.as_ref();
         let wanted = tls.ca_file.is_some()
             || tls.identity.is_some()
-            || secure(self.server.endpoint.reveal())
-            || endpoints.iter().any(|endpoint| secure(endpoint.reveal()))
-            || proxy.is_some_and(|proxy| secure(proxy.reveal()));
+            || self.server.endpoints().any(Address::has_tls)
+            || proxy.is_some_and(|proxy| has_tls(proxy.reveal()));
         if !wanted {
             return Ok(None);
         }

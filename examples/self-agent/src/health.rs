@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use opamp_client::{Client, Health};
 
@@ -12,6 +12,9 @@ use crate::live::Live;
 
 /// The word for an agent that is up, well or not. It does not change with time, or every report would be news.
 const RUNNING: &str = "running";
+
+/// How often writing is tried at most: a file that is made durable wears a small machine's flash.
+const WRITE_SPACING: Duration = Duration::from_secs(10);
 
 /// Checks everything once. May block for as long as the disk does.
 pub(crate) fn check(live: &Live) -> Health {
@@ -55,8 +58,11 @@ pub(crate) async fn watch(live: Arc<Live>, client: Client) {
 }
 
 fn storage(live: &Live) -> Option<String> {
-    let error = live.storage.probe().err()?;
-    Some(format!("{} cannot be written: {error}", live.storage.directory().display()))
+    let directory = live.storage.directory();
+    live.writing.trouble(
+        || Some(format!("{} cannot be written: {}", directory.display(), directory.metadata().err()?)),
+        || Some(format!("{} cannot be written: {}", directory.display(), live.storage.probe().err()?)),
+    )
 }
 
 /// The files this agent shows or trusts; outer `None` if there are none.
@@ -82,6 +88,30 @@ fn credentials(live: &Live) -> Option<Option<String>> {
     Some(unreadable.or_else(|| live.credentials.trouble(&files, unusable)))
 }
 
+/// Whether the storage directory can be written, which is tried now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Writing(Mutex<Option<(Instant, Option<String>)>>);
+
+impl Writing {
+    /// `look` costs nothing and is done each time; `attempt` writes.
+    fn trouble(
+        &self,
+        look: impl FnOnce() -> Option<String>,
+        attempt: impl FnOnce() -> Option<String>,
+    ) -> Option<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = look() {
+            // Whatever was known is of a directory that is not there any more.
+            *known = None;
+            return Some(trouble);
+        }
+        if known.as_ref().is_none_or(|(tried, _)| tried.elapsed() >= WRITE_SPACING) {
+            *known = Some((Instant::now(), attempt()));
+        }
+        known.as_ref().and_then(|(_, trouble)| trouble.clone())
+    }
+}
+
 /// Whether files can be used, tried again only when they have changed. A connection made with what was there before
 /// goes on, but the next start would fail.
 #[derive(Debug, Default)]
@@ -102,5 +132,37 @@ impl CredentialFiles {
             *known = Some((now, attempt()));
         }
         known.as_ref().and_then(|(_, trouble)| trouble.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn writing_is_tried_now_and_then_and_a_lost_directory_shows_at_once() {
+        let (writing, writes) = (Writing::default(), Cell::new(0));
+        let attempt = || {
+            writes.set(writes.get() + 1);
+            None
+        };
+        for _ in 0..100 {
+            assert_eq!(writing.trouble(|| None, attempt), None);
+        }
+        assert_eq!(writes.get(), 1);
+        let lost = || Some("lost".to_owned());
+        assert_eq!(writing.trouble(lost, attempt), lost());
+        assert_eq!(
+            (writing.trouble(|| None, attempt), writes.get()),
+            (None, 2),
+            "it is another directory now"
+        );
+        let full = || Some("full".to_owned());
+        let long_ago = Instant::now().checked_sub(WRITE_SPACING).unwrap();
+        *writing.0.lock().unwrap() = Some((long_ago, None));
+        assert_eq!(writing.trouble(|| None, full), full(), "tried again after the spacing");
+        assert_eq!(writing.trouble(|| None, attempt), full(), "and remembered");
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! The program is `self-agent --config <file>`; its README documents the file. As a library it is for tests and for
 //! programs that want the same agent inside themselves: [`run`] until told otherwise.
+//!
+//! It is for Unix: signals, file modes and the question whether it runs as root are those of such a system.
 
 mod agent;
 pub mod cli;

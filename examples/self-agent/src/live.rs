@@ -8,7 +8,7 @@ use opamp_client::{ConfigFile, ConfigHash, EffectiveConfig, TlsSource, Wall};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::health::CredentialFiles;
+use crate::health::{CredentialFiles, Writing};
 use crate::logging::LogLevel;
 use crate::storage::Storage;
 
@@ -20,6 +20,7 @@ pub(crate) struct Live {
     pub(crate) started: Wall,
     pub(crate) tls: Option<TlsSource>,
     pub(crate) credentials: CredentialFiles,
+    pub(crate) writing: Writing,
     log: LogLevel,
     state: Mutex<State>,
     /// How often health is checked. Sent again when it should be checked at once.
@@ -59,6 +60,7 @@ impl Live {
             started,
             tls,
             credentials,
+            writing: Writing::default(),
             log,
             state: Mutex::new(State { effective, troubles }),
             interval,

@@ -92,9 +92,12 @@ async fn run_until_stopped(
             tracing::info!("stopped");
             return Ok(());
         }
-        if matches!(orders.try_recv(), Ok(Order::Stop)) {
-            tracing::info!("stopped");
-            return Ok(());
+        // Whatever else was ordered meanwhile, the start does.
+        while let Ok(order) = orders.try_recv() {
+            if order == Order::Stop {
+                tracing::info!("stopped");
+                return Ok(());
+            }
         }
         agent = program.restart(&asked)?;
         // Asked for before it was done.

@@ -8,10 +8,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use opamp_client::{ConfigHash, FileState, SavedState, StateError, StateStore};
+use opamp_client::{ConfigHash, ConfigStatus, FileState, SavedConfig, SavedState, StateError, StateStore};
 
 const HASH_LINE: &str = "# hash ";
 const PROBE_FILE: &str = "write-check";
@@ -51,6 +52,17 @@ pub(crate) enum StorageError {
     State(StateError),
 }
 
+/// What became of the last remote configuration, next to what the saved state says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is in force, whatever was saved: the end of the last run came between keeping it and saving that.
+    Applied,
+    /// What was saved.
+    AsSaved,
+    /// It is not there any more; the server has to offer it again.
+    Forgotten,
+}
+
 /// A remote configuration as it is kept.
 pub(crate) struct Kept {
     pub(crate) hash: ConfigHash,
@@ -81,10 +93,9 @@ impl Storage {
         self.state.load()
     }
 
-    /// The state for a client. With `forget_config` what became of the last remote configuration is not true any more,
-    /// and the server has to offer it again.
-    pub(crate) fn state(&self, forget_config: bool) -> impl StateStore + use<> {
-        AgentState { file: Arc::clone(&self.state), forget_config }
+    /// The state for a client, with what became of the last remote configuration as it is in truth.
+    pub(crate) fn state(&self, config: Outcome) -> impl StateStore + use<> {
+        AgentState { file: Arc::clone(&self.state), config }
     }
 
     /// The remote configuration that was applied last; `None` if there was none. One that cannot be read is an error
@@ -110,7 +121,8 @@ impl Storage {
         }
     }
 
-    /// Replaces the remote configuration, as a whole or not at all.
+    /// Replaces the remote configuration, as a whole or not at all. From the new name on it is the one in force, also
+    /// after a crash: see [`Outcome::Applied`].
     pub(crate) fn keep_remote(&self, hash: &ConfigHash, text: &str) -> io::Result<()> {
         let path = self.directory.join(REMOTE_FILE);
         let new = path.with_extension("new");
@@ -121,8 +133,11 @@ impl Storage {
             let _ = fs::remove_file(&new);
         }
         written?;
-        // The new name is durable when its directory is.
-        File::open(&self.directory)?.sync_all()
+        // The new name is durable when its directory is. If it gets lost with the power, the server offers it again.
+        if let Err(error) = File::open(&self.directory).and_then(|directory| directory.sync_all()) {
+            tracing::warn!("{} may lose its last change with the power: {error}", self.directory.display());
+        }
+        Ok(())
     }
 
     /// Whether a file can be written here now.
@@ -133,17 +148,27 @@ impl Storage {
     }
 }
 
-/// The client's state, without a status that is not true any more.
+/// The client's state, with a status that is true.
 struct AgentState {
     file: Arc<FileState>,
-    forget_config: bool,
+    config: Outcome,
 }
 
 impl StateStore for AgentState {
     fn load(&self) -> Result<Option<SavedState>, StateError> {
         let mut saved = self.file.load()?;
-        if let Some(saved) = saved.as_mut().filter(|_| self.forget_config) {
-            saved.remote_config = None;
+        if let Some(saved) = &mut saved {
+            let config = saved.remote_config.take();
+            saved.remote_config = match self.config {
+                Outcome::Applied => config.map(|SavedConfig { hash, .. }| SavedConfig {
+                    hash,
+                    status: ConfigStatus::Applied,
+                    error: String::new(),
+                    attempts: 0,
+                }),
+                Outcome::AsSaved => config,
+                Outcome::Forgotten => None,
+            };
         }
         Ok(saved)
     }
@@ -159,15 +184,7 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut options = OpenOptions::new();
-    let mut file = private(options.write(true).create_new(true)).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-/// Files made with these options are for the owner alone.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
 }

@@ -193,6 +193,36 @@ async fn a_failed_remote_configuration_is_still_known_as_failed_after_a_restart(
     assert_eq!(again.lines(&["is refused"]), 0, "not tried again: {}", again.log());
 }
 
+/// A crash between keeping a configuration and saving that it was applied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_configuration_that_was_kept_is_applied_whatever_else_was_saved() {
+    let server = TestServer::start().await;
+    let (directory, mut process) = start(&server, "").await;
+    let uid = process.uid().await;
+    server.assign(uid, "team", RED).await;
+    let red =
+        |agent: &AgentSnapshot| config_status(agent).0 == Applied && team(agent).as_deref() == Some("red");
+    server.sees(uid, "applied", red).await;
+    let applied = "config-status applied\nconfig-attempts 0\nconfig-error \n";
+    for (round, (status, attempts)) in (2..).zip([("applying", 1), ("applying", 3), ("failed", 0)]) {
+        process.stop().await;
+        let saved = process.stored("opamp-state");
+        assert!(saved.contains(applied), "{saved}");
+        let interrupted = format!("config-status {status}\nconfig-attempts {attempts}\nconfig-error \n");
+        directory.write("state/opamp-state", &saved.replace(applied, &interrupted));
+        process = Process::start(&directory);
+        let seen = server
+            .sees(uid, "it is back", |agent| agent.sticky.connects == round && health(agent).healthy)
+            .await;
+        assert!(red(&seen), "{status}: {seen:#?}");
+        assert!(health(&seen).component_health_map["remote_config"].healthy);
+        // Long enough for an offer, if the server had reason to make one.
+        server.sees(uid, "heartbeats", |agent| agent.sequence_num.0 > seen.sequence_num.0 + 3).await;
+        assert_eq!(process.lines(&["is in force"]), 0, "{}", process.log());
+    }
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_remote_configuration_kept_from_before_is_not_used_once_it_is_switched_off() {
     let server = TestServer::start().await;

@@ -275,12 +275,16 @@ fn an_empty_text_does_not_switch_off_what_its_key_is_there_for() {
 }
 
 #[test]
-fn what_would_never_connect_is_refused() {
+fn endpoints_that_would_never_connect_or_give_credentials_away_are_refused() {
     for (server, what) in [
         ("endpoint: 'ws://h:99999/x'", "a port that does not exist"),
         ("endpoint: 'ws://h:/x'", "a port that does not exist"),
         ("endpoint: 'ws://h/x#token=s3cret'", "behind a `#`"),
         ("endpoint: 'ws://h', headers: {authorization: a, Authorization: b}", "is there twice"),
+        (
+            "endpoint: 'wss://h', fallback_endpoints: ['https://i', 'http://j/x?s3cret']",
+            "`server.fallback_endpoints`: http://j/x?<redacted> has no TLS and `server.endpoint` has",
+        ),
     ] {
         let error = refused(&format!("server: {{{server}}}\n"));
         assert!(error.contains(what) && !error.contains("s3cret"), "{error}");
@@ -288,6 +292,8 @@ fn what_would_never_connect_is_refused() {
     for endpoint in ["ws://h:4320", "ws://[::1]:4320/x", "wss://[::1]", "http://h"] {
         load(&format!("server: {{endpoint: '{endpoint}'}}\n")).unwrap();
     }
+    load("server: {endpoint: 'wss://h', fallback_endpoints: ['HTTPS://i']}\n").unwrap();
+    load("server: {endpoint: 'ws://h', fallback_endpoints: ['http://i', 'wss://j']}\n").unwrap();
 }
 
 #[test]
@@ -303,7 +309,7 @@ fn what_is_in_effect_is_shown_without_secrets_and_can_be_read_again() {
     let text = "\
 server:
   endpoint: wss://h/x?token=hunter2
-  fallback_endpoints: ['ws://g?key=hunter2']
+  fallback_endpoints: ['wss://g?key=hunter2']
   headers: {Authorization: Bearer hunter2, x-count: 007}
   proxy: {url: 'http://user:hunter2@p:3128', headers: {x-proxy: hunter2}}
 agent:

@@ -198,14 +198,18 @@ on_both_transports! {
         let first = server.sees(uid, "the first report", |agent| !effective(agent).is_empty()).await;
         let beats = |count| move |agent: &AgentSnapshot| agent.sequence_num.0 >= count;
         let seen = server.sees(uid, "heartbeats", beats(first.sequence_num.0 + 3)).await;
-        let (bytes, whole) = (usize::try_from(relay.passed(Direction::ToServer)).unwrap(), first.state.len_bytes());
+        let said_so_far = || usize::try_from(relay.passed(Direction::ToServer)).unwrap();
+        let (bytes, whole) = (said_so_far(), first.state.len_bytes());
         server.sees(uid, "more heartbeats", beats(seen.sequence_num.0 + 3)).await;
-        let in_beats = usize::try_from(relay.passed(Direction::ToServer)).unwrap() - bytes;
-        let (before, seen) = (usize::try_from(relay.passed(Direction::ToServer)).unwrap(), server.handle().agent(&uid).unwrap());
+        let in_beats = said_so_far() - bytes;
+        let (before, seen) = (said_so_far(), server.handle().agent(&uid).unwrap());
         server.handle().request_full_state(&uid);
         let later = server.sees(uid, "it went on", beats(seen.sequence_num.0 + 4)).await;
-        let said = usize::try_from(relay.passed(Direction::ToServer)).unwrap() - before;
-        assert!(said > whole && said > in_beats, "{said} bytes, {in_beats} without being asked, {whole} is all of it");
+        let said = said_so_far() - before;
+        assert!(
+            said > whole && said > in_beats,
+            "{said} bytes, {in_beats} without being asked, {whole} is all of it"
+        );
         assert_eq!(later.sticky.full_state_requests, 1, "asked once");
         assert_eq!((effective(&later), description(&later)), (effective(&first), description(&first)));
         process.stop().await;

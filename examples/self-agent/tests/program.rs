@@ -83,6 +83,28 @@ async fn running_as_root_is_warned_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_in_plain_text_beyond_this_machine_are_warned_of_once() {
+    let header = "headers: {Authorization: Bearer hunter2}";
+    for (endpoint, server, times) in [
+        ("ws://opamp.invalid/x?key=hunter2", header, 1),
+        ("http://192.0.2.1", "bearer_token_file: agent.yaml", 1),
+        ("ws://opamp.invalid", "", 0),
+        ("wss://opamp.invalid", header, 0),
+        ("ws://localhost:1", header, 0),
+        ("http://127.0.0.1:1", header, 0),
+        ("http://[::1]:1", &format!("{header}\nfallback_endpoints: ['ws://127.0.0.2:1']"), 0),
+        ("http://[::1]:1", &format!("{header}\nfallback_endpoints: ['ws://opamp.invalid']"), 1),
+    ] {
+        let directory = TempDir::new();
+        directory.write("agent.yaml", &yaml(endpoint, server, ""));
+        let mut process = Process::start(&directory);
+        process.uid().await;
+        assert_eq!(process.lines(&["WARN", " in plain text"]), times, "{endpoint}: {}", process.log());
+        assert!(!process.log().contains("hunter2"), "{}", process.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_stored_is_for_the_owner_alone() {
     let server = TestServer::start().await;
     let (directory, mut process) = start(&server, "").await;

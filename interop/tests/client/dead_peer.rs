@@ -16,15 +16,16 @@ const PING: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(200);
 const SILENCE: Duration = Duration::from_millis(1_500);
 
-/// The server's: for WebSockets; polling agents are stale after the same time, and gone after twice that.
+/// The server's: for WebSockets; polling agents are stale after the same time, and gone after twice that. Far enough
+/// apart that a busy machine sees `stale`.
 const SERVER_PING: Duration = Duration::from_millis(200);
-const SERVER_STALE: Duration = Duration::from_millis(1_000);
-const SERVER_SILENCE: Duration = Duration::from_millis(2_000);
+const SERVER_STALE: Duration = Duration::from_millis(2_000);
+const SERVER_SILENCE: Duration = Duration::from_millis(4_000);
 
 /// How much a busy machine may add to a deadline.
 const LATE: Duration = Duration::from_secs(10);
 
-/// How much earlier it may seem: the last sign of life was before we looked, and late on a busy machine.
+/// How much earlier it may seem: the last sign of life was before this one was cut off, and late on a busy machine.
 const EARLY: Duration = Duration::from_millis(400);
 
 #[test]
@@ -39,8 +40,8 @@ fn stopped_server_is_noticed_by_the_client_and_found_again() -> Outcome {
                     && (*scheme == "ws" || record["sequence_num"].as_u64() > Some(2))
             })?;
             let known = agent.events().len();
-            server.signal(Signal::Stop)?;
             let stopped = Instant::now();
+            server.signal(Signal::Stop)?;
             let noticed = agent.until(known, "the dead server", SILENCE + PING + LATE, gave_up)?;
             between(noticed - stopped, SILENCE - PING, SILENCE + PING)?;
             server.signal(Signal::Continue)?;
@@ -81,8 +82,8 @@ fn stopped_agent_is_stale_and_then_given_up_by_the_server() -> Outcome {
                 record["liveness"] == "connected"
                     && (*scheme == "ws" || record["sequence_num"].as_u64() > Some(2))
             })?;
-            agent.signal(Signal::Stop)?;
             let begun = Instant::now();
+            agent.signal(Signal::Stop)?;
             record.until("stale", SERVER_STALE + LATE, |record| record["liveness"] == "stale")?;
             between(begun.elapsed(), SERVER_STALE - SERVER_PING, SERVER_STALE)?;
             let (seen, _) = record
@@ -116,8 +117,8 @@ fn silence_in_either_direction_is_noticed_on_both_sides() -> Outcome {
             let known = agent.events().len();
             let attached = server.sees("a connection", EVENTUALLY, |agent| agent.connection.is_some())?.0;
 
-            path.set(Mode::Stall(*lost));
             let begun = Instant::now();
+            path.set(Mode::Stall(*lost));
             let noticed = agent.until(known, "the silence", SILENCE + PING + LATE, gave_up)?;
             match (*scheme, lost) {
                 // The server gives up first or second; both its Close and our own deadline are an end.

@@ -128,6 +128,8 @@ async fn pump(
         let mut at = 0;
         while at < bytes {
             let allowed = meter.take(direction, bytes - at).await?;
+            // Before whoever reads them can ask.
+            meter.passed.add(direction, allowed);
             let written = async {
                 to.write_all(&buffer[at..at + allowed]).await?;
                 to.flush().await
@@ -137,7 +139,6 @@ async fn pump(
                 meter.opening(direction.opposite()).await?;
                 return Err(error);
             }
-            meter.passed.add(direction, allowed);
             at += allowed;
         }
     }
@@ -150,7 +151,7 @@ struct Meter {
     passed: Arc<Passed>,
 }
 
-/// Bytes that have passed, over all connections.
+/// Bytes that have passed or are about to, over all connections.
 #[derive(Debug, Default)]
 struct Passed {
     to_agent: AtomicU64,

@@ -28,6 +28,14 @@ impl Config {
         self.check_endpoint("server.endpoint", self.server.endpoint.reveal())?;
         for fallback in &self.server.fallback_endpoints {
             self.check_endpoint("server.fallback_endpoints", fallback.reveal())?;
+            if self.server.endpoint.has_tls() && !fallback.has_tls() {
+                return Err(self.values.error(
+                    "server.fallback_endpoints",
+                    format!(
+                        "{fallback} has no TLS and `server.endpoint` has: whoever blocks one would read the other"
+                    ),
+                ));
+            }
         }
         Ok(())
     }

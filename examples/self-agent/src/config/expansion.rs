@@ -9,8 +9,10 @@
 //!
 //! Remote configurations are not expanded: they could read secrets out of this process's environment.
 
+use std::ffi::OsString;
+
 /// Where variables come from.
-pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Replaces references to variables. The error says what is wrong and shows no value.
 pub(crate) fn expand(text: &str, variables: Variables<'_>) -> Result<String, String> {
@@ -58,7 +60,9 @@ fn resolve(reference: &str, variables: Variables<'_>) -> Result<String, String> 
     if !is_name {
         return Err(format!("`{name}` in `${{…}}` is not the name of an environment variable"));
     }
-    match (variables(name), default) {
+    let value = variables(name).map(OsString::into_string).transpose();
+    let value = value.map_err(|_| format!("the environment variable {name} is not UTF-8"))?;
+    match (value, default) {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
@@ -73,11 +77,12 @@ fn resolve(reference: &str, variables: Variables<'_>) -> Result<String, String> 
 mod tests {
     use super::*;
 
-    fn variables(name: &str) -> Option<String> {
+    fn variables(name: &str) -> Option<OsString> {
         match name {
-            "TOKEN" => Some("s3cret".to_owned()),
-            "EMPTY" => Some(String::new()),
-            "NESTED" => Some("${TOKEN}".to_owned()),
+            "TOKEN" => Some("s3cret".into()),
+            "EMPTY" => Some(OsString::new()),
+            "NESTED" => Some("${TOKEN}".into()),
+            "LATIN" => Some(std::os::unix::ffi::OsStringExt::from_vec(b"s\xe9cret".to_vec())),
             _ => None,
         }
     }
@@ -104,6 +109,8 @@ mod tests {
         for (text, what) in [
             ("${MISSING}", "the environment variable MISSING is not set"),
             ("${env:MISSING}", "the environment variable MISSING is not set"),
+            ("${LATIN}", "the environment variable LATIN is not UTF-8"),
+            ("${env:LATIN:-text}", "the environment variable LATIN is not UTF-8"),
             ("${file:/etc/passwd}", "`${file:…}` is not supported"),
             ("${TOKEN", "not closed"),
             ("${}", "not the name"),

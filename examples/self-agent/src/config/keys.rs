@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         "server.fallback_endpoints",
         Kind::List,
         "",
-        "Endpoints for when those before cannot be reached. The agent returns to the first when that is back.",
+        "Endpoints for when those before cannot be reached. The agent returns to the first when that is back. With TLS if `server.endpoint` has it.",
     ),
     key(
         "server.failback_after",

@@ -22,6 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 pub use error::ConfigError;
 use error::Origin;
+pub(crate) use secret::has_tls;
 pub use secret::{Address, Secret};
 use values::Values;
 
@@ -180,6 +181,13 @@ pub struct AgentConfig {
     pub attribute_bytes_max: usize,
 }
 
+impl ServerConfig {
+    /// `endpoint` and `fallback_endpoints`.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Address> {
+        std::iter::once(&self.endpoint).chain(&self.fallback_endpoints)
+    }
+}
+
 impl Config {
     /// Reads a file, with references to the environment of this process replaced.
     ///
@@ -190,7 +198,7 @@ impl Config {
         let origin = Origin::File(Arc::new(file.to_owned()), None);
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::new(origin, format!("cannot be read: {error}")))?;
-        Self::parse(file, &text, &|name| std::env::var(name).ok())
+        Self::parse(file, &text, &|name| std::env::var_os(name))
     }
 
     /// Reads the text of a file.
@@ -201,7 +209,7 @@ impl Config {
     pub(crate) fn parse(
         file: &Path,
         text: &str,
-        variables: &dyn Fn(&str) -> Option<String>,
+        variables: expansion::Variables<'_>,
     ) -> Result<Self, ConfigError> {
         let file = Arc::new(file.to_owned());
         let found = document::read(text, &Origin::File(Arc::clone(&file), None), variables)?;
@@ -216,12 +224,6 @@ impl Config {
     pub fn with_remote(&self, text: &str) -> Result<Self, ConfigError> {
         let found = document::read(text, &Origin::Remote(None), &|_| None)?;
         Self::from_values(self.values.overlaid(found), Arc::clone(&self.file))
-    }
-
-    /// The file this was read from.
-    #[must_use]
-    pub fn file(&self) -> &Path {
-        &self.file
     }
 
     fn from_values(values: Values, file: Arc<PathBuf>) -> Result<Self, ConfigError> {

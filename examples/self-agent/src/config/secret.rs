@@ -1,6 +1,7 @@
 //! Text that is never shown, and text of which a part is not.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "<redacted>";
@@ -39,6 +40,27 @@ impl Address {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is reached over TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        has_tls(&self.0)
+    }
+
+    /// Whether what is sent there leaves neither this machine nor TLS.
+    pub(crate) fn is_private(&self) -> bool {
+        let uri = self.0.parse::<http::Uri>().unwrap_or_default();
+        let host = uri.host().unwrap_or_default();
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        self.has_tls()
+            || host.eq_ignore_ascii_case("localhost")
+            || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+}
+
+/// Whether a URL is one of TLS.
+pub(crate) fn has_tls(url: &str) -> bool {
+    let scheme = url.split(':').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("wss") || scheme.eq_ignore_ascii_case("https")
 }
 
 impl From<String> for Address {

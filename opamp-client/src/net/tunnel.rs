@@ -19,7 +19,13 @@ pub(crate) async fn open(
     clock: &dyn Clock,
 ) -> Result<BoxedIo, Failure> {
     let failed = |error: hyper::Error| {
-        exchange::failure("the proxy failed", FailureKind::Proxy, FailureKind::ProxyUnreachable, &error)
+        let mut failure =
+            exchange::failure("the proxy failed", FailureKind::Proxy, FailureKind::ProxyUnreachable, &error);
+        // A reset is the same hang-up, seen earlier.
+        if failure.kind == FailureKind::Closed {
+            failure.kind = FailureKind::ProxyUnreachable;
+        }
+        failure
     };
     let authority = target.authority();
     let mut request = Request::connect(&authority)

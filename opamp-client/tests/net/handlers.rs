@@ -305,20 +305,27 @@ impl StateStore for SlowDisk {
     }
 }
 
+impl SlowDisk {
+    fn new() -> Self {
+        Self(Arc::default(), Arc::new(std::sync::Barrier::new(2)))
+    }
+
+    /// Lets one save through, and waits for it to come.
+    async fn let_through(&self) {
+        let barrier = Arc::clone(&self.1);
+        let waited = tokio::task::spawn_blocking(move || barrier.wait().is_leader());
+        waited.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn saves_never_overtake_each_other_and_the_newest_is_saved_in_the_end() {
     let stub = WsStub::start().await;
-    let disk = SlowDisk(Arc::default(), Arc::new(std::sync::Barrier::new(2)));
+    let disk = SlowDisk::new();
     let agent = Agent::start(
         builder(&stub.url()).state(disk.clone()).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
     );
-    let let_through = || {
-        let barrier = Arc::clone(&disk.1);
-        tokio::task::spawn_blocking(move || {
-            barrier.wait();
-        })
-    };
-    let_through().await.unwrap();
+    disk.let_through().await;
     let mut peer = stub.accept().await;
     peer.acknowledge().await;
     peer.send(&offer(1)).await;
@@ -328,15 +335,15 @@ async fn saves_never_overtake_each_other_and_the_newest_is_saved_in_the_end() {
         agent.events.all().iter().any(|event| matches!(event, Event::StateNotSaved { .. }))
     })
     .await;
-    let_through().await.unwrap();
-    let_through().await.unwrap();
+    disk.let_through().await;
+    disk.let_through().await;
     let newest = || disk.0.lock().unwrap().last().and_then(|state| state.remote_config.clone());
     until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
     assert_eq!(disk.0.lock().unwrap().len(), 3, "at the start, applying, applied");
     // Nobody is left waiting at the barrier.
     agent.client.stop();
     peer.close_code().await;
-    let_through().await.unwrap();
+    disk.let_through().await;
     within("the agent stops", agent.client.stopped()).await;
 }
 
@@ -401,17 +408,11 @@ async fn a_stop_waits_for_a_configuration_handler_no_longer_than_it_should() {
 #[tokio::test]
 async fn the_last_state_reaches_a_slow_disk_also_after_the_end() {
     let stub = WsStub::start().await;
-    let disk = SlowDisk(Arc::default(), Arc::new(std::sync::Barrier::new(2)));
+    let disk = SlowDisk::new();
     let agent = Agent::start(
         builder(&stub.url()).state(disk.clone()).on_remote_config(|_: RemoteConfig, _| async { Ok(()) }),
     );
-    let let_through = || {
-        let barrier = Arc::clone(&disk.1);
-        tokio::task::spawn_blocking(move || {
-            barrier.wait();
-        })
-    };
-    let_through().await.unwrap();
+    disk.let_through().await;
     let mut peer = stub.accept().await;
     peer.acknowledge().await;
     peer.send(&offer(1)).await;
@@ -430,7 +431,7 @@ async fn the_last_state_reaches_a_slow_disk_also_after_the_end() {
     }
     let newest = || disk.0.lock().unwrap().last().and_then(|state| state.remote_config.clone());
     assert!(newest().is_none(), "the disk has not answered yet");
-    let_through().await.unwrap();
-    let_through().await.unwrap();
+    disk.let_through().await;
+    disk.let_through().await;
     until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
 }

@@ -45,7 +45,7 @@ impl AgentAccess {
             AgentAuth::Token => tokens(),
             AgentAuth::TokenOrMtls => Arc::new(AnyOf::new(vec![Arc::new(MutualTls), tokens()])),
         };
-        let inner = match self_agent {
+        let inner = match self_agent.clone() {
             Some(guard) => guard.before(inner),
             None => inner,
         };
@@ -53,7 +53,7 @@ impl AgentAccess {
             return inner;
         }
         let (listen, proxies) = (self.config.listen.ip(), self.config.trusted_proxies.clone());
-        Arc::new(ThroughProxies { inner, listen, proxies })
+        Arc::new(ThroughProxies { inner, self_agent, listen, proxies })
     }
 
     /// Files to watch.
@@ -113,9 +113,11 @@ fn read_token(entry: &TokenEntry, revoked: bool) -> Result<StaticToken, ConfigEr
     Ok(StaticToken { name: entry.name.clone(), sha256, revoked })
 }
 
-/// Beyond loopback without TLS: only what comes through a proxy that terminates TLS, or from this machine.
+/// Beyond loopback without TLS: only what comes through a proxy that terminates TLS, or from this machine. From the address
+/// that is listened on that is sure of the Self-Agent alone: whoever is behind address translation may come from there.
 struct ThroughProxies {
     inner: Arc<dyn Authenticate>,
+    self_agent: Option<Guard>,
     listen: IpAddr,
     proxies: Vec<Network>,
 }
@@ -123,13 +125,19 @@ struct ThroughProxies {
 impl Authenticate for ThroughProxies {
     fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         let peer = request.peer.map(|peer| peer.remote_addr.ip());
-        // Who comes from the address that is listened on is on this machine.
-        let allowed = |peer: IpAddr| peer == self.listen || exposure::plain_peer_allowed(peer, &self.proxies);
-        if peer.is_some_and(allowed) {
+        if peer.is_some_and(|peer| exposure::plain_peer_allowed(peer, &self.proxies)) {
             return self.inner.authenticate(request);
         }
-        tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
-        Box::pin(std::future::ready(Err(DeniedReason::InsecureTransport.into())))
+        Box::pin(async move {
+            if let Some(guard) = &self.self_agent
+                && let Some(own) = guard.recognise(request).await
+                && peer == Some(self.listen)
+            {
+                return Ok(own);
+            }
+            tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
+            Err(DeniedReason::InsecureTransport.into())
+        })
     }
 
     fn owns(&self, principal: &Principal, uid: &InstanceUid) -> bool {
@@ -143,32 +151,45 @@ mod tests {
     use opamp_server::{PeerInfo, Transport};
 
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, self_agent::access::Credentials};
 
-    /// What a peer without TLS gets from a server that listens there.
-    async fn outcome(listen: &str, peer: &str, token: &str) -> Result<Principal, StatusCode> {
+    /// What a peer without TLS gets from a server that listens there, with this token or the Self-Agent's own.
+    async fn outcome(listen: &str, peer: &str, token: Option<&str>) -> Result<Principal, StatusCode> {
         let mut config = Config::default().opamp;
         config.listen = listen.parse().unwrap();
         config.auth = AgentAuth::Token;
         config.tokens = vec!["edge=good".parse().unwrap()];
         config.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
         let access = AgentAccess::new(&config).unwrap();
+        let credentials = Arc::new(Credentials::generate(AgentAuth::Token).unwrap());
+        let token = token.unwrap_or_else(|| credentials.probe.token.as_ref().unwrap()).to_owned();
+        let guard = Guard { credentials, uid: InstanceUid::from_bytes([7; 16]) };
         let mut headers = HeaderMap::new();
         headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
         let remote_addr = format!("{peer}:9").parse().unwrap();
         let peer = PeerInfo { remote_addr, tls: false, client_certificate: None };
         let request = AuthRequest { headers: &headers, peer: Some(&peer), transport: Transport::Http };
-        access.authenticator(None).authenticate(request).await.map_err(|denied| denied.status)
+        access.authenticator(Some(guard)).authenticate(request).await.map_err(|denied| denied.status)
     }
 
     #[tokio::test]
     async fn beyond_loopback_without_tls_only_proxies_are_served() {
-        assert!(outcome("0.0.0.0:1", "192.0.2.7", "good").await.is_ok());
-        assert!(outcome("0.0.0.0:1", "127.0.0.1", "good").await.is_ok());
-        assert_eq!(outcome("0.0.0.0:1", "192.0.2.8", "good").await, Err(StatusCode::FORBIDDEN));
-        assert_eq!(outcome("0.0.0.0:1", "192.0.2.7", "bad").await, Err(StatusCode::UNAUTHORIZED));
-        assert!(outcome("192.0.2.9:1", "192.0.2.9", "good").await.is_ok(), "this machine itself");
-        assert_eq!(outcome("192.0.2.9:1", "192.0.2.8", "good").await, Err(StatusCode::FORBIDDEN));
-        assert!(outcome("127.0.0.1:1", "192.0.2.8", "good").await.is_ok(), "nobody else gets there");
+        for good in [Some("good"), None] {
+            assert!(outcome("0.0.0.0:1", "192.0.2.7", good).await.is_ok());
+            assert!(outcome("0.0.0.0:1", "127.0.0.1", good).await.is_ok());
+            assert_eq!(outcome("0.0.0.0:1", "192.0.2.8", good).await, Err(StatusCode::FORBIDDEN));
+            assert_eq!(outcome("192.0.2.9:1", "192.0.2.8", good).await, Err(StatusCode::FORBIDDEN));
+            assert!(outcome("127.0.0.1:1", "192.0.2.8", good).await.is_ok(), "nobody else gets there");
+        }
+        assert_eq!(outcome("0.0.0.0:1", "192.0.2.7", Some("bad")).await, Err(StatusCode::UNAUTHORIZED));
+    }
+
+    #[tokio::test]
+    async fn from_the_address_that_is_listened_on_only_the_self_agent_comes_without_tls() {
+        assert!(outcome("192.0.2.9:1", "192.0.2.9", None).await.is_ok());
+        for token in ["good", "bad"] {
+            let other = outcome("192.0.2.9:1", "192.0.2.9", Some(token)).await;
+            assert_eq!(other, Err(StatusCode::FORBIDDEN), "its address may be a translated one");
+        }
     }
 }

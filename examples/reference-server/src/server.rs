@@ -95,9 +95,13 @@ impl Server {
 
         let (data_dir, store) = open_store(&config).await?;
         let started_at = clock.now().wall;
-        let person =
-            own.and_then(|own| Person::new(own, data_dir.as_ref().map(DataDir::self_agent), started_at));
-        let authenticator = agents.authenticator(person.as_ref().map(Person::guard));
+        let self_agent_file = || data_dir.as_ref().map(DataDir::self_agent);
+        let person = own.and_then(|own| Person::new(own, self_agent_file(), started_at));
+        let guard = match &person {
+            Some(person) => Some(person.guard()),
+            None => self_agent::guard_of_absent(self_agent_file()),
+        };
+        let authenticator = agents.authenticator(guard);
         let (service, opamp, driver) = OpampServer::builder(authenticator)
             .path(config.opamp.path.clone())
             .limits(settings::limits(&config.opamp))
@@ -307,7 +311,7 @@ mod tests {
     use tower_service::Service as _;
 
     use super::*;
-    use crate::admin::listener::Peer;
+    use crate::{admin::listener::Peer, config::AgentAuth};
 
     fn config() -> Config {
         let mut config = Config::default();
@@ -374,12 +378,32 @@ mod tests {
         eventually("all is well", async || states() == ["ok", "ok", "not_configured"]).await;
         assert_eq!(own.report().verdict.as_str(), "ok");
         server.app.store.close().await;
-        eventually("the store is missed", async || states()[0] == "failed").await;
+        eventually("the store is missed", async || own.report().verdict.as_str() == "server").await;
         let report = own.report();
-        assert_eq!((report.verdict.as_str(), report.probes[1].state.as_str()), ("server", "ok"));
+        assert_eq!((states()[0], report.probes[1].state.as_str()), ("failed", "ok"));
         let fault = report.probes[0].fault().unwrap();
         assert!(fault.kind == "store" && fault.detail.contains("closed"), "{fault}");
         server.shutdown().await;
+    }
+
+    /// Whatever keeps its messages from this server, here that they go to another one.
+    #[tokio::test]
+    async fn a_self_agent_that_is_not_heard_here_finds_the_server_at_fault() {
+        let there = Server::start(config()).await.unwrap();
+        let mut config = watched();
+        config.self_agent.enabled = false;
+        let here = Server::start(config).await.unwrap();
+        let credentials = self_agent::access::Credentials::generate(AgentAuth::Insecure).unwrap();
+        let person = Person::new(Arc::new(credentials), None, here.app.now()).unwrap();
+        let app = Arc::clone(&here.app);
+        let running = self_agent::Running::start(app, person, there.opamp_addr(), None).unwrap();
+        let faults =
+            || here.app.self_agent.report().probes.map(|probe| probe.fault().map(|fault| fault.kind));
+        eventually("it is unheard", async || faults() == [Some("unheard"), Some("elsewhere"), None]).await;
+        assert!(here.app.self_agent.stats().is_connected, "to whomever");
+        running.stop(Duration::from_secs(5)).await;
+        here.shutdown().await;
+        there.shutdown().await;
     }
 
     #[tokio::test]

@@ -227,6 +227,10 @@ fn wrong_values_are_explained_where_they_stand() {
         ("[self_agent]\nenabled = 1\n", "server.toml:2: `self_agent.enabled` is true or false"),
         ("[self_agent]\nenabled = \"yes\"\n", "server.toml:2: `self_agent.enabled`: \"yes\" is neither"),
         (
+            "[self_agent]\ninterval = \"99ms\"\ntimeout = \"9ms\"\n",
+            "`self_agent.interval` must not be shorter",
+        ),
+        (
             "[self_agent]\ntimeout = \"11s\"\n",
             "`self_agent.timeout` must not be longer than `self_agent.interval`",
         ),
@@ -260,6 +264,10 @@ fn the_way_from_outside_is_encrypted_where_credentials_go_it_and_means_something
         ("ca_file = \"ca.pem\"", "`self_agent.ca_file` is set but `self_agent.external_url` is not"),
         ("external_url = \"ws://h\"\nca_file = \"c\"", "`self_agent.ca_file` is set but"),
         ("external_url = \"ws://h\"", "`self_agent.external_url` would send a credential"),
+        (
+            "external_url = \"ws://localhost\"\nproxy = \"http://p\"",
+            "`self_agent.external_url` would send a credential",
+        ),
         ("external_url = \"http://h\"", "server.toml:5: `self_agent.external_url`: its scheme"),
     ] {
         let text = Sources::file(&format!("{TOKENS}[self_agent]\n{file}\n")).error();

@@ -309,3 +309,29 @@ async fn logs_are_json_objects_when_asked() {
     );
     assert!(lines.iter().any(|line| line["message"] == "stopped" && line["complete"] == true), "{text}");
 }
+
+/// A file on a disk that does not answer holds a thread for ever, which is none of the process's business.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_thread_that_a_file_holds_does_not_keep_the_process_from_ending() {
+    let dir = TempDir::new();
+    let file = dir.path().join("ca.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let ca_file = format!("--self-agent-ca-file={}", file.display());
+    let arguments = [
+        "--self-agent-enabled=true",
+        "--self-agent-interval=500ms",
+        "--self-agent-timeout=250ms",
+        "--self-agent-external-url=wss://127.0.0.1:9/x",
+        &ca_file,
+    ];
+    let mut server = Process::serve(dir.path(), &arguments);
+    let (admin, token) = server.started();
+    let admin = Client::new(admin, token.as_deref());
+    let own = admin.eventually("/api/v1/self", |own| own["probes"]["external"]["state"] == "failed").await;
+    assert_eq!(own["probes"]["external"]["last_failure"]["kind"], "local", "{own:#}");
+    server.signal("TERM");
+    let since = Instant::now();
+    assert_eq!(server.ended().code(), Some(0), "{}", server.output());
+    assert!(since.elapsed() < Config::default().server.shutdown_timeout, "{:?}", since.elapsed());
+}

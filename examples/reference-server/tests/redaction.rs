@@ -34,7 +34,7 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
         "--self-agent-enabled=true",
         "--self-agent-interval=1s",
         "--self-agent-timeout=1s",
-        "--self-agent-external-url=ws://127.0.0.1:4320/v1/opamp",
+        "--self-agent-external-url=wss://127.0.0.1:4320/v1/opamp",
         &through,
     ];
     let mut server = Process::serve(dir.path(), &arguments);

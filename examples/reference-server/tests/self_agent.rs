@@ -148,6 +148,17 @@ async fn rounds_that_find_nothing_new_write_nothing_and_offend_nobody() {
     panic!("never three quiet rounds in a row");
 }
 
+/// By that it is seen that messages are taken in, also while there is nothing to say.
+#[tokio::test]
+async fn it_says_something_in_each_round() {
+    let server = TestServer::start_with(with(&[])).await;
+    let record = healthy(&server).await;
+    let path = format!("/api/v1/agents/{}", record["id"].as_str().unwrap());
+    let heard = record["sequence_num"].as_u64().unwrap();
+    server.eventually(&path, |agent| agent["sequence_num"].as_u64().unwrap() >= heard + 4).await;
+    verdict_is(&server, "ok").await;
+}
+
 #[tokio::test]
 async fn a_probe_is_given_up_after_the_configured_time() {
     let settings = [("self_agent.timeout", "300ms"), ("opamp.http_connections_max", PLACES)];
@@ -222,15 +233,20 @@ async fn where_everybody_is_let_in_nobody_else_is_the_self_agent_either() {
 
 #[tokio::test]
 async fn beyond_loopback_it_comes_over_loopback_and_is_let_in() {
-    let settings = [
-        ("opamp.listen", "0.0.0.0:0"),
-        ("opamp.auth", "token"),
-        ("opamp.tokens", "edge=edge-token"),
-        ("opamp.trusted_proxies", "192.0.2.1"),
-    ];
-    let server = TestServer::start_with(with(&settings)).await;
-    healthy(&server).await;
-    verdict_is(&server, "ok").await;
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        if TcpListener::bind(listen).await.is_err() {
+            continue; // a machine without IPv6
+        }
+        let settings = [
+            ("opamp.listen", listen),
+            ("opamp.auth", "token"),
+            ("opamp.tokens", "edge=edge-token"),
+            ("opamp.trusted_proxies", "192.0.2.1"),
+        ];
+        let server = TestServer::start_with(with(&settings)).await;
+        healthy(&server).await;
+        verdict_is(&server, "ok").await;
+    }
 }
 
 /// The token that is shown to whoever answers at the address from outside.
@@ -428,6 +444,11 @@ async fn it_is_the_same_agent_after_a_crash_and_after_a_restart_that_asks_nobody
     let record = Client::new(admin, token.as_deref()).get(&path).await.expect(200);
     assert_eq!(record["liveness"], "disconnected", "{record:#}");
     assert_eq!(record["disconnect"]["reason"], "graceful", "{record:#}");
+    // Nobody takes its identity meanwhile: whoever did would own it from then on.
+    let mut thief = Agent::connect(&process.endpoint(), 1).await;
+    thief.uid = first["uid"].as_str().unwrap().parse().unwrap();
+    let answer = thief.report(pb::AgentToServer::default()).await;
+    assert_eq!(answer.error_response.unwrap().r#type, pb::ServerErrorResponseType::BadRequest as i32);
 }
 
 #[tokio::test]

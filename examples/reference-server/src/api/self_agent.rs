@@ -16,8 +16,9 @@ use crate::self_agent::board::Record;
 reply! {
     /// Whether the server is at fault or the network before it.
     pub(crate) struct SelfReport {
-        /// `ok`; `server`: the server does not answer, not even its own agent; `network path`: it does, but not at
-        /// `self_agent.external_url`; `unknown`: no round of probes has ended, or none lately.
+        /// `ok`; `server`: the server does not answer, not even its own agent, or refuses it from outside; `network path`: it
+        /// does, but not at `self_agent.external_url`; `unknown`: no round of probes has ended, or none lately, or the one
+        /// from outside cannot look. Bad after two bad rounds in a row, `ok` again after one good round.
         verdict: &'static str,
         /// Since when the verdict is this one; null before the first round.
         since: Option<Wall>,
@@ -63,7 +64,7 @@ reply! {
 reply! {
     /// One probe.
     pub(crate) struct SelfProbe {
-        /// `ok`, `failed`, `not_configured` or, before the first round, `unknown`.
+        /// In the last round: `ok`, `failed`, `not_configured` or, before the first round, `unknown`.
         state: &'static str,
         /// Since when it is in this state.
         since: Option<Wall>,

@@ -244,7 +244,7 @@ config! {
         enabled: bool, Kind::Switch, "true",
             "Whether the server runs an agent of its own that connects to the OpAMP port as any other agent does, appears in the inventory and tells at `/api/v1/self` whether the server or the network is at fault.";
         interval: Duration, Kind::Duration, "10s",
-            "How often the server is probed. A fault shows within three intervals.";
+            "How often the server is probed. A fault shows in the second round that finds it, within three intervals. Not shorter than 100ms.";
         timeout: Duration, Kind::Duration, "5s",
             "Time for one probe; not longer than `self_agent.interval`.";
         external_url: Option<ExternalUrl>, Kind::Text, "",

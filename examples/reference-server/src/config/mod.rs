@@ -10,7 +10,7 @@ mod reach;
 mod setting;
 pub mod value;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{exposure, logging};
 pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, SelfAgentConfig, ServerConfig};
@@ -36,6 +36,9 @@ pub struct Config {
     /// Section `[log]`.
     pub log: LogConfig,
 }
+
+/// Shorter ones would be an attack of the server on itself.
+const SELF_AGENT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 impl Config {
     /// Reads file, environment and flags.
@@ -126,6 +129,11 @@ impl Config {
 
     fn check_self_agent(&self) -> Result<(), ConfigError> {
         let config = &self.self_agent;
+        if config.interval < SELF_AGENT_INTERVAL_MIN {
+            return refuse(
+                "`self_agent.interval` must not be shorter than 100ms: each round opens connections",
+            );
+        }
         if config.timeout > config.interval {
             return refuse("`self_agent.timeout` must not be longer than `self_agent.interval`");
         }
@@ -142,7 +150,9 @@ impl Config {
         if config.ca_file.is_some() && !url.is_tls() {
             return refuse("`self_agent.ca_file` is set but `self_agent.external_url` is not wss://");
         }
-        if !url.is_tls() && !url.is_loopback() && self.opamp.auth != AgentAuth::Insecure {
+        // Behind a proxy that is named here, this machine's own name is the proxy's.
+        let stays_here = url.is_loopback() && !matches!(config.proxy, ProxyChoice::Url(_));
+        if !url.is_tls() && !stays_here && self.opamp.auth != AgentAuth::Insecure {
             return refuse(
                 "`self_agent.external_url` would send a credential through the network in clear text: use wss://",
             );

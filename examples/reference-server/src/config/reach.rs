@@ -34,12 +34,12 @@ impl ExternalUrl {
         self.0.starts_with("wss:")
     }
 
-    /// Whether it is this machine.
+    /// Whether it is this machine, also to a client that spares this machine the proxy of the environment.
     pub fn is_loopback(&self) -> bool {
         let uri: Option<Uri> = self.0.parse().ok();
         let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
         let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -133,6 +133,7 @@ mod tests {
             ("ws://127.0.0.1:4320", false, true),
             ("ws://[::1]:4320/x", false, true),
             ("ws://localhost", false, true),
+            ("ws://[::ffff:127.0.0.1]", false, false),
         ] {
             let read = url(text).unwrap().unwrap();
             assert_eq!((read.as_str(), read.is_tls(), read.is_loopback()), (text, tls, loopback));

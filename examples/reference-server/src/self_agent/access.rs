@@ -14,7 +14,7 @@ use opamp_server::{AuthRequest, Authenticate, Denied, Principal, PrincipalKind, 
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::certificate::ClientCertificate;
+use super::{certificate::ClientCertificate, marks::Marks};
 use crate::config::AgentAuth;
 
 /// What the inventory and the audit log call the agent.
@@ -45,6 +45,8 @@ pub(crate) struct Credential {
 pub(crate) struct Credentials {
     pub(crate) agent: Arc<Credential>,
     pub(crate) probe: Arc<Credential>,
+    /// By which a probe is known that arrives.
+    pub(crate) marks: Marks,
     tokens: StaticTokens,
 }
 
@@ -61,7 +63,14 @@ impl Credentials {
             credential.token.as_ref().map(|token| StaticToken::new(name, token))
         };
         let tokens = [known(AGENT, &agent), known(PROBE, &probe)].into_iter().flatten().collect();
-        Ok(Credentials { agent: Arc::new(agent), probe: Arc::new(probe), tokens: StaticTokens::new(tokens) })
+        let (agent, probe, tokens) = (Arc::new(agent), Arc::new(probe), StaticTokens::new(tokens));
+        Ok(Credentials { agent, probe, marks: Marks::default(), tokens })
+    }
+
+    /// None, for a server whose Self-Agent is away.
+    fn nobodys() -> Self {
+        let none = || Arc::new(Credential::default());
+        Credentials { agent: none(), probe: none(), marks: Marks::default(), tokens: StaticTokens::default() }
     }
 
     /// The client certificates that the TLS handshake has to let through.
@@ -101,9 +110,20 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
+    /// Keeps everybody off an identity whose owner is away: whoever took it meanwhile would own it for good.
+    pub(crate) fn of_absent(uid: InstanceUid) -> Self {
+        Guard { credentials: Arc::new(Credentials::nobodys()), uid }
+    }
+
     /// The authenticator for all: who is not the Self-Agent is for `others` to judge.
     pub(crate) fn before(self, others: Arc<dyn Authenticate>) -> Arc<dyn Authenticate> {
         Arc::new(Guarded { guard: self, others })
+    }
+
+    /// The Self-Agent or its probes, if it is they who send this.
+    pub(crate) async fn recognise(&self, request: AuthRequest<'_>) -> Option<Principal> {
+        self.credentials.marks.note(request.headers);
+        self.credentials.recognise(request).await
     }
 }
 
@@ -115,7 +135,7 @@ struct Guarded {
 impl Authenticate for Guarded {
     fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         Box::pin(async move {
-            match self.guard.credentials.recognise(request).await {
+            match self.guard.recognise(request).await {
                 Some(principal) => Ok(principal),
                 None => self.others.authenticate(request).await,
             }

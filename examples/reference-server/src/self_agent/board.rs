@@ -5,9 +5,13 @@ use std::{
     time::Duration,
 };
 
-use opamp_client::Failure;
+use opamp_client::{Failure, FailureKind};
 use opamp_proto::Wall;
 use tokio::time::Instant;
+
+/// So many bad rounds in a row turn a probe bad. One may be a stall or a packet lost; two still leave time for a verdict
+/// within three intervals.
+const BAD_ROUNDS: u64 = 2;
 
 /// After this many intervals without a finished round nothing is known any more.
 const STALE_AFTER_ROUNDS: u32 = 3;
@@ -56,13 +60,24 @@ words! {
     /// Where a fault is.
     Verdict {
         Ok = "ok",
-        /// The server does not answer, not even on this machine.
+        /// The server does not answer, not even on this machine, or refuses who comes from outside.
         Server = "server",
         /// The server answers, and what lies before it does not let agents through.
         NetworkPath = "network path",
-        /// There was no round yet, or none lately.
+        /// There was no round yet, none lately, or the way from outside cannot be looked at.
         Unknown = "unknown",
     }
+}
+
+/// Whose a failure of the way from outside is. Nearer ones are the server's, whatever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The way to the server.
+    Path,
+    /// The probe itself: it could not look.
+    Probe,
+    /// The server.
+    Server,
 }
 
 /// Why a probe failed, each part one line without secrets.
@@ -74,11 +89,22 @@ pub(crate) struct Fault {
     pub(crate) detail: String,
     /// What to do.
     pub(crate) hint: &'static str,
+    pub(crate) side: Side,
+    /// It was there in more than this round.
+    pub(crate) lasts: bool,
+}
+
+impl Fault {
+    /// One that was seen for the first time.
+    pub(crate) fn new(side: Side, kind: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
+        Fault { kind, detail: detail.into(), hint, side, lasts: false }
+    }
 }
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        Fault { kind: failure.kind.as_str(), hint: failure.hint(), detail: failure.detail }
+        let side = if failure.kind == FailureKind::Local { Side::Probe } else { Side::Path };
+        Fault::new(side, failure.kind.as_str(), failure.detail.as_str(), failure.hint())
     }
 }
 
@@ -98,8 +124,11 @@ pub(crate) struct Finding {
 /// One probe, as far as it is known.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
+    /// In the last round.
     pub(crate) state: ProbeState,
-    /// Since when it is in this state.
+    /// What counts: bad after [`BAD_ROUNDS`], well again after one good round.
+    pub(crate) settled: ProbeState,
+    /// Since when it is in `state`.
     pub(crate) since: Option<Wall>,
     /// How long the last one took.
     pub(crate) took: Option<Duration>,
@@ -134,26 +163,33 @@ pub(crate) struct Board {
 struct Current {
     report: Report,
     round_at: Option<Instant>,
+    /// The way from outside cannot be looked at.
+    is_blind: bool,
 }
 
 impl Board {
     /// Nothing is known yet of the probes that are configured, in the order of [`Probe::ALL`].
     pub(crate) fn new(configured: [bool; Probe::ALL.len()], interval: Duration) -> Self {
-        let record = |configured| Record {
-            state: if configured { ProbeState::Unknown } else { ProbeState::NotConfigured },
-            since: None,
-            took: None,
-            last_failure: None,
-            consecutive_failures: 0,
-            failures: 0,
+        let record = |configured| {
+            let state = if configured { ProbeState::Unknown } else { ProbeState::NotConfigured };
+            Record {
+                state,
+                settled: state,
+                since: None,
+                took: None,
+                last_failure: None,
+                consecutive_failures: 0,
+                failures: 0,
+            }
         };
         let probes = configured.map(record);
         let report = Report { verdict: Verdict::Unknown, since: None, checked_at: None, probes };
-        let current = Mutex::new(Current { report, round_at: None });
+        let current = Mutex::new(Current { report, round_at: None, is_blind: false });
         Board { stale_after: interval.saturating_mul(STALE_AFTER_ROUNDS), current }
     }
 
-    /// Takes the findings of a round, in the order of [`Probe::ALL`]; answers verdict and whether that is news.
+    /// Takes the findings of a round, in the order of [`Probe::ALL`]; answers verdict and whether that, or its reason, is
+    /// news.
     pub(crate) fn take(
         &self,
         round: [Option<Finding>; Probe::ALL.len()],
@@ -161,17 +197,21 @@ impl Board {
         at: Instant,
     ) -> (Verdict, bool) {
         let mut current = self.current();
+        let current = &mut *current;
         for (record, finding) in current.report.probes.iter_mut().zip(round) {
             if let Some(finding) = finding {
                 record.take(finding, now);
             }
         }
         let report = &mut current.report;
-        let verdict = verdict(report.probes.each_ref().map(|record| record.state));
-        let news = verdict != report.verdict;
-        if news || report.since.is_none() {
+        let verdict = verdict(&report.probes);
+        let changed = verdict != report.verdict;
+        if changed || report.since.is_none() {
             (report.verdict, report.since) = (verdict, Some(now));
         }
+        let is_blind = is_blind(&report.probes[2]);
+        let news = changed || is_blind && !current.is_blind;
+        current.is_blind = is_blind;
         report.checked_at = Some(now);
         current.round_at = Some(at);
         (verdict, news)
@@ -201,33 +241,45 @@ impl Record {
         }
         self.took = Some(finding.took);
         match finding.result {
-            Ok(()) => self.consecutive_failures = 0,
+            Ok(()) => (self.settled, self.consecutive_failures) = (ProbeState::Ok, 0),
             Err(fault) => {
                 self.consecutive_failures += 1;
                 self.failures += 1;
+                if fault.lasts || self.consecutive_failures >= BAD_ROUNDS {
+                    self.settled = ProbeState::Failed;
+                }
                 self.last_failure = Some((now, fault));
             }
         }
     }
 
-    /// The failure that lasts.
+    /// The failure that counts.
     pub(crate) fn fault(&self) -> Option<&Fault> {
-        let lasts = self.state == ProbeState::Failed;
+        let lasts = self.settled == ProbeState::Failed;
         self.last_failure.as_ref().filter(|_| lasts).map(|(_, fault)| fault)
     }
 }
 
 /// The nearest fault counts: what lies behind it cannot be seen from outside.
-fn verdict([in_process, loopback, external]: [ProbeState; Probe::ALL.len()]) -> Verdict {
+fn verdict(probes: &[Record; Probe::ALL.len()]) -> Verdict {
     use ProbeState::{Failed, NotConfigured, Ok, Unknown};
+    let [in_process, loopback, external] = probes.each_ref().map(|record| record.settled);
     match (in_process, loopback, external) {
         (Failed, _, _) | (_, Failed, _) => Verdict::Server,
-        (Ok, Ok, Failed) => Verdict::NetworkPath,
+        (Ok, Ok, Failed) => match probes[2].fault().map(|fault| fault.side) {
+            Some(Side::Server) => Verdict::Server,
+            Some(Side::Probe) => Verdict::Unknown,
+            Some(Side::Path) | None => Verdict::NetworkPath,
+        },
         (Ok, Ok, Ok | NotConfigured) => Verdict::Ok,
         (Unknown | NotConfigured, _, _) | (_, Unknown | NotConfigured, _) | (_, _, Unknown) => {
             Verdict::Unknown
         }
     }
+}
+
+fn is_blind(external: &Record) -> bool {
+    external.fault().is_some_and(|fault| fault.side == Side::Probe)
 }
 
 #[cfg(test)]
@@ -238,8 +290,13 @@ mod tests {
     const EXTERNAL: [bool; 3] = [true, true, true];
 
     fn finding(ok: bool) -> Option<Finding> {
-        let fault = || Fault { kind: "timeout", detail: "nothing came".into(), hint: "look" };
+        let fault = || Fault::new(Side::Path, "timeout", "nothing came", "look");
         Some(Finding { took: Duration::from_millis(3), result: if ok { Ok(()) } else { Err(fault()) } })
+    }
+
+    fn failing(side: Side, lasts: bool) -> Option<Finding> {
+        let fault = Fault { lasts, ..Fault::new(side, "tls", "what", "look") };
+        Some(Finding { took: Duration::ZERO, result: Err(fault) })
     }
 
     fn round(found: [bool; 3]) -> [Option<Finding>; 3] {
@@ -259,7 +316,8 @@ mod tests {
         ] {
             let board = Board::new(EXTERNAL, INTERVAL);
             assert_eq!(board.report(at).verdict, Verdict::Unknown, "before the first round");
-            assert_eq!(board.take(round(found), Wall(1), at), (verdict, true), "{found:?}");
+            board.take(round(found), Wall(1), at);
+            assert_eq!(board.take(round(found), Wall(2), at).0, verdict, "{found:?}");
         }
         let board = Board::new([true, true, false], INTERVAL);
         assert_eq!(board.take([finding(true), finding(true), None], Wall(1), at).0, Verdict::Ok);
@@ -276,7 +334,7 @@ mod tests {
         let report = board.report(at);
         assert_eq!(
             (report.verdict, report.since, report.checked_at),
-            (Verdict::NetworkPath, Some(Wall(3)), Some(Wall(5)))
+            (Verdict::NetworkPath, Some(Wall(4)), Some(Wall(5)))
         );
         let [near, _, far] = &report.probes;
         assert_eq!(
@@ -295,6 +353,49 @@ mod tests {
         assert_eq!((far.since, far.consecutive_failures, far.failures), (Some(Wall(6)), 0, 3));
         assert_eq!(far.last_failure.as_ref().map(|(at, _)| *at), Some(Wall(5)), "what was is still told");
         assert_eq!(far.fault(), None, "and is over");
+    }
+
+    #[test]
+    fn one_bad_round_is_no_verdict_two_are_and_one_good_one_ends_it() {
+        let at = Instant::now();
+        for (bad, verdict) in
+            [([false, true, true], Verdict::Server), ([true, true, false], Verdict::NetworkPath)]
+        {
+            let board = Board::new(EXTERNAL, INTERVAL);
+            let take = |found, time| board.take(round(found), Wall(time), at);
+            assert_eq!(take([true; 3], 1), (Verdict::Ok, true));
+            for time in [2, 4] {
+                assert_eq!(take(bad, time), (Verdict::Ok, false), "it may have been a stall");
+                let report = board.report(at);
+                assert!(report.probes.iter().all(|probe| probe.fault().is_none()));
+                assert!(report.probes.iter().any(|probe| probe.state == ProbeState::Failed), "and is told");
+                assert_eq!(take([true; 3], time + 1), (Verdict::Ok, false));
+            }
+            take(bad, 6);
+            assert_eq!(take(bad, 7), (verdict, true));
+            assert_eq!(take([true; 3], 8), (Verdict::Ok, true));
+        }
+        let board = Board::new(EXTERNAL, INTERVAL);
+        board.take(round([true, true, true]), Wall(1), at);
+        let known = [finding(true), failing(Side::Server, true), finding(true)];
+        assert_eq!(board.take(known, Wall(2), at), (Verdict::Server, true), "it was seen before");
+    }
+
+    #[test]
+    fn a_failure_from_outside_is_the_networks_only_if_it_is_neither_the_servers_nor_the_probes() {
+        let at = Instant::now();
+        for (side, verdict) in [
+            (Side::Path, Verdict::NetworkPath),
+            (Side::Server, Verdict::Server),
+            (Side::Probe, Verdict::Unknown),
+        ] {
+            let board = Board::new(EXTERNAL, INTERVAL);
+            let take =
+                |time| board.take([finding(true), finding(true), failing(side, false)], Wall(time), at);
+            take(1);
+            assert_eq!(take(2), (verdict, true), "{side:?}");
+            assert_eq!(take(3), (verdict, false), "{side:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@
 pub(crate) mod access;
 pub(crate) mod board;
 pub(crate) mod certificate;
+mod digestion;
+mod external;
 mod identity;
+pub(crate) mod marks;
 pub(crate) mod pin;
 mod probe;
 mod watch;
@@ -77,6 +80,11 @@ pub(crate) fn credentials(config: &Config) -> Option<Arc<Credentials>> {
     }
 }
 
+/// What keeps everybody off the Self-Agent's identity while there is none, if it ever had one.
+pub(crate) fn guard_of_absent(file: Option<PathBuf>) -> Option<Guard> {
+    Identity::left(&file?).map(Guard::of_absent)
+}
+
 impl Person {
     /// The one that an earlier process was, if there is a file with its identity, or a new one.
     pub(crate) fn new(credentials: Arc<Credentials>, file: Option<PathBuf>, now: Wall) -> Option<Self> {
@@ -134,7 +142,7 @@ impl Running {
                 Some(Running { stop, task })
             }
             Err(error) => {
-                tracing::error!(%error, "no Self-Agent: it has no TLS configuration");
+                tracing::error!(%error, "no Self-Agent");
                 None
             }
         }

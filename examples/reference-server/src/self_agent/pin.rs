@@ -175,13 +175,16 @@ mod tests {
         let (old, new) = (authority.server(&["old.example.com"]), authority.server(&["old.example.com"]));
         let served = Served::new(old.cert.clone());
         let client = served.client_config(None).unwrap();
-        let show = |identity| handshake(&client, Authority::server_config(identity));
-        show(&old).unwrap();
-        let error = show(&new).unwrap_err().to_string();
+        // Each remembers its sessions.
+        let [old_server, new_server] = [&old, &new].map(Authority::server_config);
+        let show = |server: &ServerConfig| handshake(&client, server.clone());
+        show(&old_server).unwrap();
+        let error = show(&new_server).unwrap_err().to_string();
         assert!(error.contains("not the certificate that the server is configured with"), "{error}");
         served.replace(new.cert.clone());
-        show(&new).unwrap();
-        show(&old).unwrap_err();
+        // Also not by a session that was begun when it was.
+        show(&old_server).unwrap_err();
+        show(&new_server).unwrap();
         assert_eq!(served.generation(), 1);
     }
 

@@ -1,19 +1,18 @@
-//! The three probes. Each ends within its time, whatever it finds.
+//! The probes from near, and what all have in common. Each ends within its time, whatever it finds.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
 
 use opamp_client::{
-    Builder, Client, ClientSettings, Description, FailureKind, InstanceUid, ProbeError, Proxy, TlsOptions,
+    Builder, Client, ClientSettings, Description, FailureKind, InstanceUid, ProbeError, Proxy, SequenceNum,
     TlsSource,
 };
 use opamp_fleet::manager::{FleetManager, NotReady};
 use opamp_proto::AgentId;
 use opamp_server::ServerHandle;
-use rustls::crypto::ring;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -22,10 +21,13 @@ use tokio::{
 use super::{
     SERVICE_NAME,
     access::Credential,
-    board::{Fault, Finding},
+    board::{Fault, Finding, Side},
+    digestion::{Digestion, Said},
+    marks::{self, Marks},
     pin::Served,
 };
-use crate::config::SelfAgentConfig;
+
+const CHECK_STORE: &str = "check the database, its disk and the log of the server";
 
 /// Looks at the server from within.
 pub(crate) struct InProcess {
@@ -33,7 +35,8 @@ pub(crate) struct InProcess {
     opamp: ServerHandle,
     fleet: FleetManager,
     /// A look that has not ended: no second one is begun beside it.
-    looking: Option<JoinHandle<Option<AgentId>>>,
+    looking: Option<JoinHandle<(Option<SequenceNum>, Option<AgentId>)>>,
+    digestion: Digestion,
 }
 
 /// The way to the port of this server, for one credential.
@@ -41,14 +44,24 @@ pub(crate) struct Door {
     url: String,
     tls: Option<(TlsSource, Served)>,
     credential: Arc<Credential>,
+    marks: Marks,
 }
 
-/// Looks at the address that agents elsewhere use.
-pub(crate) struct External {
-    pub(crate) config: SelfAgentConfig,
-    pub(crate) credential: Arc<Credential>,
-    /// Whom to trust there, once that is known.
-    pub(crate) tls: Option<TlsSource>,
+/// What came of one connection.
+pub(super) struct Attempt {
+    pub(super) result: Result<(), Fault>,
+    /// The request was here, in this process.
+    pub(super) arrived: bool,
+}
+
+/// Why there is no way to the server's own port.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoorError {
+    /// A URL has no place for the interface, without which such an address leads nowhere.
+    #[error("it cannot connect to {0}; set `opamp.listen` to an address without an interface")]
+    Interface(SocketAddr),
+    #[error("it has no TLS configuration: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// Runs a probe within its time.
@@ -56,47 +69,53 @@ pub(crate) async fn timed(limit: Duration, probe: impl Future<Output = Result<()
     let begun = Instant::now();
     let result = timeout(limit, probe).await.unwrap_or_else(|_| {
         let detail = format!("nothing came of it within {} ms", limit.as_millis());
-        Err(Fault { kind: FailureKind::Timeout.as_str(), detail, hint: FailureKind::Timeout.hint() })
+        Err(Fault::new(Side::Path, FailureKind::Timeout.as_str(), detail, FailureKind::Timeout.hint()))
     });
     Finding { took: begun.elapsed(), result }
 }
 
 impl InProcess {
     /// Asks for the agent with this identity, whose existence is no condition.
-    pub(crate) fn new(uid: InstanceUid, opamp: ServerHandle, fleet: FleetManager) -> Self {
-        InProcess { uid, opamp, fleet, looking: None }
+    pub(crate) fn new(
+        uid: InstanceUid,
+        opamp: ServerHandle,
+        fleet: FleetManager,
+        interval: Duration,
+    ) -> Self {
+        InProcess { uid, opamp, fleet, looking: None, digestion: Digestion::new(interval) }
     }
 
-    /// Sessions, fleet manager and store each answer a question.
-    pub(crate) async fn run(&mut self) -> Result<(), Fault> {
+    /// Sessions, fleet manager and store each answer a question, and what the agent said has come through to them; `said`
+    /// is none while it cannot say anything.
+    pub(crate) async fn run(&mut self, said: Option<Said>) -> Result<(), Fault> {
         let (uid, opamp, fleet) = (self.uid, self.opamp.clone(), self.fleet.clone());
         // On a thread of its own: a lock that nobody releases must not take this task with it.
         let looking = self.looking.get_or_insert_with(|| {
             tokio::task::spawn_blocking(move || {
-                drop((opamp.agent(&uid), opamp.stats(), fleet.stats()));
-                fleet.agent_id(&uid)
+                drop((opamp.stats(), fleet.stats()));
+                (opamp.agent(&uid).map(|agent| agent.sequence_num), fleet.agent_id(&uid))
             })
         });
         let looked = looking.await;
         self.looking = None;
-        let known = looked.map_err(|error| Fault {
-            kind: "internal",
-            detail: format!("looking at the sessions failed: {error}"),
-            hint: "look into the log of the server",
+        let (heard, known) = looked.map_err(|error| {
+            let detail = format!("looking at the sessions failed: {error}");
+            Fault::new(Side::Server, "internal", detail, "look into the log of the server")
         })?;
-        self.fleet.ready().await.map_err(|error| Fault {
-            kind: if matches!(error, NotReady::Store(_)) { "store" } else { "internal" },
-            detail: error.to_string(),
-            hint: "check the database, its disk and the log of the server",
+        self.fleet.ready().await.map_err(|error| {
+            let kind = if matches!(error, NotReady::Store(_)) { "store" } else { "internal" };
+            Fault::new(Side::Server, kind, error.to_string(), CHECK_STORE)
         })?;
-        if let Some(id) = known {
-            self.fleet.agent(&id).await.map_err(|error| Fault {
-                kind: "store",
-                detail: format!("the Self-Agent's record cannot be read: {error}"),
-                hint: "check the database, its disk and the log of the server",
-            })?;
-        }
-        Ok(())
+        let record = match known {
+            None => None,
+            Some(id) => self.fleet.agent(&id).await.map_err(|error| {
+                let detail = format!("the Self-Agent's record cannot be read: {error}");
+                Fault::new(Side::Server, "store", detail, CHECK_STORE)
+            })?,
+        };
+        let reported = record.and_then(|record| record.health_report);
+        let reported = reported.as_ref().map(|health| (health.healthy, health.status.as_str()));
+        self.digestion.look(said, heard, reported, Instant::now())
     }
 }
 
@@ -104,13 +123,14 @@ impl Door {
     /// The port as it is bound, with the certificate that it shows if it speaks TLS.
     ///
     /// # Errors
-    /// The client certificate cannot be used.
+    /// [`DoorError`].
     pub(crate) fn new(
         addr: SocketAddr,
         path: &str,
         served: Option<&Served>,
         credential: &Arc<Credential>,
-    ) -> Result<Self, rustls::Error> {
+        marks: &Marks,
+    ) -> Result<Self, DoorError> {
         let scheme = if served.is_some() { "wss" } else { "ws" };
         let tls = match served {
             None => None,
@@ -119,8 +139,8 @@ impl Door {
                 Some((TlsSource::new(config), served.clone()))
             }
         };
-        let url = format!("{scheme}://{}{path}", reachable(addr));
-        Ok(Door { url, tls, credential: Arc::clone(credential) })
+        let url = format!("{scheme}://{}{path}", reachable(addr, has_loopback_v6())?);
+        Ok(Door { url, tls, credential: Arc::clone(credential), marks: marks.clone() })
     }
 
     /// An agent that goes through it.
@@ -136,115 +156,96 @@ impl Door {
     pub(crate) async fn probe(&self, limit: Duration) -> Result<(), Fault> {
         let generation = || self.tls.as_ref().map(|(_, served)| served.generation());
         let before = generation();
-        let outcome = connect(self.builder(), limit).await;
-        if outcome.is_err() && before != generation() {
+        let mut attempt = connect(self.builder(), &self.marks, limit).await?;
+        if attempt.result.is_err() && before != generation() {
             // The certificate was replaced in the middle of it.
-            return connect(self.builder(), limit).await;
+            attempt = connect(self.builder(), &self.marks, limit).await?;
         }
-        outcome
+        attempt.result?;
+        if !attempt.arrived {
+            let detail = format!("somebody else accepts connections at {}", self.url);
+            let hint = "find out which other program listens on this port, and end it";
+            return Err(Fault::new(Side::Server, "elsewhere", detail, hint));
+        }
+        Ok(())
     }
 }
 
-impl External {
-    /// The same from outside, through the proxy if there is one.
-    pub(crate) async fn run(&mut self, limit: Duration) -> Result<(), Fault> {
-        let Some(url) = self.config.external_url.clone() else { return Ok(()) };
-        let proxy = self.config.proxy.proxy().map_err(|error| local(error.to_string()))?;
-        let mut builder = Client::builder(url.as_str(), description()).proxy(proxy);
-        if url.is_tls() {
-            builder = builder.tls(self.tls().await?);
-        }
-        connect(with_token(builder, &self.credential), limit).await.map_err(of_another)
-    }
-
-    /// Whom to trust; made once, and then it follows its file.
-    async fn tls(&mut self) -> Result<TlsSource, Fault> {
-        if let Some(tls) = &self.tls {
-            return Ok(tls.clone());
-        }
-        let (ca_file, credential) = (self.config.ca_file.clone(), Arc::clone(&self.credential));
-        // The authorities of the operating system are many files.
-        let made = tokio::task::spawn_blocking(move || {
-            let options = TlsOptions::new(Arc::new(ring::default_provider()));
-            let options = match ca_file {
-                Some(path) => options.ca_file(path),
-                None => options.native_roots(),
-            };
-            let options = match &credential.certificate {
-                Some(own) => {
-                    let (chain, key) = own.pem();
-                    options.client_certificate_pem(chain, key.as_bytes())
-                }
-                None => options,
-            };
-            TlsSource::from_options(options)
-        });
-        let made = made.await.map_err(|error| local(error.to_string()))?;
-        let made = made.map_err(|error| local(error.to_string()))?;
-        Ok(self.tls.insert(made).clone())
-    }
-}
-
-async fn connect(builder: Builder, limit: Duration) -> Result<(), Fault> {
+/// Connects once, up to the open WebSocket.
+///
+/// # Errors
+/// It cannot be tried at all.
+pub(super) async fn connect(builder: Builder, marks: &Marks, limit: Duration) -> Result<Attempt, Fault> {
+    let mark = marks.expect().map_err(|error| local(format!("no random numbers: {error}")))?;
     let mut settings = ClientSettings::default();
     settings.session.connect_timeout = limit;
-    match builder.settings(settings).probe().await {
+    // Whoever answers does not say where this server goes next.
+    settings.redirects_max = 0;
+    let result = match builder.settings(settings).header(marks::HEADER, mark.word()).probe().await {
         Ok(()) => Ok(()),
         Err(ProbeError::Failed(failure)) => Err(failure.into()),
-        Err(error) => Err(local(error.to_string())),
-    }
+        Err(error) => return Err(local(error.to_string())),
+    };
+    Ok(Attempt { result, arrived: mark.has_arrived() })
 }
 
 /// Who the agent is, in its own words.
-fn description() -> Description {
+pub(super) fn description() -> Description {
     Description::new(SERVICE_NAME).version(env!("CARGO_PKG_VERSION"))
 }
 
 /// An address to connect to, of one that is listened on: that of all interfaces is none.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+fn reachable(addr: SocketAddr, has_loopback_v6: bool) -> Result<SocketAddr, DoorError> {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        // Without IPv6 on this machine the same socket is there for IPv4 alone.
+        IpAddr::V6(ip) if ip.is_unspecified() && !has_loopback_v6 => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, addr.port())
+    match addr {
+        SocketAddr::V6(addr) if addr.scope_id() != 0 => Err(DoorError::Interface(addr.into())),
+        _ => Ok(SocketAddr::new(ip, addr.port())),
+    }
 }
 
-fn with_token(builder: Builder, credential: &Credential) -> Builder {
+/// Whether this machine has the address `::1`.
+fn has_loopback_v6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+pub(super) fn with_token(builder: Builder, credential: &Credential) -> Builder {
     match &credential.token {
         Some(token) => builder.bearer_token(token),
         None => builder,
     }
 }
 
-fn local(detail: String) -> Fault {
-    Fault { kind: FailureKind::Local.as_str(), detail, hint: "check the keys of section `self_agent`" }
-}
-
-/// A credential of this process that is refused was refused by somebody else.
-fn of_another(fault: Fault) -> Fault {
-    if fault.kind != FailureKind::Auth.as_str() {
-        return fault;
-    }
-    let hint = "`self_agent.external_url` must lead to this very server, and nothing on the way may take out the \
-                Authorization header or answer in its place";
-    Fault { hint, ..fault }
+/// What keeps a probe from looking.
+pub(super) fn local(detail: impl Into<String>) -> Fault {
+    let hint = "check the keys of section `self_agent` and the files that they name";
+    Fault::new(Side::Probe, FailureKind::Local.as_str(), detail, hint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Config, Server, config::StoreKind};
 
     #[test]
     fn a_listener_on_all_interfaces_is_reached_over_loopback() {
-        for (listen, target) in [
-            ("0.0.0.0:4320", "127.0.0.1:4320"),
-            ("[::]:4320", "[::1]:4320"),
-            ("192.0.2.1:4320", "192.0.2.1:4320"),
-            ("[2001:db8::1]:1", "[2001:db8::1]:1"),
+        for (listen, has_loopback_v6, target) in [
+            ("0.0.0.0:4320", true, "127.0.0.1:4320"),
+            ("[::]:4320", true, "[::1]:4320"),
+            ("[::]:4320", false, "127.0.0.1:4320"),
+            ("192.0.2.1:4320", false, "192.0.2.1:4320"),
+            ("[2001:db8::1]:1", false, "[2001:db8::1]:1"),
         ] {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), target);
+            let reached = reachable(listen.parse().unwrap(), has_loopback_v6).unwrap();
+            assert_eq!(reached.to_string(), target);
         }
+        let refused = reachable("[fe80::1%2]:4320".parse().unwrap(), true).unwrap_err();
+        assert!(refused.to_string().contains("[fe80::1%2]:4320"), "{refused}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,5 +254,27 @@ mod tests {
         let fault = finding.result.unwrap_err();
         assert_eq!((fault.kind, finding.took), ("timeout", Duration::from_secs(5)));
         assert!(fault.detail.contains("5000 ms"), "{}", fault.detail);
+    }
+
+    #[tokio::test]
+    async fn what_no_session_hears_is_a_failure_within_the_process() {
+        let mut config = Config::default();
+        config.server.store = StoreKind::Memory;
+        config.opamp.listen = ([127, 0, 0, 1], 0).into();
+        config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config.self_agent.enabled = false;
+        let server = Server::start(config).await.unwrap();
+        let uid = InstanceUid::from_bytes([7; 16]);
+        // Without patience.
+        let (opamp, fleet) = (server.opamp().clone(), server.fleet().clone());
+        let mut probe = InProcess::new(uid, opamp, fleet, Duration::ZERO);
+        let said = |messages| Some(Said { messages, health: None });
+        for silent in [None, said(0), said(0)] {
+            assert_eq!(probe.run(silent).await, Ok(()), "nothing was said");
+        }
+        assert_eq!(probe.run(said(1)).await, Ok(()), "it may be on its way");
+        let fault = probe.run(said(1)).await.unwrap_err();
+        assert_eq!((fault.kind, fault.lasts), ("unheard", true), "{fault}");
+        server.shutdown().await;
     }
 }

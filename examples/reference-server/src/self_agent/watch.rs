@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Person,
     board::{Fault, Finding, Probe, ProbeState, Report, Verdict},
+    digestion::Said,
+    external::External,
     identity::Identity,
     pin::Served,
-    probe::{Door, External, InProcess, timed},
+    probe::{Door, DoorError, InProcess, timed},
 };
 use crate::{api::state::App, config::SelfAgentConfig};
 
@@ -42,33 +44,38 @@ pub(super) struct Watch {
     /// Why the agent has no connection, as far as it knows.
     lost: Arc<Mutex<Option<Failure>>>,
     missed_rounds: u32,
+    /// How the agent is by its own word: well or not, and the verdict.
+    told: Option<(bool, &'static str)>,
 }
 
 impl Watch {
     /// Nothing is connected yet.
     ///
     /// # Errors
-    /// There is no TLS configuration to connect with.
+    /// There is no way to the port.
     pub(super) fn new(
         app: Arc<App>,
         person: Person,
         opamp_addr: SocketAddr,
         served: Option<&Served>,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Result<Self, DoorError> {
         let Person { credentials, identity } = person;
-        let door = |credential| Door::new(opamp_addr, &app.config.opamp.path, served, credential);
+        let door = |credential| {
+            Door::new(opamp_addr, &app.config.opamp.path, served, credential, &credentials.marks)
+        };
         let (front_door, side_door) = (door(&credentials.agent)?, door(&credentials.probe)?);
         let config = app.config.self_agent.clone();
-        let credential = Arc::clone(&credentials.probe);
+        let (uid, opamp, fleet) = (identity.uid(), app.opamp.clone(), app.fleet.clone());
         Ok(Watch {
-            in_process: InProcess::new(identity.uid(), app.opamp.clone(), app.fleet.clone()),
-            external: External { config, credential, tls: None },
+            in_process: InProcess::new(uid, opamp, fleet, config.interval),
+            external: External::new(config, &credentials, served),
             app,
             identity,
             front_door,
             side_door,
             lost: Arc::default(),
             missed_rounds: 0,
+            told: None,
         })
     }
 
@@ -129,13 +136,13 @@ impl Watch {
     /// All probes at the same time, and a look at the agent's own connection.
     async fn round(&mut self) -> [Option<Finding>; Probe::ALL.len()] {
         let limit = self.config().timeout;
-        let has_external = self.config().external_url.is_some();
-        let external =
-            async { if has_external { Some(timed(limit, self.external.run(limit)).await) } else { None } };
+        let stats = self.app.self_agent.stats();
+        let said = Said { messages: stats.messages_sent, health: self.told };
+        let said = stats.is_connected.then_some(said);
         let (in_process, loopback, external) = tokio::join!(
-            timed(limit, self.in_process.run()),
+            timed(limit, self.in_process.run(said)),
             timed(limit, self.side_door.probe(limit)),
-            external
+            self.external.look(limit)
         );
         let loopback = self.with_own_connection(loopback);
         [Some(in_process), Some(loopback), external]
@@ -159,21 +166,23 @@ impl Watch {
         let lost = lost.unwrap_or_else(|| Failure::new(FailureKind::Closed, "it is being made"));
         let fault = Fault::from(lost);
         let detail = format!("the Self-Agent's own connection is down: {}", fault.detail);
-        loopback.result = Err(Fault { detail, ..fault });
+        loopback.result = Err(Fault { detail, lasts: true, ..fault });
         loopback
     }
 
     /// Makes the findings known: to the board, to the log if the verdict is news, and through the agent to the inventory.
-    fn conclude(&self, round: [Option<Finding>; Probe::ALL.len()]) {
+    fn conclude(&mut self, round: [Option<Finding>; Probe::ALL.len()]) {
         let own = &self.app.self_agent;
         let (verdict, is_news) = own.board.take(round, self.app.now(), Instant::now());
         let report = own.report();
         if is_news {
             log(verdict, &report);
         }
+        let health = health(&report, self.app.started_at);
+        self.told = self.client().map(|_| (health.is_healthy(), verdict.as_str()));
         if let Some(client) = self.client() {
             // It fails only for a stopped agent.
-            let _ = client.set_health(health(&report, self.app.started_at));
+            let _ = client.set_health(health);
         }
     }
 }
@@ -181,7 +190,7 @@ impl Watch {
 /// Probe by probe; what is not configured is no part of it.
 fn health(report: &Report, started: Wall) -> Health {
     let parts = Probe::ALL.into_iter().zip(&report.probes).filter_map(|(probe, record)| {
-        let health = match (record.state, record.fault()) {
+        let health = match (record.settled, record.fault()) {
             (ProbeState::Ok, _) => Health::healthy(started),
             (_, Some(fault)) => Health::unhealthy(started, fault.to_string()),
             _ => return None,
@@ -196,11 +205,12 @@ fn log(verdict: Verdict, report: &Report) {
     let fault = fault.unwrap_or_default();
     match verdict {
         Verdict::Ok => tracing::info!("the Self-Agent reaches the server"),
-        Verdict::Server => tracing::error!(fault, "the server does not answer its own agent"),
+        Verdict::Server => tracing::error!(fault, "the Self-Agent finds the server at fault"),
         Verdict::NetworkPath => {
             tracing::warn!(fault, "the server answers, but not at `self_agent.external_url`");
         }
-        Verdict::Unknown => {}
+        Verdict::Unknown if fault.is_empty() => {}
+        Verdict::Unknown => tracing::error!(fault, "the Self-Agent cannot look at `self_agent.external_url`"),
     }
 }
 
@@ -231,6 +241,8 @@ fn settings(config: &SelfAgentConfig, shutdown: Duration) -> ClientSettings {
     };
     let defaults = SessionSettings::default();
     let session = SessionSettings {
+        // By these it is seen in each round whether what it says is taken in.
+        heartbeat: defaults.heartbeat.map(|distance| distance.min(interval)),
         health_debounce: prompt,
         connect_timeout: timeout,
         response_timeout: defaults.response_timeout.min(interval * 2),
@@ -241,5 +253,24 @@ fn settings(config: &SelfAgentConfig, shutdown: Duration) -> ClientSettings {
         retry,
         ..defaults
     };
-    ClientSettings { session, ..ClientSettings::default() }
+    ClientSettings { session, redirects_max: 0, ..ClientSettings::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_has_gone_silent_is_noticed_within_two_intervals_and_one_attempt_follows_soon() {
+        for interval in [Duration::from_millis(500), Duration::from_secs(10), Duration::from_secs(3_600)] {
+            let config =
+                SelfAgentConfig { interval, timeout: interval / 2, ..crate::Config::default().self_agent };
+            let session = settings(&config, Duration::from_secs(10)).session;
+            assert!(session.read_timeout <= interval * 2 && session.response_timeout <= interval * 2);
+            assert!(session.ping_interval <= interval && session.ping_interval < session.read_timeout);
+            assert!(session.heartbeat.is_some_and(|distance| distance <= interval));
+            assert!(session.retry.max <= interval && session.retry.slow_max <= interval);
+            assert_eq!(session.connect_timeout, interval / 2);
+        }
+    }
 }

@@ -55,6 +55,19 @@ impl Client {
         self.send("GET", path, None).await
     }
 
+    /// Waits until a condition on an answer holds.
+    pub async fn eventually(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..2_000 {
+            last = self.get(path).await.expect(200);
+            if holds(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{path} did not come to it: {last:#}");
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, None).await
     }

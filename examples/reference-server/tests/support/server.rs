@@ -73,15 +73,7 @@ impl TestServer {
 
     /// Waits until a condition on an answer holds.
     pub async fn eventually(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        for _ in 0..2_000 {
-            last = self.admin.get(path).await.expect(200);
-            if holds(&last) {
-                return last;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        panic!("{path} did not come to it: {last:#}");
+        self.admin.eventually(path, holds).await
     }
 
     /// The newest audit entries with this action, newest first.

@@ -255,8 +255,14 @@ impl Builder {
     /// [`ProbeError`]: why not.
     pub async fn probe(mut self) -> Result<(), ProbeError> {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
-        if let Some(source) = &self.tls {
-            self.tls = Some(source.without_resumption().await);
+        if let Some(source) = self.tls.take() {
+            let clock = self.clock.get_or_insert_with(|| Arc::new(SystemClock::new()));
+            let timeout = self.settings.session.connect_timeout;
+            let too_late = clock.sleep_until(clock.now().mono + timeout);
+            self.tls = Some(tokio::select! {
+                source = source.without_resumption() => source,
+                () = too_late => return Err(Failure::no_connection_within(timeout).into()),
+            });
         }
         Ok(Arc::new(self.connector()?).try_out(0, Rigour::TakesTheAgent).await?)
     }

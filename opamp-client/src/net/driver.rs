@@ -130,10 +130,11 @@ impl Driver {
             () = too_late => {
                 if std::mem::take(&mut self.unsaved) {
                     let (state, saved) = (Arc::clone(&self.state), self.session.saved());
-                    tokio::spawn(async move {
-                        let _ = saving.await;
-                        // Nobody is there any more to be told.
-                        let _ = tokio::task::spawn_blocking(move || state.save(&saved)).await;
+                    // Blocking, so that it is waited for at the end of the runtime; nobody is there any more to be told.
+                    let runtime = tokio::runtime::Handle::current();
+                    tokio::task::spawn_blocking(move || {
+                        let _ = runtime.block_on(saving);
+                        let _ = state.save(&saved);
                     });
                 }
                 return;

@@ -136,7 +136,11 @@ impl Lanes {
             let client = common.shared.client();
             let restarting = async move { handler.restart(client).await };
             // How it ended is told already, if it was not as it should.
-            let _ = common.run("restart", common.handler_timeout, restarting).await;
+            let (_, left) = common.run("restart", common.handler_timeout, restarting).await;
+            if let Some(left) = left {
+                // It blocks; another one beside it would do no good.
+                let _ = left.await;
+            }
             common.restarting.store(false, Ordering::Release);
         });
     }
@@ -187,10 +191,13 @@ impl Common {
         // The driver may end meanwhile; then nobody is interested.
         let tell = |outcome| drop(outcomes.send(outcome));
         while let Some(job) = jobs.recv().await {
+            if outcomes.is_closed() {
+                return;
+            }
             match job {
                 Job::Apply(config) => {
                     let hash = config.hash().clone();
-                    let result = self.apply(config).await;
+                    let result = self.apply(config, &outcomes).await;
                     // In one report if the provider is quick; but what became of the configuration waits for nobody.
                     let mut effective = pin!(self.effective());
                     let prompt = self.clock.sleep_until(self.clock.now().mono + PROMPT);
@@ -211,7 +218,11 @@ impl Common {
         }
     }
 
-    async fn apply(&self, config: RemoteConfig) -> Result<(), Rejected> {
+    async fn apply(
+        &self,
+        config: RemoteConfig,
+        outcomes: &mpsc::UnboundedSender<Outcome>,
+    ) -> Result<(), Rejected> {
         let Some(handler) = self.handlers.remote_config.clone() else {
             return Err(Rejected::new("this agent takes no remote configuration"));
         };
@@ -223,6 +234,9 @@ impl Common {
         let before = self.stuck().take();
         if let Some(mut before) = before {
             tokio::select! {
+                biased;
+                // The agent has ended, and another may apply this by now.
+                () = outcomes.closed() => return Err(failed("has ended")),
                 _ = &mut before => {}
                 () = too_late => {
                     *self.stuck() = Some(before);

@@ -200,6 +200,12 @@ impl Address {
         let hop = Matcher::builder().all(&self.url).build().intercept(&any);
         // What it is instead stays unsaid: there may be a password in it.
         let hop = hop.ok_or_else(|| format!("{source} is not the address of an HTTP proxy"))?;
+        // A port that is none would silently become that of the scheme.
+        let authority = hop.uri().authority().map_or("", |authority| authority.as_str());
+        let after_host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+        if after_host.contains(':') && hop.uri().port_u16().is_none() {
+            return Err(format!("{source} has a port that does not exist"));
+        }
         let tls = match hop.uri().scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -313,7 +319,16 @@ mod tests {
 
     #[test]
     fn what_is_no_http_proxy_is_refused() {
-        for bad in ["", "socks5://p", "ftp://p", "http://"] {
+        for bad in [
+            "",
+            "socks5://p",
+            "ftp://p",
+            "http://",
+            "http://p:99999",
+            "http://p:3l28",
+            "http://user:secret",
+            "http://[::1]:x",
+        ] {
             assert_eq!(Proxy::url(bad).unwrap_err(), ProxyError::Url, "{bad}");
         }
         assert!(Proxy::none().connect_header("a b", "x").is_err());

@@ -269,8 +269,8 @@ impl TlsSource {
                 }
             }
         };
-        let source = self.clone();
-        let looked = tokio::task::spawn_blocking(move || source.look()).await;
+        let looking = Looking(self.clone());
+        let looked = tokio::task::spawn_blocking(move || looking.0.look()).await;
         looked.ok().flatten().unwrap_or(known)
     }
 
@@ -288,7 +288,6 @@ impl TlsSource {
             Inner::Fixed(config) => return Some(Arc::clone(config)),
             Inner::Files(files) => files,
         };
-        files.looking = false;
         match built {
             Some(Ok(config)) => (files.config, files.stamps) = (prepared(config), now),
             Some(Err(error)) => tracing::warn!(%error, "changed TLS files cannot be used; the old ones stay"),
@@ -299,6 +298,17 @@ impl TlsSource {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody looks at the files; however that ends, others may look afterwards.
+struct Looking(TlsSource);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        if let Inner::Files(files) = &mut *self.0.inner() {
+            files.looking = false;
+        }
     }
 }
 

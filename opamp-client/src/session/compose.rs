@@ -205,7 +205,7 @@ impl Session {
                 open.early = 0.0;
             }
             open.greeted = true;
-            open.unanswered = true;
+            open.unanswered = open.unanswered.saturating_add(1);
             open.sent = now;
             open.busy = Some(Busy { since: now, kind });
         }

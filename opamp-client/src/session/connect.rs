@@ -177,8 +177,11 @@ impl Session {
 
     /// What became of a connection or an attempt at the first endpoint.
     pub(super) fn returned(&mut self, well: bool) {
-        if std::mem::take(&mut self.returning) {
-            self.failed_returns = if well { 0 } else { self.failed_returns.saturating_add(1) };
+        let returning = std::mem::take(&mut self.returning);
+        if well {
+            self.failed_returns = 0;
+        } else if returning {
+            self.failed_returns = self.failed_returns.saturating_add(1);
         }
     }
 

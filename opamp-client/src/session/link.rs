@@ -50,8 +50,8 @@ pub(super) struct Open {
     /// Since when a report over WebSocket waits for any answer.
     pub(super) awaiting: Option<Mono>,
     pub(super) leaving: Option<Leaving>,
-    /// Something was said since the last answer.
-    pub(super) unanswered: bool,
+    /// What was said since the last good answer and not answered with an error.
+    pub(super) unanswered: u32,
     /// Messages in a row that are malformed or have something in them that makes no sense.
     pub(super) faults: u32,
     /// Identities taken over lately: since when, and how many.
@@ -107,7 +107,7 @@ impl Open {
             busy: None,
             awaiting: None,
             leaving: None,
-            unanswered: false,
+            unanswered: 0,
             faults: 0,
             adopted: (now, 0),
             probe_at,

@@ -322,8 +322,9 @@ impl Session {
         let Link::Open(open) = &mut self.link else { return };
         if let Some(since) = open.reached_at.take() {
             self.stats.connected += now - since;
+            let asked_for = matches!(cause, DisconnectCause::Reconnecting | DisconnectCause::Stopped);
             if self.endpoints.current() == 0 {
-                self.returned(now - since >= self.settings.retry.stable);
+                self.returned(asked_for || now - since >= self.settings.retry.stable);
             }
             out.event(Event::Disconnected { endpoint: self.endpoints.name(), cause });
         }

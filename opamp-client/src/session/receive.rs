@@ -100,7 +100,7 @@ impl Session {
         self.report.answered();
         if let Link::Open(open) = &mut self.link {
             open.awaiting = None;
-            open.unanswered = false;
+            open.unanswered = 0;
         }
     }
 
@@ -191,15 +191,14 @@ impl Session {
             ErrorType::BadRequest => ServerErrorKind::BadRequest,
             ErrorType::Unknown => ServerErrorKind::Unknown,
         };
-        let expected = matches!(&self.link, Link::Open(open) if open.unanswered);
+        let unanswered = if let Link::Open(open) = &self.link { open.unanswered } else { 0 };
         self.report.refuse(Refusal::Error);
         self.answered();
         out.event(Event::ServerError { kind, message });
-        if let Link::Open(open) = &mut self.link
-            && !expected
-        {
+        if let Link::Open(open) = &mut self.link {
+            open.unanswered = unanswered.saturating_sub(1);
             // An answer to nothing.
-            open.faults += u32::from(self.endpoints.transport() == Transport::WebSocket);
+            open.faults += u32::from(unanswered == 0 && self.endpoints.transport() == Transport::WebSocket);
         }
     }
 

@@ -33,7 +33,7 @@ fn with(more: &[(&'static str, &str)]) -> Config {
     let settings = [
         ("self_agent.enabled", "true"),
         ("self_agent.interval", "2s"),
-        ("self_agent.timeout", "1s"),
+        ("self_agent.timeout", "500ms"),
         ("opamp.http_connections_max", PLACES),
     ];
     config(&[&settings, more].concat())

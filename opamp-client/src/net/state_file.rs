@@ -92,8 +92,13 @@ impl StateStore for FileState {
             Err(error) => return Err(self.io(error)),
         };
         let mut text = String::new();
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| self.io(error))?;
         let corrupt = |what| StateError::Corrupt { location: self.location(), what };
+        match file.take(FILE_BYTES_MAX).read_to_string(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(corrupt("it is not text".to_owned()));
+            }
+            read => read.map_err(|error| self.io(error))?,
+        };
         parse(&text).map(Some).map_err(corrupt)
     }
 
@@ -261,6 +266,13 @@ mod tests {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(refused, 0);
         });
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_state() {
+        let directory = Directory::new("binary");
+        fs::write(directory.0.join("state"), b"opamp-agent-state 1\n\xff\xfe").unwrap();
+        assert!(matches!(directory.state().load(), Err(StateError::Corrupt { .. })));
     }
 
     #[test]

@@ -122,8 +122,9 @@ impl Guard {
 
     /// The Self-Agent or its probes, if it is they who send this.
     pub(crate) async fn recognise(&self, request: AuthRequest<'_>) -> Option<Principal> {
-        self.credentials.marks.note(request.headers);
-        self.credentials.recognise(request).await
+        let who = self.credentials.recognise(request).await;
+        self.credentials.marks.note(request.headers, who.is_some());
+        who
     }
 }
 

@@ -117,7 +117,9 @@ const TLS: &str = FailureKind::Tls(opamp_client::TlsProblem::Other).as_str();
 fn judged(attempt: Attempt, is_own_certificate: bool) -> Result<(), Fault> {
     const ELSEWHERE: &str = "`self_agent.external_url` must lead to this very server, and nothing on the way may take \
                              headers out or answer in its place";
-    let Attempt { result, arrived } = attempt;
+    const STRIPPED: &str = "what the probe shows does not get through: let `Authorization`, or with mutual TLS the \
+                            connection itself, pass; or nothing but this server may ask for credentials there";
+    let Attempt { result, arrived, recognised } = attempt;
     let Err(fault) = result else {
         return if arrived {
             Ok(())
@@ -127,6 +129,7 @@ fn judged(attempt: Attempt, is_own_certificate: bool) -> Result<(), Fault> {
         };
     };
     Err(match fault.kind {
+        AUTH if arrived && !recognised => Fault { hint: STRIPPED, ..fault },
         AUTH | THROTTLED if arrived => {
             let hint = "the server itself answers this: see its log, its limits and `opamp.trusted_proxies`";
             Fault { side: Side::Server, hint, ..fault }
@@ -148,14 +151,14 @@ fn judged(attempt: Attempt, is_own_certificate: bool) -> Result<(), Fault> {
 mod tests {
     use super::*;
 
-    fn failed(kind: &'static str, arrived: bool) -> Attempt {
-        Attempt { result: Err(Fault::new(Side::Path, kind, "what", "look")), arrived }
+    fn failed(kind: &'static str, arrived: bool, recognised: bool) -> Attempt {
+        Attempt { result: Err(Fault::new(Side::Path, kind, "what", "look")), arrived, recognised }
     }
 
     #[test]
     fn only_what_arrives_here_counts_and_what_this_server_refuses_is_its_own_fault() {
-        assert_eq!(judged(Attempt { result: Ok(()), arrived: true }, false), Ok(()));
-        let fault = judged(Attempt { result: Ok(()), arrived: false }, false).unwrap_err();
+        assert_eq!(judged(Attempt { result: Ok(()), arrived: true, recognised: true }, false), Ok(()));
+        let fault = judged(Attempt { result: Ok(()), arrived: false, recognised: false }, false).unwrap_err();
         assert_eq!((fault.kind, fault.side), ("elsewhere", Side::Path));
         for (kind, arrived, is_own_certificate, side) in [
             (AUTH, true, false, Side::Server),
@@ -167,9 +170,13 @@ mod tests {
             // The answer was lost on the way.
             ("timeout", true, false, Side::Path),
         ] {
-            let fault = judged(failed(kind, arrived), is_own_certificate).unwrap_err();
+            let fault = judged(failed(kind, arrived, arrived), is_own_certificate).unwrap_err();
             assert_eq!(fault.side, side, "{kind} {arrived} {is_own_certificate}");
         }
+        // Something in front took the credential out.
+        let fault = judged(failed(AUTH, true, false), false).unwrap_err();
+        assert_eq!(fault.side, Side::Path);
+        assert!(fault.hint.contains("does not get through"), "{fault}");
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Marks(Arc<Mutex<Vec<Arc<Expected>>>>);
 struct Expected {
     word: String,
     arrived: AtomicBool,
+    recognised: AtomicBool,
 }
 
 /// The mark of one probe, looked for until it is dropped.
@@ -40,16 +41,21 @@ impl Marks {
     pub(crate) fn expect(&self) -> Result<Mark, getrandom::Error> {
         let mut random = [0; RANDOM_BYTES];
         getrandom::fill(&mut random)?;
-        let own = Arc::new(Expected { word: BASE32_NOPAD.encode(&random), arrived: AtomicBool::new(false) });
+        let own = Arc::new(Expected {
+            word: BASE32_NOPAD.encode(&random),
+            arrived: AtomicBool::new(false),
+            recognised: AtomicBool::new(false),
+        });
         self.expected().push(Arc::clone(&own));
         Ok(Mark { own, all: self.clone() })
     }
 
-    /// A request with these headers is here.
-    pub(crate) fn note(&self, headers: &HeaderMap) {
+    /// A request with these headers is here, and shows a credential of this process or does not.
+    pub(crate) fn note(&self, headers: &HeaderMap, recognised: bool) {
         for shown in headers.get_all(HEADER) {
             for expected in self.expected().iter().filter(|expected| expected.word.as_bytes() == shown) {
                 expected.arrived.store(true, Ordering::Release);
+                expected.recognised.fetch_or(recognised, Ordering::AcqRel);
             }
         }
     }
@@ -63,6 +69,11 @@ impl Mark {
     /// The value of the header.
     pub(crate) fn word(&self) -> &str {
         &self.own.word
+    }
+
+    /// Whether the probe that carries it came with its credential.
+    pub(crate) fn is_recognised(&self) -> bool {
+        self.own.recognised.load(Ordering::Acquire)
     }
 
     /// Whether the probe that carries it was here.
@@ -91,11 +102,13 @@ mod tests {
         let (first, second) = (marks.expect().unwrap(), marks.expect().unwrap());
         assert_ne!(first.word(), second.word());
         for other in [&[][..], &["", "x"], &[&first.word()[1..]]] {
-            marks.note(&headers(other));
+            marks.note(&headers(other), true);
             assert!(!first.has_arrived() && !second.has_arrived(), "{other:?}");
         }
-        marks.note(&headers(&["x", second.word()]));
-        assert!(!first.has_arrived() && second.has_arrived());
+        marks.note(&headers(&["x", second.word()]), false);
+        assert!(!first.has_arrived() && second.has_arrived() && !second.is_recognised());
+        marks.note(&headers(&[second.word()]), true);
+        assert!(second.is_recognised() && !first.is_recognised());
         drop((first, second));
         assert!(marks.expected().is_empty());
     }

@@ -52,6 +52,8 @@ pub(super) struct Attempt {
     pub(super) result: Result<(), Fault>,
     /// The request was here, in this process.
     pub(super) arrived: bool,
+    /// With the credential it was given.
+    pub(super) recognised: bool,
 }
 
 /// Why there is no way to the server's own port.
@@ -186,7 +188,7 @@ pub(super) async fn connect(builder: Builder, marks: &Marks, limit: Duration) ->
         Err(ProbeError::Failed(failure)) => Err(failure.into()),
         Err(error) => return Err(local(error.to_string())),
     };
-    Ok(Attempt { result, arrived: mark.has_arrived() })
+    Ok(Attempt { result, arrived: mark.has_arrived(), recognised: mark.is_recognised() })
 }
 
 /// Who the agent is, in its own words.

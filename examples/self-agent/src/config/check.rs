@@ -28,7 +28,7 @@ impl Config {
         self.check_endpoint("server.endpoint", self.server.endpoint.reveal())?;
         for fallback in &self.server.fallback_endpoints {
             self.check_endpoint("server.fallback_endpoints", fallback.reveal())?;
-            if self.server.endpoint.has_tls() && !fallback.has_tls() {
+            if self.server.endpoint.has_tls() && !fallback.is_private() {
                 return Err(self.values.error(
                     "server.fallback_endpoints",
                     format!(

@@ -1,4 +1,4 @@
-//! Hashes that a server makes: of configurations, of packages, and of all packages together.
+//! Hashes that a server makes: of configurations, of connection settings, of packages, and of all packages together.
 //!
 //! Each is SHA-256 over a canonical form: a label that says what is hashed, then every field in a fixed order, numbers as
 //! 8 bytes little-endian, bytes and text preceded by their length, lists and maps by their count, maps by ascending key. So
@@ -56,14 +56,66 @@ pub fn package_hash(package: &pb::PackageAvailable) -> ConfigHash {
         form.bytes(file.download_url.as_bytes());
         form.bytes(&file.content_hash);
         form.bytes(&file.signature);
-        form.number(u64::from(file.headers.is_some()));
-        if let Some(headers) = &file.headers {
-            form.number(headers.headers.len() as u64);
-            for header in &headers.headers {
-                form.bytes(header.key.as_bytes());
-                form.bytes(header.value.as_bytes());
-            }
+        form.headers(file.headers.as_ref());
+    }
+    form.hash()
+}
+
+/// The hash of connection settings: `ConnectionSettingsOffers.hash`. It covers every field but itself, so it has to be made
+/// from the settings as a whole, also where only the parts that changed are sent (R-CONN-16).
+#[must_use]
+pub fn connection_settings_hash(settings: &pb::ConnectionSettingsOffers) -> ConfigHash {
+    let pb::ConnectionSettingsOffers { hash: _, opamp, own_metrics, own_traces, own_logs, other_connections } =
+        settings;
+    let mut form = Form::new("opamp.connection-settings.v1");
+    form.optional(opamp.as_ref(), |form, opamp| {
+        let pb::OpAmpConnectionSettings {
+            destination_endpoint,
+            headers,
+            certificate,
+            heartbeat_interval_seconds,
+            tls,
+            proxy,
+        } = opamp;
+        form.bytes(destination_endpoint.as_bytes());
+        form.headers(headers.as_ref());
+        form.certificate(certificate.as_ref());
+        form.number(*heartbeat_interval_seconds);
+        form.tls(tls.as_ref());
+        form.proxy(proxy.as_ref());
+    });
+    for telemetry in [own_metrics, own_traces, own_logs] {
+        form.optional(telemetry.as_ref(), |form, telemetry| {
+            let pb::TelemetryConnectionSettings { destination_endpoint, headers, certificate, tls, proxy } =
+                telemetry;
+            form.bytes(destination_endpoint.as_bytes());
+            form.headers(headers.as_ref());
+            form.certificate(certificate.as_ref());
+            form.tls(tls.as_ref());
+            form.proxy(proxy.as_ref());
+        });
+    }
+    form.number(other_connections.len() as u64);
+    for (name, other) in other_connections {
+        let pb::OtherConnectionSettings {
+            destination_endpoint,
+            headers,
+            certificate,
+            other_settings,
+            tls,
+            proxy,
+        } = other;
+        form.bytes(name.as_bytes());
+        form.bytes(destination_endpoint.as_bytes());
+        form.headers(headers.as_ref());
+        form.certificate(certificate.as_ref());
+        form.number(other_settings.len() as u64);
+        for (key, value) in other_settings {
+            form.bytes(key.as_bytes());
+            form.bytes(value.as_bytes());
         }
+        form.tls(tls.as_ref());
+        form.proxy(proxy.as_ref());
     }
     form.hash()
 }
@@ -101,6 +153,62 @@ impl Form {
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.update(bytes);
+    }
+
+    fn optional<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
+        self.number(u64::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    fn headers(&mut self, headers: Option<&pb::Headers>) {
+        self.optional(headers, |form, headers| {
+            form.number(headers.headers.len() as u64);
+            for header in &headers.headers {
+                form.bytes(header.key.as_bytes());
+                form.bytes(header.value.as_bytes());
+            }
+        });
+    }
+
+    fn certificate(&mut self, certificate: Option<&pb::TlsCertificate>) {
+        self.optional(certificate, |form, certificate| {
+            let pb::TlsCertificate { cert, private_key, ca_cert } = certificate;
+            form.bytes(cert);
+            form.bytes(private_key);
+            form.bytes(ca_cert);
+        });
+    }
+
+    fn tls(&mut self, tls: Option<&pb::TlsConnectionSettings>) {
+        self.optional(tls, |form, tls| {
+            let pb::TlsConnectionSettings {
+                ca_pem_contents,
+                include_system_ca_certs_pool,
+                insecure_skip_verify,
+                min_version,
+                max_version,
+                cipher_suites,
+            } = tls;
+            form.bytes(ca_pem_contents.as_bytes());
+            form.number(u64::from(*include_system_ca_certs_pool));
+            form.number(u64::from(*insecure_skip_verify));
+            form.bytes(min_version.as_bytes());
+            form.bytes(max_version.as_bytes());
+            form.number(cipher_suites.len() as u64);
+            for suite in cipher_suites {
+                form.bytes(suite.as_bytes());
+            }
+        });
+    }
+
+    fn proxy(&mut self, proxy: Option<&pb::ProxyConnectionSettings>) {
+        self.optional(proxy, |form, proxy| {
+            let pb::ProxyConnectionSettings { url, connect_headers } = proxy;
+            form.bytes(url.as_bytes());
+            form.headers(connect_headers.as_ref());
+        });
     }
 
     fn hash(self) -> ConfigHash {

@@ -10,7 +10,8 @@
 //! | writing replies without building them first | [`encode`] |
 //! | identities | [`InstanceUid`], [`AgentId`], [`SequenceNum`] |
 //! | capabilities and flags | [`AgentCapabilities`], [`ServerCapabilities`], [`AgentToServerFlags`], [`ServerToAgentFlags`] |
-//! | hashes of configurations and packages | [`hash`], [`ConfigHash`], [`Fingerprint`] |
+//! | names of custom capabilities | [`custom`] |
+//! | hashes of configurations, settings and packages | [`hash`], [`ConfigHash`], [`Fingerprint`] |
 //! | whether a status has changed in a way that matters | [`material`] |
 //! | equality of attribute values | [`any_value`] |
 //! | time, as numbers that the caller hands in | [`Now`], [`Mono`], [`Wall`] |
@@ -45,6 +46,7 @@
 pub mod any_value;
 mod bits;
 mod config_hash;
+pub mod custom;
 mod decode;
 pub mod encode;
 pub mod frame;

@@ -1,4 +1,4 @@
-//! Hashes of configurations and packages: stable, independent of the order of maps, different for different contents.
+//! Hashes of configurations, settings and packages: stable, independent of the order of maps, different for different contents.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use common::{shuffle, soup};
-use opamp_proto::hash::{all_packages_hash, config_hash, effective_config_hash, package_hash};
+use opamp_proto::hash::{
+    all_packages_hash, config_hash, connection_settings_hash, effective_config_hash, package_hash,
+};
 use opamp_proto::pb;
 use proptest::prelude::*;
 use prost::Message;
@@ -111,6 +113,55 @@ fn a_body_is_raw_bytes() {
     assert_eq!(hashes.len(), bodies.len());
 }
 
+/// The expected values were computed from the documented form with another implementation of SHA-256.
+#[test]
+fn connection_settings_hashes_are_the_same_in_every_version() {
+    let headers = pb::Headers {
+        headers: vec![pb::Header { key: "Authorization".to_owned(), value: "Bearer x".to_owned() }],
+    };
+    let other = pb::OtherConnectionSettings {
+        destination_endpoint: "host:1".to_owned(),
+        other_settings: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        ..Default::default()
+    };
+    let settings = pb::ConnectionSettingsOffers {
+        opamp: Some(pb::OpAmpConnectionSettings {
+            destination_endpoint: "wss://example.com/v1/opamp".to_owned(),
+            headers: Some(headers),
+            certificate: Some(pb::TlsCertificate {
+                cert: Bytes::from_static(b"cert"),
+                private_key: Bytes::from_static(b"key"),
+                ca_cert: Bytes::new(),
+            }),
+            heartbeat_interval_seconds: 30,
+            tls: Some(pb::TlsConnectionSettings {
+                ca_pem_contents: "ca".to_owned(),
+                include_system_ca_certs_pool: true,
+                insecure_skip_verify: false,
+                min_version: "1.3".to_owned(),
+                max_version: String::new(),
+                cipher_suites: vec!["TLS_A".to_owned()],
+            }),
+            proxy: Some(pb::ProxyConnectionSettings { url: "http://p:1".to_owned(), connect_headers: None }),
+        }),
+        own_traces: Some(pb::TelemetryConnectionSettings {
+            destination_endpoint: "https://example.com/v1/traces".to_owned(),
+            ..Default::default()
+        }),
+        other_connections: BTreeMap::from([("db".to_owned(), other)]),
+        ..Default::default()
+    };
+    let nothing = pb::ConnectionSettingsOffers::default();
+    assert_eq!(
+        connection_settings_hash(&nothing).to_hex(),
+        "b5dfeb22835cd26802fce24fb8432014efcc73d002290818b3763cbf7a9e3cf0"
+    );
+    assert_eq!(
+        connection_settings_hash(&settings).to_hex(),
+        "a8b3ddd7ff204352b4e95915713ce8d03ee0c9fcd4715143adcb36afcfb3853b"
+    );
+}
+
 #[test]
 fn every_field_of_a_package_but_its_hash_counts() {
     let file = |change: fn(&mut pb::DownloadableFile)| {
@@ -186,6 +237,24 @@ proptest! {
         let descriptor = common::message("EffectiveConfig");
         let reversed = shuffle::reversed(&descriptor, &effective.encode_to_vec());
         prop_assert_eq!(effective_config_hash(&reversed), Ok(expected));
+    }
+
+    #[test]
+    fn connection_settings_hash_alike_exactly_when_they_are_equal_but_for_their_hash(
+        a in soup::valid("ConnectionSettingsOffers"),
+        b in soup::mutated(soup::valid("ConnectionSettingsOffers")),
+    ) {
+        let decode = |bytes: &[u8]| {
+            let mut settings = pb::ConnectionSettingsOffers::decode(bytes).ok()?;
+            let hash = connection_settings_hash(&settings);
+            settings.hash = Bytes::new();
+            assert_eq!(connection_settings_hash(&settings), hash);
+            Some((settings, hash))
+        };
+        let (a, of_a) = decode(&a).expect("well-formed");
+        if let Some((b, of_b)) = decode(&b) {
+            prop_assert_eq!(of_a == of_b, a == b);
+        }
     }
 
     #[test]

@@ -48,6 +48,33 @@ pub fn decode(message: &[u8]) -> Result<&[u8], FrameError> {
     }
 }
 
+/// Whether messages on one WebSocket have the header.
+///
+/// Peers from before OpAMP 0.7 neither send nor expect it. A message tells by its first byte: no protobuf message starts
+/// with the byte of a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// Every message has it, as the specification demands.
+    #[default]
+    Header,
+    /// No message has it: what the peer sent first had none.
+    Headerless,
+}
+
+/// Like [`decode`], for those who also talk to peers from before OpAMP 0.7: what does not begin with a header is taken for a
+/// message without one. Answer in the framing that is returned.
+///
+/// # Errors
+///
+/// [`FrameError`] if the message is neither: it is empty.
+pub fn decode_either(message: &[u8]) -> Result<(&[u8], Framing), FrameError> {
+    match decode(message) {
+        Ok(payload) => Ok((payload, Framing::Header)),
+        Err(error) if message.is_empty() => Err(error),
+        Err(_) => Ok((message, Framing::Headerless)),
+    }
+}
+
 /// Appends header and payload to `out`: the content of one binary WebSocket message.
 pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(1 + payload.len());

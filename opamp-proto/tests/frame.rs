@@ -1,6 +1,6 @@
 //! The header of WebSocket messages is a varint of 1 to 10 bytes with the value 0 (R-WS-02 to R-WS-06).
 
-use opamp_proto::frame::{self, FrameError, HEADER};
+use opamp_proto::frame::{self, FrameError, Framing, HEADER};
 use proptest::prelude::*;
 
 #[test]
@@ -85,6 +85,18 @@ proptest! {
             Err(FrameError::Header { value }) => prop_assert_eq!(expected, Ok(value as usize)),
             Err(FrameError::Overlong | FrameError::Truncated) => prop_assert!(expected.is_err()),
         }
+    }
+
+    #[test]
+    fn a_message_without_header_is_told_from_one_with_it(uid: [u8; 16], sequence: u64) {
+        let mut payload = Vec::new();
+        opamp_proto::encode::bytes_field(1, &uid, &mut payload);
+        opamp_proto::encode::varint_field(2, sequence, &mut payload);
+        prop_assert_eq!(frame::decode_either(&payload), Ok((&payload[..], Framing::Headerless)));
+        let mut framed = Vec::new();
+        frame::encode(&payload, &mut framed);
+        prop_assert_eq!(frame::decode_either(&framed), Ok((&payload[..], Framing::Header)));
+        prop_assert_eq!(frame::decode_either(&[]), Err(FrameError::Truncated));
     }
 
     #[test]

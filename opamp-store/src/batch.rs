@@ -8,7 +8,7 @@ use opamp_proto::{AgentId, InstanceUid};
 
 use crate::{
     AgentRecord, ApiToken, BlobId, Checkpoint, CommitError, ConfigVersion, InvalidWrite, NewAuditEntry,
-    Revision,
+    PackageKey, PackageVersion, Revision, ServerSecret,
 };
 
 /// Changes over any aggregates that land together or not at all.
@@ -38,7 +38,7 @@ impl WriteBatch {
     pub const BYTES_MAX: usize = 64 << 20;
     /// The most checkpoints one batch can carry.
     pub const CHECKPOINTS_MAX: usize = 65_536;
-    /// The longest idempotency key, name of a config or id of a token, in bytes.
+    /// The longest idempotency key, name of a config, package, version or secret, or id of a token, in bytes.
     pub const NAME_BYTES_MAX: usize = 255;
 
     /// An empty batch. Committing one changes nothing, but its preconditions and fence are judged.
@@ -101,6 +101,27 @@ impl WriteBatch {
         self
     }
 
+    /// Inserts a package version whose content is the given blobs, one after the other. There must be none of its key.
+    pub fn put_package(&mut self, version: PackageVersion, chunks: Vec<BlobId>) -> &mut Self {
+        let signature = version.signature.as_ref().map_or(0, Bytes::len);
+        self.weight += 512 + version.key.len_bytes() + signature + chunks.len() * 64;
+        self.contents.packages.insert(version.key.clone(), Some(PackageContents { version, chunks }));
+        self
+    }
+
+    /// Deletes a package version; its content goes with the next sweep. An absent one is no error.
+    pub fn delete_package(&mut self, key: PackageKey) -> &mut Self {
+        self.contents.packages.insert(key, None);
+        self
+    }
+
+    /// Inserts or replaces a secret of the server's own.
+    pub fn put_secret(&mut self, name: String, secret: ServerSecret) -> &mut Self {
+        self.weight += 64 + name.len() + secret.expose().len();
+        self.contents.secrets.insert(name, secret);
+        self
+    }
+
     /// Appends to the audit log; entries of one batch keep their order.
     pub fn append_audit(&mut self, entry: NewAuditEntry) -> &mut Self {
         self.weight += entry.weight();
@@ -123,7 +144,9 @@ impl WriteBatch {
             + c.blobs.len()
             + c.blob_deletions.len()
             + c.config_versions.len()
+            + c.packages.len()
             + c.tokens.len()
+            + c.secrets.len()
             + c.audit.len()
     }
 
@@ -149,8 +172,20 @@ impl WriteBatch {
             name_fits("length of a config name", &version.config)?;
             in_range("config version", 1, ConfigVersion::VERSION_MAX.into(), version.version.into())?;
         }
+        for (key, package) in &self.contents.packages {
+            in_range("length of a package name", 0, Self::NAME_BYTES_MAX as u64, key.name.len() as u64)?;
+            name_fits("length of a package version", &key.version)?;
+            if let Some(package) = package {
+                package.check()?;
+            }
+        }
         for token in self.contents.tokens.values() {
             name_fits("length of a token id", &token.id)?;
+        }
+        for (name, secret) in &self.contents.secrets {
+            name_fits("length of the name of a secret", name)?;
+            let length = secret.expose().len() as u64;
+            in_range("length of a secret", 1, ServerSecret::BYTES_MAX as u64, length)?;
         }
         Ok(self.contents)
     }
@@ -190,8 +225,12 @@ pub struct BatchContents {
     pub blob_deletions: BTreeSet<BlobId>,
     /// Config versions to put, by name and version.
     pub config_versions: BTreeMap<(String, u32), ConfigVersion>,
+    /// Package versions to put, or with `None` to delete.
+    pub packages: BTreeMap<PackageKey, Option<PackageContents>>,
     /// Tokens to put, by id.
     pub tokens: BTreeMap<String, ApiToken>,
+    /// Secrets to put, by name.
+    pub secrets: BTreeMap<String, ServerSecret>,
     /// Audit entries to append, in order.
     pub audit: Vec<NewAuditEntry>,
     /// The key under which a repetition is recognised.
@@ -208,7 +247,9 @@ impl BatchContents {
             && self.blobs.is_empty()
             && self.blob_deletions.is_empty()
             && self.config_versions.is_empty()
+            && self.packages.is_empty()
             && self.tokens.is_empty()
+            && self.secrets.is_empty()
             && self.audit.is_empty()
             && self.idempotency_key.is_none()
     }
@@ -224,9 +265,42 @@ impl fmt::Debug for BatchContents {
             .field("blobs", &blobs)
             .field("blob_deletions", &self.blob_deletions)
             .field("config_versions", &self.config_versions)
+            .field("packages", &self.packages)
             .field("tokens", &self.tokens)
+            .field("secrets", &self.secrets)
             .field("audit", &self.audit)
             .field("idempotency_key", &self.idempotency_key)
+            .finish()
+    }
+}
+
+/// A package version to put.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PackageContents {
+    /// The version.
+    pub version: PackageVersion,
+    /// The blobs of its content, in order.
+    pub chunks: Vec<BlobId>,
+}
+
+impl PackageContents {
+    /// Refuses records whose numbers contradict each other, and what is too large.
+    fn check(&self) -> Result<(), InvalidWrite> {
+        let Self { version, chunks } = self;
+        let signature = version.signature.as_ref().map_or(0, Bytes::len) as u64;
+        in_range("length of a package", 1, u64::MAX, version.size_bytes)?;
+        in_range("length of a signature", 0, PackageVersion::SIGNATURE_BYTES_MAX as u64, signature)?;
+        within("chunks of a package", PackageVersion::CHUNKS_MAX, chunks.len())?;
+        let count = version.chunk_count();
+        in_range("chunks of a package", count, count, chunks.len() as u64)
+    }
+}
+
+impl fmt::Debug for PackageContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackageContents")
+            .field("version", &self.version)
+            .field("chunks", &self.chunks.len())
             .finish()
     }
 }
@@ -255,6 +329,12 @@ pub enum Precondition {
         /// When it was written last.
         revision: Revision,
     },
+    /// There is no such package version.
+    PackageAbsent(PackageKey),
+    /// There is such a package version, written at this revision: it was not deleted and published anew.
+    PackageAt(PackageKey, Revision),
+    /// There is no secret of this name.
+    SecretAbsent(String),
     /// There is no token with this id.
     TokenAbsent(String),
     /// No agent's record has this uid.
@@ -272,6 +352,11 @@ impl fmt::Display for Precondition {
             Self::ConfigVersionAt { config, version, revision } => {
                 write!(f, "version {version} of config {config} must be at revision {revision}")
             }
+            Self::PackageAbsent(key) => write!(f, "package version {key} must not exist"),
+            Self::PackageAt(key, revision) => {
+                write!(f, "package version {key} must be at revision {revision}")
+            }
+            Self::SecretAbsent(name) => write!(f, "secret {name} must not exist"),
             Self::TokenAbsent(id) => write!(f, "token {id} must not exist"),
             Self::UidFree(uid) => write!(f, "instance uid {uid} must be free"),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use opamp_proto::{AgentId, InstanceUid};
 
-use crate::{BlobId, Precondition};
+use crate::{BlobId, PackageKey, Precondition};
 
 /// Why [`commit`](crate::Store::commit) did not answer with a revision.
 ///
@@ -25,6 +25,17 @@ pub enum CommitError {
     /// batch again under the same idempotency key.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(StorageFault),
+    /// A package version cannot be deleted, because an agent is meant to have it. Take it from the agent before.
+    #[error("package version {key} is assigned to agent {agent}")]
+    PackageInUse {
+        /// The package version.
+        key: PackageKey,
+        /// One of the agents.
+        agent: AgentId,
+    },
+    /// A record refers to a package version that is not there. Publish it before, or choose another one.
+    #[error("there is no package version {0}")]
+    PackageMissing(PackageKey),
     /// A precondition does not hold. Read again and decide again.
     #[error("precondition failed: {0}")]
     Precondition(Precondition),
@@ -75,6 +86,9 @@ pub enum InvalidWrite {
         /// The value.
         actual: u64,
     },
+    /// There is a package version of this key already, and it cannot change.
+    #[error("package version {0} exists and cannot change")]
+    PackageExists(PackageKey),
     /// Two tokens would have the same secret.
     #[error("token {id} has the secret of another token")]
     SecretTaken {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use opamp_proto::{AgentId, ConfigHash, InstanceUid};
 
 use crate::{
-    ApiToken, BatchContents, BlobId, CommitError, ConfigState, ConfigVersion, Fence, InvalidWrite,
-    Precondition, Revision,
+    AgentRecord, ApiToken, BatchContents, BlobId, CommitError, ConfigState, ConfigVersion, Fence,
+    InvalidWrite, PackageKey, PackageVersion, Precondition, Revision, ServerSecret,
 };
 
 /// What has to be looked up to judge a batch.
@@ -19,7 +19,11 @@ pub(crate) struct Wanted {
     pub(crate) uids: BTreeSet<InstanceUid>,
     pub(crate) versions: BTreeSet<(String, u32)>,
     pub(crate) tokens: BTreeSet<String>,
+    /// Of tokens.
     pub(crate) secrets: BTreeSet<[u8; 32]>,
+    pub(crate) packages: BTreeSet<PackageKey>,
+    /// Of the server's own.
+    pub(crate) server_secrets: BTreeSet<String>,
     pub(crate) blobs: BTreeSet<BlobId>,
 }
 
@@ -33,6 +37,14 @@ pub(crate) struct Existing {
     /// All tokens of the store; only looked at when the batch brings new ones.
     pub(crate) token_count: usize,
     pub(crate) secret_owners: BTreeMap<[u8; 32], String>,
+    pub(crate) packages: BTreeMap<PackageKey, Revision>,
+    /// Of the packages that the batch deletes, those that records refer to, each with one of the agents.
+    pub(crate) package_users: BTreeMap<PackageKey, AgentId>,
+    /// All package versions of the store; only looked at when the batch brings new ones.
+    pub(crate) package_count: usize,
+    pub(crate) server_secrets: BTreeSet<String>,
+    /// All secrets of the store; only looked at when the batch brings new ones.
+    pub(crate) server_secret_count: usize,
     pub(crate) blobs: BTreeSet<BlobId>,
     /// Present epoch of the fence's role.
     pub(crate) epoch: u64,
@@ -69,6 +81,12 @@ impl Wanted {
                 | Precondition::ConfigVersionAt { config, version, .. } => {
                     wanted.versions.insert((config.clone(), *version));
                 }
+                Precondition::PackageAbsent(key) | Precondition::PackageAt(key, _) => {
+                    wanted.packages.insert(key.clone());
+                }
+                Precondition::SecretAbsent(name) => {
+                    wanted.server_secrets.insert(name.clone());
+                }
                 Precondition::TokenAbsent(id) => {
                     wanted.tokens.insert(id.clone());
                 }
@@ -82,12 +100,18 @@ impl Wanted {
             if let Some(record) = record {
                 wanted.uids.insert(record.uid);
                 wanted.blobs.extend(record.blob_references());
+                wanted.packages.extend(record.package_references().cloned());
             }
         }
         for (key, version) in &contents.config_versions {
             wanted.versions.insert(key.clone());
             wanted.blobs.insert(version.blob);
         }
+        for (key, package) in &contents.packages {
+            wanted.packages.insert(key.clone());
+            wanted.blobs.extend(package.iter().flat_map(|package| &package.chunks));
+        }
+        wanted.server_secrets.extend(contents.secrets.keys().cloned());
         for token in contents.tokens.values() {
             wanted.tokens.insert(token.id.clone());
             wanted.secrets.insert(token.secret_sha256);
@@ -117,7 +141,10 @@ pub(crate) fn judge(
     }
     judge_uids(contents, existing)?;
     judge_versions(contents, existing)?;
+    judge_packages(contents, existing)?;
     judge_tokens(contents, existing)?;
+    let new = contents.secrets.keys().filter(|name| !existing.server_secrets.contains(*name)).count();
+    bounded("secrets", ServerSecret::SECRETS_MAX, existing.server_secret_count, new)?;
     match wanted.blobs.difference(&existing.blobs).next() {
         Some(missing) => Err(CommitError::BlobMissing(*missing)),
         None => Ok(()),
@@ -136,6 +163,9 @@ impl Existing {
                 .versions
                 .get(&(config.clone(), *version))
                 .is_some_and(|existing| existing.revision == *revision),
+            Precondition::PackageAbsent(key) => !self.packages.contains_key(key),
+            Precondition::PackageAt(key, revision) => self.packages.get(key) == Some(revision),
+            Precondition::SecretAbsent(name) => !self.server_secrets.contains(name),
             Precondition::TokenAbsent(id) => !self.tokens.contains(id),
             Precondition::UidFree(uid) => !self.uid_owners.contains_key(uid),
         }
@@ -177,9 +207,46 @@ fn judge_tokens(contents: &BatchContents, existing: &Existing) -> Result<(), Com
         }
     }
     let new = contents.tokens.keys().filter(|id| !existing.tokens.contains(*id)).count();
-    let (limit, actual) = (ApiToken::TOKENS_MAX, existing.token_count + new);
+    bounded("API tokens", ApiToken::TOKENS_MAX, existing.token_count, new)
+}
+
+fn judge_packages(contents: &BatchContents, existing: &Existing) -> Result<(), CommitError> {
+    let mut new = 0;
+    for (key, package) in &contents.packages {
+        match package {
+            Some(_) if existing.packages.contains_key(key) => {
+                return Err(InvalidWrite::PackageExists(key.clone()).into());
+            }
+            Some(_) => new += 1,
+            None => {
+                if let Some(agent) = existing.package_users.get(key) {
+                    return Err(CommitError::PackageInUse { key: key.clone(), agent: *agent });
+                }
+            }
+        }
+    }
+    bounded("package versions", PackageVersion::PACKAGES_MAX, existing.package_count, new)?;
+    let records = contents.agents.values().flatten();
+    let references =
+        records.flat_map(|record: &AgentRecord| record.package_references().map(|key| (record.id, key)));
+    for (agent, key) in references {
+        match contents.packages.get(key) {
+            Some(Some(_)) => {}
+            Some(None) if existing.packages.contains_key(key) => {
+                return Err(CommitError::PackageInUse { key: key.clone(), agent });
+            }
+            None if existing.packages.contains_key(key) => {}
+            Some(None) | None => return Err(CommitError::PackageMissing(key.clone())),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what would exceed the number of records a store keeps.
+fn bounded(what: &'static str, limit: usize, existing: usize, new: usize) -> Result<(), CommitError> {
+    let actual = existing + new;
     if new > 0 && actual > limit {
-        return Err(InvalidWrite::TooLarge { what: "API tokens", limit, actual }.into());
+        return Err(InvalidWrite::TooLarge { what, limit, actual }.into());
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use opamp_proto::ConfigHash;
 
 use crate::{AgentRecord, BlobId};
 
-/// The blobs one record refers to: desired config, history, effective config and last known good.
+/// The blobs one record refers to: desired config, history, connection settings, effective config, components and last
+/// known good.
 ///
 /// The record names its last known good config by hash only. The blob is that of the desired or earlier desired config
 /// with this hash; once found it stays pinned while the hash stays, even when the history has moved on.
@@ -28,8 +29,7 @@ impl BlobPins {
                 assigned.or_else(|| known_good.filter(|known| known.0 == *hash).map(|known| known.1))?;
             Some((hash.clone(), blob))
         });
-        let mut blobs: BTreeSet<_> = assigned().map(|assigned| assigned.blob).collect();
-        blobs.extend(record.effective_config);
+        let mut blobs: BTreeSet<_> = record.blob_references().collect();
         blobs.extend(known_good.as_ref().map(|(_, blob)| *blob));
         Self { blobs, known_good }
     }

@@ -13,12 +13,15 @@ use crate::{
     CommitError, ConfigVersion, Fence, Lease, LeaseError, Page, ReadError, Revision, StoreStats, Unhealthy,
     WriteBatch,
 };
+use crate::{PackageKey, PackageVersion, ServerSecret};
 
 /// A complete store: everything readable, and the one method that writes.
 ///
 /// Futures borrow the store only, so arguments need not outlive the call. Errors are values of the operation that
 /// failed; a store never panics for what it reads.
-pub trait Store: AgentStore + AuditLog + BlobStore + ConfigStore + CredentialStore + LeaseStore {
+pub trait Store:
+    AgentStore + AuditLog + BlobStore + ConfigStore + CredentialStore + LeaseStore + PackageStore
+{
     /// Writes a batch as a whole and answers the revision at which it can be seen.
     ///
     /// Dropping the future does not take the batch back: it is then unknown whether it was written.
@@ -44,6 +47,8 @@ pub trait Store: AgentStore + AuditLog + BlobStore + ConfigStore + CredentialSto
     ///     fence has. `a_stale_fence_is_refused`
     /// 12. A record may only newly refer to a blob that is stored or in the batch.
     ///     `a_reference_to_a_missing_blob_is_refused`
+    /// 13. A record may only refer to package versions that are there after the batch.
+    ///     `a_reference_to_a_missing_package_is_refused`
     fn commit(&self, batch: WriteBatch, fence: Option<Fence>)
     -> BoxFuture<'_, Result<Revision, CommitError>>;
 
@@ -125,8 +130,9 @@ pub trait BlobStore: Send + Sync {
 
     /// Blobs nothing refers to, ascending by id.
     ///
-    /// 1. A config version, an agent's desired config, its history, its last known good and its effective config pin
-    ///    their blobs; everything else is listed. `every_kind_of_reference_pins_a_blob`
+    /// 1. A config version, a package version, an agent's desired config, its history, its last known good, its
+    ///    connection settings, its effective config and its components pin their blobs; everything else is listed.
+    ///    `every_kind_of_reference_pins_a_blob`
     /// 2. At most `limit` a page. `unreferenced_blobs_are_paged`
     /// 3. [`WriteBatch::delete_blob_if_unreferenced`] spares what is referred to when it is committed.
     ///    `deletion_spares_referenced_blobs`
@@ -160,6 +166,40 @@ pub trait ConfigStore: Send + Sync {
     fn version(&self, config: &str, version: u32) -> BoxFuture<'_, Result<Option<ConfigVersion>, ReadError>>;
 }
 
+/// The package catalogue.
+pub trait PackageStore: Send + Sync {
+    /// One package version.
+    ///
+    /// 1. It reads back as it was committed. `a_package_reads_back`
+    /// 2. It cannot be put again, changed or not. `a_package_version_is_immutable`
+    /// 3. A deleted one is gone, its content is unreferenced, and its key is free. `a_deleted_package_is_gone`
+    /// 4. One that a record refers to before or after the batch cannot be deleted.
+    ///    `an_assigned_package_cannot_be_deleted`
+    /// 5. There is an end to them: one more than [`PackageVersion::PACKAGES_MAX`] is refused.
+    ///    `too_many_packages_are_refused`
+    fn package(&self, key: &PackageKey) -> BoxFuture<'_, Result<Option<PackageVersion>, ReadError>>;
+
+    /// All package versions.
+    ///
+    /// 1. Ascending by key, each once, at most `limit` a page. `packages_are_paged_in_order`
+    fn packages(
+        &self,
+        after: Option<PackageKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<PackageVersion, PackageKey>, ReadError>>;
+
+    /// The chunks of a package's content from the one at place `first`, counted from 0, at most `limit`.
+    ///
+    /// 1. In the order they were put, equal ones repeated; none beyond the end or for an unknown package.
+    ///    `chunks_are_read_by_range`
+    fn package_chunks(
+        &self,
+        key: &PackageKey,
+        first: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobId>, ReadError>>;
+}
+
 /// The append-only, hash-chained log of who did what.
 pub trait AuditLog: Send + Sync {
     /// Entries that match a query.
@@ -176,7 +216,7 @@ pub trait AuditLog: Send + Sync {
     fn verify(&self) -> BoxFuture<'_, Result<AuditReport, ReadError>>;
 }
 
-/// API tokens.
+/// API tokens, and secrets of the server's own.
 pub trait CredentialStore: Send + Sync {
     /// The token with this id, revoked and expired ones included.
     ///
@@ -196,6 +236,11 @@ pub trait CredentialStore: Send + Sync {
     ///
     /// 1. Ascending by id, each once. `tokens_are_listed_in_order`
     fn tokens(&self) -> BoxFuture<'_, Result<Vec<ApiToken>, ReadError>>;
+
+    /// A secret the server keeps under this name.
+    ///
+    /// 1. It reads back as it was put; putting it again replaces it. `a_server_secret_reads_back`
+    fn secret(&self, name: &str) -> BoxFuture<'_, Result<Option<ServerSecret>, ReadError>>;
 }
 
 /// Who may act in a role, decided by the store's clock.

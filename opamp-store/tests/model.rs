@@ -9,9 +9,10 @@ use bytes::Bytes;
 use opamp_proto::{ConfigHash, InstanceUid, Wall};
 use opamp_store::conformance::Dump;
 use opamp_store::{
-    Acquired, AgentRecord, AgentStore as _, ApiToken, BlobId, Checkpoint, ConfigState, ConfigStore as _,
-    ConfigVersion, CredentialStore as _, DesiredConfig, Fence, LeaseStore as _, MemoryStore, NewAuditEntry,
-    Precondition, Revision, Role, Store as _, WriteBatch,
+    Acquired, AgentRecord, AgentStore as _, ApiToken, AssignedPackage, BlobId, Checkpoint, ConfigState,
+    ConfigStore as _, ConfigVersion, CredentialStore as _, DesiredConfig, DesiredPackages, DesiredSettings,
+    Fence, LeaseStore as _, MemoryStore, NewAuditEntry, PackageKey, PackageKind, PackageStore as _,
+    PackageVersion, Precondition, Revision, Role, ServerSecret, Store as _, WriteBatch,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -37,7 +38,13 @@ enum Change {
         desired: Option<u64>,
         history: Vec<u64>,
         good: Option<u64>,
+        /// Connection settings and components.
+        settings: Option<u64>,
+        packages: Option<Vec<u8>>,
     },
+    PutPackage(u8, Vec<u64>),
+    DeletePackage(u8),
+    PutSecret(u8, u8),
     DeleteAgent(u64),
     Checkpoint(u64, u64),
     PutBlob(u64),
@@ -69,6 +76,10 @@ enum Condition {
     VersionAbsent(u64, u32),
     VersionAt(u64, u32, u64),
     TokenAbsent(u64),
+    PackageAbsent(u8),
+    /// With the present revision, plus this.
+    PackageAt(u8, u64),
+    SecretAbsent(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -89,11 +100,16 @@ fn change() -> impl Strategy<Value = Change> {
         option::of(0..4_u64),
         vec(0..4_u64, 0..3),
         option::of(0..4_u64),
+        option::weighted(0.3, 0..4_u64),
+        option::weighted(0.3, vec(0..4_u8, 0..3)),
     );
     prop_oneof![
-        6 => agent.prop_map(|(number, uid, effective, desired, history, good)| {
-            Change::PutAgent { number, uid, effective, desired, history, good }
+        6 => agent.prop_map(|(number, uid, effective, desired, history, good, settings, packages)| {
+            Change::PutAgent { number, uid, effective, desired, history, good, settings, packages }
         }),
+        4 => (0..4_u8, vec(0..4_u64, 1..4)).prop_map(|(key, chunks)| Change::PutPackage(key, chunks)),
+        3 => (0..4_u8).prop_map(Change::DeletePackage),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(name, secret)| Change::PutSecret(name, secret)),
         2 => (0..4_u64).prop_map(Change::DeleteAgent),
         3 => (0..5_u64, any::<u64>()).prop_map(|(number, sequence)| Change::Checkpoint(number, sequence)),
         8 => (0..4_u64).prop_map(Change::PutBlob),
@@ -116,6 +132,9 @@ fn condition() -> impl Strategy<Value = Condition> {
         (0..3_u64, 1..4_u32, 0..2_u64)
             .prop_map(|(config, version, off)| Condition::VersionAt(config, version, off)),
         (0..3_u64).prop_map(Condition::TokenAbsent),
+        (0..4_u8).prop_map(Condition::PackageAbsent),
+        (0..4_u8, 0..2_u64).prop_map(|(number, off)| Condition::PackageAt(number, off)),
+        (0..3_u8).prop_map(Condition::SecretAbsent),
     ]
 }
 
@@ -139,12 +158,56 @@ fn desired(number: u64) -> DesiredConfig {
     }
 }
 
+/// Keys with one name or one version in common.
+fn key(number: u8) -> PackageKey {
+    PackageKey::new(if number < 2 { "" } else { "add-on" }, (number % 2).to_string())
+}
+
+fn settings(number: u64) -> DesiredSettings {
+    let (hash, blob) = (hash(number), BlobId::of(&content(number)));
+    DesiredSettings { hash, blob, generation: number, assigned_by: "olga".into(), assigned_at: Wall(number) }
+}
+
+fn packages(numbers: Vec<u8>) -> DesiredPackages {
+    let assigned = |number| AssignedPackage { key: key(number), content_sha256: [number; 32] };
+    DesiredPackages {
+        packages: numbers.into_iter().map(assigned).collect(),
+        hash: hash(9),
+        generation: 1,
+        assigned_by: "olga".into(),
+        assigned_at: Wall(9),
+    }
+}
+
+fn package(number: u8, chunks: usize) -> PackageVersion {
+    PackageVersion {
+        key: key(number),
+        kind: PackageKind::TopLevel,
+        size_bytes: chunks as u64,
+        content_sha256: [number; 32],
+        signature: None,
+        chunk_bytes: 1,
+        created_at: Wall(1),
+        created_by: "olga".into(),
+        revision: Revision(0),
+    }
+}
+
 /// The batch for some changes; conditions are filled in from the model.
 async fn build(changes: Vec<Change>, model: &MemoryStore) -> WriteBatch {
     let mut batch = WriteBatch::new();
     for change in changes {
         match change {
-            Change::PutAgent { number, uid, effective, desired: assigned, history, good } => {
+            Change::PutAgent {
+                number,
+                uid,
+                effective,
+                desired: assigned,
+                history,
+                good,
+                settings: set,
+                packages: given,
+            } => {
                 let record = AgentRecord::new(
                     agent_id(number),
                     InstanceUid::from_bytes([uid as u8; 16]),
@@ -155,6 +218,9 @@ async fn build(changes: Vec<Change>, model: &MemoryStore) -> WriteBatch {
                     desired: assigned.map(desired),
                     desired_history: history.into_iter().map(desired).collect(),
                     last_known_good: good.map(hash),
+                    components: set.map(|number| BlobId::of(&content(3 - number))),
+                    desired_settings: set.map(settings),
+                    desired_packages: given.map(packages),
                     ..record
                 });
             }
@@ -167,6 +233,16 @@ async fn build(changes: Vec<Change>, model: &MemoryStore) -> WriteBatch {
                     sequence_num,
                     last_seen: Wall(sequence_num),
                 }]);
+            }
+            Change::PutPackage(number, chunks) => {
+                let blobs = chunks.iter().map(|number| BlobId::of(&content(*number))).collect();
+                batch.put_package(package(number, chunks.len()), blobs);
+            }
+            Change::DeletePackage(number) => {
+                batch.delete_package(key(number));
+            }
+            Change::PutSecret(name, secret) => {
+                batch.put_secret(name.to_string(), ServerSecret::new(vec![secret]));
             }
             Change::PutBlob(number) => {
                 batch.put_blob(content(number));
@@ -241,6 +317,13 @@ async fn precondition(condition: Condition, model: &MemoryStore) -> Precondition
             Precondition::ConfigVersionAt { config: config.to_string(), version, revision }
         }
         Condition::TokenAbsent(id) => Precondition::TokenAbsent(id.to_string()),
+        Condition::PackageAbsent(number) => Precondition::PackageAbsent(key(number)),
+        Condition::PackageAt(number, off) => {
+            let package = model.package(&key(number)).await.unwrap();
+            let revision = package.map_or(0, |package| package.revision.0) + off;
+            Precondition::PackageAt(key(number), Revision(revision))
+        }
+        Condition::SecretAbsent(name) => Precondition::SecretAbsent(name.to_string()),
     }
 }
 
@@ -275,6 +358,11 @@ async fn compare(steps: Vec<Step>) {
         for uid in 0..5 {
             let uid = InstanceUid::from_bytes([uid; 16]);
             assert_eq!(store.agent_by_uid(&uid).await, model.agent_by_uid(&uid).await);
+        }
+        for number in 0..4 {
+            assert_eq!(store.package(&key(number)).await, model.package(&key(number)).await);
+            let name = number.to_string();
+            assert_eq!(store.secret(&name).await, model.secret(&name).await);
         }
         for secret in 0..4 {
             let secret = [secret; 32];

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures::future::FutureExt as _;
 use opamp_proto::{ConfigHash, InstanceUid, Mono, Part, Wall};
 use opamp_store::{
-    AgentRecord, ApiToken, AuditEntry, BlobId, MemoryStore, NewAuditEntry, Role, StickyRecord, Store as _,
-    StoredParts, WriteBatch, WriteBehind,
+    AgentRecord, ApiToken, AssignedPackage, AuditEntry, BlobId, MemoryStore, NewAuditEntry, PackageKey,
+    PackageKind, PackageVersion, Revision, Role, ServerSecret, StickyRecord, Store as _, StoredParts,
+    WriteBatch, WriteBehind,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -48,6 +49,29 @@ fn a_record_of_an_earlier_release_lacks_fields_and_still_reads() {
 }
 
 #[test]
+fn a_package_survives_json_with_its_key_beside_the_rest() {
+    for signature in [None, Some(Bytes::from_static(&[0, 255]))] {
+        let package = PackageVersion {
+            key: PackageKey::new("", "1.0"),
+            kind: PackageKind::AddOn,
+            size_bytes: u64::MAX,
+            content_sha256: [0xab; 32],
+            signature,
+            chunk_bytes: u32::MAX,
+            created_at: Wall(1),
+            created_by: "olga".into(),
+            revision: Revision(7),
+        };
+        let text = serde_json::to_string(&package).unwrap();
+        assert_eq!(serde_json::from_str::<PackageVersion>(&text).unwrap(), package);
+        assert!(text.starts_with(r#"{"name":"","version":"1.0","kind":"add_on""#), "{text}");
+    }
+    let assigned = AssignedPackage { key: PackageKey::new("a", "1"), content_sha256: [1; 32] };
+    let text = serde_json::to_string(&assigned).unwrap();
+    assert_eq!(serde_json::from_str::<AssignedPackage>(&text).unwrap(), assigned);
+}
+
+#[test]
 fn parts_that_are_blobs_or_commands_have_no_place_in_a_record() {
     let mut parts = StoredParts::default();
     for part in Part::ALL {
@@ -84,6 +108,7 @@ fn debug_shows_no_secret_and_no_content() {
     let mut batch = WriteBatch::new();
     batch.put_blob(Bytes::from_static(b"password=hunter2"));
     batch.put_agent(record).put_token(token());
+    batch.put_secret("downloads".into(), ServerSecret::new(&b"password=hunter2"[..]));
     let mut behind = WriteBehind::default();
     behind.push_with_blobs(
         AgentRecord { effective_config: Some(BlobId::of(b"password=hunter2")), ..agent(2) },
@@ -116,10 +141,14 @@ proptest! {
     }
 
     #[test]
-    fn absorbing_keeps_the_higher_counters_whatever_the_order(a: [u64; 5], b: [u64; 5]) {
-        let sticky = |counters: [u64; 5]| {
-            let [connects, disconnects, gaps, start_time_changes, full_state_requests] = counters;
-            StickyRecord { connects, disconnects, gaps, start_time_changes, full_state_requests, ..StickyRecord::default() }
+    fn absorbing_keeps_the_higher_counters_whatever_the_order(a: [u64; 6], b: [u64; 6]) {
+        let sticky = |counters: [u64; 6]| {
+            let [connects, disconnects, gaps, start_time_changes, full_state_requests, uid_conflicts] = counters;
+            StickyRecord {
+                connects, disconnects, gaps, start_time_changes, full_state_requests, uid_conflicts,
+                last_uid_conflict: Some(Wall(uid_conflicts)),
+                ..StickyRecord::default()
+            }
         };
         let higher = std::array::from_fn(|index| a[index].max(b[index]));
         for (mut newer, older) in [(sticky(a), sticky(b)), (sticky(b), sticky(a))] {

@@ -52,6 +52,32 @@ async fn the_file_is_for_its_owner_only() {
 }
 
 #[tokio::test]
+async fn settings_that_were_swept_are_overwritten() {
+    let file = SqliteFile::new();
+    let store = file.store().await;
+    let secret = b"Authorization: Bearer hunter2";
+    let settings = Bytes::from(secret.repeat(3));
+    let held = || fs::read(file.path()).unwrap().windows(secret.len()).any(|window| window == secret);
+    let put = batch(|batch| {
+        // Others on the same page, which stay.
+        (2..10_u64).for_each(|number| {
+            let blob = batch.put_blob(Bytes::from(number.to_string().repeat(30)));
+            batch.put_agent(AgentRecord { components: Some(blob), ..agent(number) });
+        });
+        let blob = batch.put_blob(settings);
+        batch.put_agent(AgentRecord { components: Some(blob), ..agent(1) });
+    });
+    store.commit(put, None).await.unwrap();
+    store.close().await;
+    assert!(held());
+    let store = file.store().await;
+    store.commit(self::put(1), None).await.unwrap();
+    sweep_unreferenced_blobs(&store, None).await.unwrap();
+    store.close().await;
+    assert!(!held());
+}
+
+#[tokio::test]
 async fn an_orderly_end_leaves_one_file() {
     let file = SqliteFile::new();
     let store = file.store().await;
@@ -84,7 +110,7 @@ async fn data_of_a_newer_release_is_refused_and_left_alone() {
     tamper(&file, "INSERT INTO opamp_schema (version, applied_at) VALUES (99, 0)").await;
     let before = fs::read(file.path()).unwrap();
     let error = SqliteStore::open(file.path(), SqliteOptions::default()).await.unwrap_err();
-    assert_eq!(error, OpenError::NewerSchema { found: 99, supported: 1 });
+    assert_eq!(error, OpenError::NewerSchema { found: 99, supported: 2 });
     assert!(error.to_string().contains("newer release"), "{error}");
     assert_eq!(fs::read(file.path()).unwrap(), before);
 }
@@ -98,7 +124,7 @@ async fn processes_that_start_together_migrate_once() {
     }
     let applied =
         query("SELECT count(*) FROM opamp_schema").fetch_one(&mut intruder(&file).await).await.unwrap();
-    assert_eq!(applied.get::<i64, _>(0), 1);
+    assert_eq!(applied.get::<i64, _>(0), 2);
     assert_eq!(stores[0].as_ref().unwrap().agents(None, 100).await.unwrap().items.len(), 8);
 }
 

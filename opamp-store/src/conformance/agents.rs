@@ -13,9 +13,10 @@ pub async fn an_agent_reads_back_as_committed(location: &impl Location) {
     let store = location.open().await;
     let lie = Revision(77);
     let at = commit(&*store, |batch| {
-        (1..=3).for_each(|content| {
+        (1..=4).for_each(|content| {
             batch.put_blob(bytes(content));
         });
+        put_package(batch, key("collector", "1"), &[1]);
         batch.put_agent(AgentRecord { revision: lie, ..full_agent(1) }).put_agent(agent(2));
     })
     .await;

@@ -6,7 +6,7 @@ use futures::future::join;
 
 use super::Location;
 use super::fixtures::*;
-use crate::{Acquired, CommitError, Fence, Precondition, Revision, WriteBatch};
+use crate::{Acquired, CommitError, Fence, Precondition, Revision, ServerSecret, WriteBatch};
 
 /// `commit`, clause 5.
 pub async fn each_precondition_is_judged(location: &impl Location) {
@@ -14,9 +14,12 @@ pub async fn each_precondition_is_judged(location: &impl Location) {
     let at = commit(&*store, |batch| {
         batch.put_blob(bytes(1));
         batch.put_agent(agent(1)).put_config_version(version("edge", 1, 1)).put_token(token("a", 1));
+        batch.put_secret("downloads".into(), ServerSecret::new(vec![1]));
+        put_package(batch, key("collector", "1"), &[1]);
     })
     .await;
     let absent = |config: &str, version| Precondition::ConfigVersionAbsent { config: config.into(), version };
+    let package_at = |version, revision| Precondition::PackageAt(key("collector", version), revision);
     let version_at =
         |version, revision| Precondition::ConfigVersionAt { config: "edge".into(), version, revision };
     let cases = [
@@ -29,6 +32,13 @@ pub async fn each_precondition_is_judged(location: &impl Location) {
         (version_at(1, at), version_at(1, Revision(0))),
         (version_at(1, at), version_at(2, at)),
         (Precondition::TokenAbsent("b".into()), Precondition::TokenAbsent("a".into())),
+        (Precondition::SecretAbsent("other".into()), Precondition::SecretAbsent("downloads".into())),
+        (
+            Precondition::PackageAbsent(key("collector", "2")),
+            Precondition::PackageAbsent(key("collector", "1")),
+        ),
+        (package_at("1", at), package_at("1", at.next())),
+        (package_at("1", at), package_at("2", at)),
     ];
     for (holds, fails) in cases {
         commit(&*store, |batch| {
@@ -138,7 +148,7 @@ pub async fn a_stale_fence_is_refused(location: &impl Location) {
 pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) {
     let store = location.open().await;
     let missing = Some(blob_id(1));
-    let references: [fn(&mut WriteBatch); 4] = [
+    let references: [fn(&mut WriteBatch); 7] = [
         |batch| {
             batch.put_agent(crate::AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
         },
@@ -151,14 +161,21 @@ pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) 
         |batch| {
             batch.put_config_version(version("edge", 1, 1));
         },
+        |batch| {
+            batch.put_agent(crate::AgentRecord { desired_settings: Some(settings(1)), ..agent(4) });
+        },
+        |batch| {
+            batch.put_agent(crate::AgentRecord { components: Some(blob_id(1)), ..agent(5) });
+        },
+        |batch| put_package(batch, key("collector", &batch.ops().to_string()), &[1]),
     ];
     for refer in references {
         assert_eq!(Some(refused(&*store, refer).await), missing.map(CommitError::BlobMissing));
     }
     for refer in references {
         commit(&*store, |batch| {
-            refer(batch);
             batch.put_blob(bytes(1));
+            refer(batch);
         })
         .await;
         commit(&*store, refer).await;

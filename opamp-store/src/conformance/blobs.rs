@@ -85,6 +85,21 @@ pub async fn every_kind_of_reference_pins_a_blob(location: &impl Location) {
     })
     .await;
     assert_eq!(unreferenced(&*store).await, [1, 2, 3, 4, 5].into());
+
+    let with_settings = AgentRecord { desired_settings: Some(settings(1)), ..agent(5) };
+    commit(&*store, |batch| {
+        batch.put_agent(with_settings);
+        batch.put_agent(AgentRecord { components: Some(blob_id(2)), ..agent(6) });
+        put_package(batch, key("collector", "1"), &[3, 4, 3]);
+        put_package(batch, key("collector", "2"), &[4]);
+    })
+    .await;
+    assert_eq!(unreferenced(&*store).await, [5].into());
+    commit(&*store, |batch| {
+        batch.put_agent(agent(5)).put_agent(agent(6)).delete_package(key("collector", "1"));
+    })
+    .await;
+    assert_eq!(unreferenced(&*store).await, [1, 2, 3, 5].into());
 }
 
 /// `unreferenced_blobs`, clause 2.
@@ -124,6 +139,10 @@ pub async fn deletion_spares_referenced_blobs(location: &impl Location) {
         });
         batch.put_agent(AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
         batch.put_config_version(version("edge", 1, 2));
+        batch.put_blob(bytes(6));
+        batch.put_blob(bytes(7));
+        put_package(batch, key("collector", "1"), &[6]);
+        batch.put_agent(AgentRecord { desired_settings: Some(settings(7)), ..agent(3) });
     })
     .await;
     commit(&*store, |batch| {
@@ -135,7 +154,7 @@ pub async fn deletion_spares_referenced_blobs(location: &impl Location) {
         batch.put_agent(AgentRecord { effective_config: Some(blob_id(4)), ..agent(2) });
     })
     .await;
-    for (content, stays) in [(1, true), (2, true), (3, true), (4, true), (5, false)] {
+    for (content, stays) in [(1, true), (2, true), (3, true), (4, true), (5, false), (6, true), (7, true)] {
         assert_eq!(store.blob(&blob_id(content)).await.unwrap().is_some(), stays, "blob {content}");
     }
     commit(&*store, |batch| {
@@ -144,7 +163,7 @@ pub async fn deletion_spares_referenced_blobs(location: &impl Location) {
     .await;
     assert_eq!(sweep_unreferenced_blobs(&*store, None).await, Ok(Swept { blobs: 2 }));
     assert_eq!(unreferenced(&*store).await, [].into());
-    for (content, stays) in [(1, false), (2, true), (3, false), (4, true)] {
+    for (content, stays) in [(1, false), (2, true), (3, false), (4, true), (6, true), (7, true)] {
         assert_eq!(
             store.blob(&blob_id(content)).await.unwrap().is_some(),
             stays,

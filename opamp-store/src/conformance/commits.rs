@@ -7,7 +7,7 @@ use super::fixtures::*;
 use super::{Dump, Location};
 use crate::{
     CommitError, ConfigState, Fence, InvalidWrite, NewAuditEntry, PAGE_MAX, Precondition, Revision,
-    WriteBatch,
+    ServerSecret, WriteBatch,
 };
 
 /// `commit`, clause 1.
@@ -66,7 +66,7 @@ pub async fn failed_commit_leaves_nothing(location: &impl Location) {
     let store = location.open().await;
     commit(&*store, fill).await;
     let before = Dump::of(&*store, 3).await;
-    let spoilers: [fn(&mut WriteBatch); 8] = [
+    let spoilers: [fn(&mut WriteBatch); 11] = [
         |batch| {
             batch.require(Precondition::AgentAbsent(agent_id(1)));
         },
@@ -91,6 +91,14 @@ pub async fn failed_commit_leaves_nothing(location: &impl Location) {
         |batch| {
             batch.put_config_version(version("", 1, 1));
         },
+        |batch| {
+            batch.delete_package(key("collector", "1"));
+        },
+        |batch| put_package(batch, key("collector", "1"), &[1]),
+        |batch| {
+            let desired_packages = Some(packages([key("never", "1")]));
+            batch.put_agent(crate::AgentRecord { desired_packages, ..agent(77) });
+        },
     ];
     for (index, spoil) in spoilers.into_iter().enumerate() {
         let error = refused(&*store, |batch| {
@@ -100,6 +108,7 @@ pub async fn failed_commit_leaves_nothing(location: &impl Location) {
         .await;
         assert!(!matches!(error, CommitError::OutcomeUnknown(_)), "{index}: {error}");
         assert_eq!(Dump::of(&*store, 3).await, before, "after {index}: {error}");
+        assert_eq!(store.secret("downloads").await.unwrap().unwrap().expose(), [1]);
     }
     let fence = Some(Fence { role: "leader".into(), epoch: 1 });
     let stale = store.commit(batch(change_everything), fence).await;
@@ -162,9 +171,12 @@ pub async fn a_refused_commit_takes_no_other_with_it(location: &impl Location) {
 
 /// Something in every aggregate.
 fn fill(batch: &mut WriteBatch) {
-    for content in 1..=3 {
+    for content in 1..=4 {
         batch.put_blob(bytes(content));
     }
+    put_package(batch, key("collector", "1"), &[1, 2]);
+    put_package(batch, key("collector", "2"), &[2]);
+    batch.put_secret("downloads".into(), ServerSecret::new(vec![1]));
     batch.put_agent(full_agent(1)).put_agent(agent(2)).put_agent(agent(3));
     batch.checkpoints([checkpoint(1, 10), checkpoint(2, 20)]);
     batch.put_config_version(version("edge", 1, 1));
@@ -182,6 +194,9 @@ fn change_everything(batch: &mut WriteBatch) {
     batch.checkpoints([checkpoint(1, 11), checkpoint(3, 30), checkpoint(50, 1)]);
     batch.put_config_version(version("edge", 1, 2)).put_config_version(version("edge", 2, 50));
     batch.put_token(token("a", 2)).put_token(token("b", 3));
+    batch.delete_package(key("collector", "2"));
+    put_package(batch, key("collector", "3"), &[50]);
+    batch.put_secret("downloads".into(), ServerSecret::new(vec![2]));
     batch.append_audit(audit("a", 50));
     batch.append_audit(NewAuditEntry { after: Some(json!({"name": "new"})), ..audit("c", 51) });
     batch.delete_blob_if_unreferenced(blob_id(3));

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     AgentRecord, ApiToken, AuditEntry, AuditQuery, AuditReport, BlobId, Changes, Checkpoint, ConfigVersion,
-    Revision, Store,
+    PackageVersion, Revision, Store,
 };
 
-/// Everything that can be read from a store, except leases.
+/// Everything that can be read from a store, except leases and the server's secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
     /// All agents.
@@ -24,6 +24,8 @@ pub struct Dump {
     pub unreferenced: Vec<BlobId>,
     /// All config versions by name.
     pub configs: BTreeMap<String, Vec<ConfigVersion>>,
+    /// All package versions with their chunks.
+    pub packages: Vec<(PackageVersion, Vec<BlobId>)>,
     /// The audit log.
     pub audit: Vec<AuditEntry>,
     /// What verifying it said.
@@ -42,11 +44,13 @@ impl Dump {
             blobs: BTreeMap::new(),
             unreferenced: Vec::new(),
             configs: BTreeMap::new(),
+            packages: Vec::new(),
             audit: Vec::new(),
             report: store.verify().await.unwrap(),
             tokens: store.tokens().await.unwrap(),
         };
         dump.read_pages(store, limit).await;
+        dump.read_packages(store, limit).await;
         dump.read_blobs(store).await;
         dump
     }
@@ -101,10 +105,34 @@ impl Dump {
         }
     }
 
+    async fn read_packages(&mut self, store: &dyn Store, limit: usize) {
+        let mut after = None;
+        loop {
+            let page = store.packages(after, limit).await.unwrap();
+            for package in page.items {
+                let mut chunks: Vec<BlobId> = Vec::new();
+                loop {
+                    let more = store.package_chunks(&package.key, chunks.len() as u64, limit).await.unwrap();
+                    if more.is_empty() {
+                        break;
+                    }
+                    chunks.extend(more);
+                }
+                self.packages.push((package, chunks));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+
     async fn read_blobs(&mut self, store: &dyn Store) {
         let agents = self.agents.iter().flat_map(AgentRecord::blob_references);
         let versions = self.configs.values().flatten().map(|version| version.blob);
-        let ids: BTreeSet<_> = agents.chain(versions).chain(self.unreferenced.iter().copied()).collect();
+        let chunks = self.packages.iter().flat_map(|(_, chunks)| chunks.iter().copied());
+        let ids: BTreeSet<_> =
+            agents.chain(versions).chain(chunks).chain(self.unreferenced.iter().copied()).collect();
         for id in ids {
             // A blob that something refers to is always there.
             self.blobs.insert(id, store.blob(&id).await.unwrap().unwrap());

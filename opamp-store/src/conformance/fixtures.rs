@@ -7,9 +7,10 @@ use opamp_proto::{AgentId, ConfigHash, InstanceUid, Wall};
 use serde_json::json;
 
 use crate::{
-    AgentRecord, ApiToken, BlobId, Checkpoint, CommitError, ConfigState, ConfigVersion, ConnectionFacts,
-    DesiredConfig, FailureRecord, NewAuditEntry, Revision, Role, StickyRecord, Store, StoredParts,
-    WriteBatch,
+    AgentRecord, ApiToken, AssignedPackage, BlobId, Checkpoint, CommitError, ConfigState, ConfigVersion,
+    ConnectionFacts, DesiredConfig, DesiredPackages, DesiredSettings, FailureRecord, NewAuditEntry,
+    OfferRecord, OffersRecord, PackageKey, PackageKind, PackageVersion, Revision, Role, StickyRecord, Store,
+    StoredParts, WriteBatch,
 };
 
 /// Long enough that no lease of a test ends while it runs.
@@ -56,7 +57,57 @@ pub(super) fn desired(number: u64) -> DesiredConfig {
     }
 }
 
-/// A record with a value in every field; refers to blobs 1, 2 and 3.
+pub(super) fn settings(number: u64) -> DesiredSettings {
+    DesiredSettings {
+        hash: hash(number),
+        blob: blob_id(number),
+        generation: number,
+        assigned_by: "olga".into(),
+        assigned_at: Wall(1_700_000_000_000),
+    }
+}
+
+pub(super) fn key(name: &str, version: &str) -> PackageKey {
+    PackageKey::new(name, version)
+}
+
+/// A package version whose content is the given blobs; their lengths play no part.
+pub(super) fn package(key: PackageKey, chunks: usize) -> PackageVersion {
+    PackageVersion {
+        key,
+        kind: PackageKind::TopLevel,
+        size_bytes: chunks as u64 * 10 - 3,
+        content_sha256: [chunks as u8; 32],
+        signature: Some(Bytes::from_static(&[0, 255, 1])),
+        chunk_bytes: 10,
+        created_at: Wall(1_700_000_000_000),
+        created_by: "olga".into(),
+        revision: Revision::default(),
+    }
+}
+
+/// Puts a package version of the given blobs into a batch.
+pub(super) fn put_package(batch: &mut WriteBatch, key: PackageKey, chunks: &[u64]) {
+    let blobs = chunks.iter().map(|number| blob_id(*number)).collect();
+    batch.put_package(package(key, chunks.len()), blobs);
+}
+
+pub(super) fn packages(keys: impl IntoIterator<Item = PackageKey>) -> DesiredPackages {
+    let assigned = |key| AssignedPackage { key, content_sha256: [7; 32] };
+    DesiredPackages {
+        packages: keys.into_iter().map(assigned).collect(),
+        hash: hash(77),
+        generation: 5,
+        assigned_by: "olga".into(),
+        assigned_at: Wall(1_700_000_000_000),
+    }
+}
+
+fn offer(number: u64) -> Option<OfferRecord> {
+    Some(OfferRecord { hash: hash(number), generation: number, at: Wall(number) })
+}
+
+/// A record with a value in every field; refers to blobs 1, 2, 3 and 4, and to version 1 of package `collector`.
 pub(super) fn full_agent(number: u64) -> AgentRecord {
     AgentRecord {
         previous_uids: vec![(uid(900 + number), Wall(5)), (uid(800 + number), Wall(6))],
@@ -77,6 +128,12 @@ pub(super) fn full_agent(number: u64) -> AgentRecord {
         desired: Some(desired(2)),
         desired_generation: u64::MAX,
         desired_history: vec![desired(3), desired(2)],
+        desired_settings: Some(settings(4)),
+        settings_generation: u64::MAX - 1,
+        desired_packages: Some(packages([key("collector", "1")])),
+        packages_generation: u64::MAX - 2,
+        offered: OffersRecord { remote_config: offer(2), connection_settings: offer(3), packages: offer(4) },
+        components: Some(blob_id(1)),
         last_known_good: Some(hash(3)),
         connection: Some(ConnectionFacts {
             transport: "websocket".into(),
@@ -94,6 +151,20 @@ pub(super) fn full_agent(number: u64) -> AgentRecord {
             full_state_requests: u64::MAX,
             last_failure: Some(FailureRecord { hash: hash(9), error: "no such file".into(), at: Wall(7) }),
             last_applied: Some((hash(3), Wall(8))),
+            last_settings_failure: Some(FailureRecord {
+                hash: hash(4),
+                error: "refused".into(),
+                at: Wall(9),
+            }),
+            last_settings_applied: Some((hash(5), Wall(10))),
+            last_packages_failure: Some(FailureRecord {
+                hash: hash(6),
+                error: "no disk".into(),
+                at: Wall(11),
+            }),
+            last_packages_applied: Some((hash(7), Wall(12))),
+            uid_conflicts: 5,
+            last_uid_conflict: Some(Wall(13)),
         },
         ..agent(number)
     }

@@ -36,6 +36,10 @@ pub async fn a_closed_store_says_so(location: &impl Location) {
     assert_eq!(store.config_names(None, 1).await, Err(ReadError::Closed));
     assert_eq!(store.versions("edge").await, Err(ReadError::Closed));
     assert_eq!(store.version("edge", 1).await, Err(ReadError::Closed));
+    assert_eq!(store.package(&key("collector", "1")).await, Err(ReadError::Closed));
+    assert_eq!(store.packages(None, 1).await, Err(ReadError::Closed));
+    assert_eq!(store.package_chunks(&key("collector", "1"), 0, 1).await, Err(ReadError::Closed));
+    assert_eq!(store.secret("downloads").await, Err(ReadError::Closed));
     assert_eq!(store.audit(AuditQuery::default()).await, Err(ReadError::Closed));
     assert_eq!(store.verify().await, Err(ReadError::Closed));
     assert_eq!(store.token("a").await, Err(ReadError::Closed));
@@ -54,10 +58,13 @@ pub async fn everything_is_there_after_reopening(location: &impl Location) {
     let store = location.open().await;
     for round in 0..5_u64 {
         commit(&*store, |batch| {
-            for content in 1..=3 {
+            for content in 1..=4 {
                 batch.put_blob(bytes(content));
             }
             batch.put_blob(bytes(100 + round));
+            let number = if round == 0 { "1".to_owned() } else { format!("1.{round}") };
+            put_package(batch, key("collector", &number), &[100 + round, 1, 100 + round]);
+            batch.put_secret("downloads".into(), crate::ServerSecret::new(vec![round as u8; 40]));
             batch.put_agent(full_agent(round)).put_agent(agent(10 + round)).delete_agent(agent_id(9 + round));
             batch.checkpoints([checkpoint(round, 10 + round), checkpoint(10 + round, 1)]);
             batch.put_config_version(version("edge", 1 + round as u32, 100 + round));
@@ -75,6 +82,8 @@ pub async fn everything_is_there_after_reopening(location: &impl Location) {
     let store = location.open().await;
     assert_eq!(Dump::of(&*store, 2).await, before);
     assert_eq!(revision(&*store).await, at);
+    let secret = store.secret("downloads").await.unwrap().unwrap();
+    assert_eq!(secret.expose(), [4; 40]);
     assert_eq!(store.lease("leader").await.unwrap().map(|lease| lease.epoch), Some(lease.epoch));
     // Keys, chains and revisions go on where they were.
     let replay = |batch: &mut WriteBatch| {
@@ -108,9 +117,12 @@ pub async fn page_limits_are_clamped(location: &impl Location) {
     commit(&*store, |batch| {
         for number in 0..PAGE_MAX as u64 + 1 {
             batch.put_config_version(version(&format!("config {number}"), 1, 0));
+            put_package(batch, key("collector", &number.to_string()), &[0]);
         }
     })
     .await;
+    let chunks = vec![0; PAGE_MAX + 1];
+    commit(&*store, |batch| put_package(batch, key("large", "1"), &chunks)).await;
     let after = |limit| AuditQuery { limit, ..AuditQuery::default() };
     for (limit, expected) in [(0, 1), (1, 1), (PAGE_MAX, PAGE_MAX), (usize::MAX, PAGE_MAX)] {
         assert_eq!(store.agents(None, limit).await.unwrap().items.len(), expected);
@@ -118,5 +130,7 @@ pub async fn page_limits_are_clamped(location: &impl Location) {
         assert_eq!(store.unreferenced_blobs(None, limit).await.unwrap().items.len(), expected);
         assert_eq!(store.audit(after(limit)).await.unwrap().items.len(), expected);
         assert_eq!(store.config_names(None, limit).await.unwrap().items.len(), expected);
+        assert_eq!(store.packages(None, limit).await.unwrap().items.len(), expected);
+        assert_eq!(store.package_chunks(&key("large", "1"), 0, limit).await.unwrap().len(), expected);
     }
 }

@@ -36,6 +36,7 @@ mod dump;
 mod fixtures;
 mod handle;
 mod leases;
+mod packages;
 mod tokens;
 
 use std::future::ready;
@@ -54,6 +55,7 @@ pub use self::configs::*;
 pub use self::dump::Dump;
 pub use self::handle::*;
 pub use self::leases::*;
+pub use self::packages::*;
 pub use self::tokens::*;
 use crate::{MemoryStore, Store};
 
@@ -89,6 +91,7 @@ macro_rules! conformance_suite {
             oversized_batches_are_refused
             a_stale_fence_is_refused
             a_reference_to_a_missing_blob_is_refused
+            a_reference_to_a_missing_package_is_refused
             // Store::health, stats, close
             an_open_store_is_healthy
             checkpoints_are_packed
@@ -121,6 +124,14 @@ macro_rules! conformance_suite {
             versions_are_listed_in_order
             a_draft_can_be_replaced
             a_published_version_is_immutable
+            // PackageStore
+            a_package_reads_back
+            a_package_version_is_immutable
+            a_deleted_package_is_gone
+            an_assigned_package_cannot_be_deleted
+            too_many_packages_are_refused
+            packages_are_paged_in_order
+            chunks_are_read_by_range
             // AuditLog
             audit_entries_keep_their_order
             every_audit_filter_is_applied
@@ -131,6 +142,7 @@ macro_rules! conformance_suite {
             a_token_is_found_by_its_secret
             a_secret_belongs_to_one_token
             tokens_are_listed_in_order
+            a_server_secret_reads_back
             // LeaseStore
             a_free_role_is_acquired
             a_held_role_is_taken

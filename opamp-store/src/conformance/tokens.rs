@@ -4,7 +4,7 @@ use opamp_proto::Wall;
 
 use super::Location;
 use super::fixtures::*;
-use crate::{ApiToken, CommitError, InvalidWrite, Role};
+use crate::{ApiToken, CommitError, InvalidWrite, Role, ServerSecret};
 
 /// `token`, clause 1.
 pub async fn a_token_reads_back(location: &impl Location) {
@@ -101,4 +101,34 @@ pub async fn tokens_are_listed_in_order(location: &impl Location) {
         batch.put_token(numbered(7));
     })
     .await;
+}
+
+/// `secret`, clause 1; and that there is an end to them.
+pub async fn a_server_secret_reads_back(location: &impl Location) {
+    let store = location.open().await;
+    assert_eq!(store.secret("downloads").await.unwrap(), None);
+    for bytes in [vec![0, 255], vec![7; ServerSecret::BYTES_MAX], vec![1]] {
+        commit(&*store, |batch| {
+            batch.put_secret("downloads".into(), ServerSecret::new(bytes.clone()));
+        })
+        .await;
+        assert_eq!(store.secret("downloads").await.unwrap(), Some(ServerSecret::new(bytes)));
+    }
+    assert_eq!(store.secret("download").await.unwrap(), None);
+    let long = "n".repeat(256);
+    let wrong = [("", vec![1]), (&long, vec![1]), ("a", vec![]), ("a", vec![1; ServerSecret::BYTES_MAX + 1])];
+    for (name, bytes) in wrong {
+        let error = refused(&*store, |batch| {
+            batch.put_secret(name.into(), ServerSecret::new(bytes));
+        })
+        .await;
+        assert!(matches!(error, CommitError::Invalid(InvalidWrite::OutOfRange { .. })), "{error}");
+    }
+    let put = |batch: &mut crate::WriteBatch, number: usize| {
+        batch.put_secret(number.to_string(), ServerSecret::new(vec![1]));
+    };
+    commit(&*store, |batch| (1..ServerSecret::SECRETS_MAX).for_each(|number| put(batch, number))).await;
+    let error = refused(&*store, |batch| put(batch, 0)).await;
+    assert!(matches!(error, CommitError::Invalid(InvalidWrite::TooLarge { .. })), "{error}");
+    commit(&*store, |batch| put(batch, 1)).await;
 }

@@ -19,7 +19,8 @@ use crate::page::clamp_limit;
 use crate::{
     Acquired, AgentRecord, AgentStore, ApiToken, AuditEntry, AuditLog, AuditQuery, AuditReport, BlobId,
     BlobStore, Changes, Checkpoint, CommitError, ConfigStore, ConfigVersion, CredentialStore, Fence, Lease,
-    LeaseError, LeaseStore, Page, ReadError, Revision, Store, StoreStats, Unhealthy, WriteBatch,
+    LeaseError, LeaseStore, PackageKey, PackageStore, PackageVersion, Page, ReadError, Revision,
+    ServerSecret, Store, StoreStats, Unhealthy, WriteBatch,
 };
 
 /// A store that keeps nothing beyond the process. Futures are ready at once; the model other stores are compared with.
@@ -196,6 +197,29 @@ impl ConfigStore for MemoryStore {
     }
 }
 
+impl PackageStore for MemoryStore {
+    fn package(&self, key: &PackageKey) -> BoxFuture<'_, Result<Option<PackageVersion>, ReadError>> {
+        self.read(|state| state.package(key))
+    }
+
+    fn packages(
+        &self,
+        after: Option<PackageKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<PackageVersion, PackageKey>, ReadError>> {
+        self.read(|state| state.packages(after, clamp_limit(limit)))
+    }
+
+    fn package_chunks(
+        &self,
+        key: &PackageKey,
+        first: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobId>, ReadError>> {
+        self.read(|state| state.package_chunks(key, first, clamp_limit(limit)))
+    }
+}
+
 impl AuditLog for MemoryStore {
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Page<AuditEntry, u64>, ReadError>> {
         self.read(|state| state.audit(&query))
@@ -220,6 +244,10 @@ impl CredentialStore for MemoryStore {
 
     fn tokens(&self) -> BoxFuture<'_, Result<Vec<ApiToken>, ReadError>> {
         self.read(|state| state.tokens())
+    }
+
+    fn secret(&self, name: &str) -> BoxFuture<'_, Result<Option<ServerSecret>, ReadError>> {
+        self.read(|state| state.secret(name))
     }
 }
 

@@ -9,7 +9,7 @@ use super::state::State;
 use crate::page::clamp_limit;
 use crate::{
     AgentRecord, ApiToken, AuditEntry, AuditOrder, AuditQuery, AuditReport, BlobId, ChainVerifier, Changes,
-    Checkpoint, ConfigVersion, Page, Revision,
+    Checkpoint, ConfigVersion, PackageKey, PackageVersion, Page, Revision, ServerSecret,
 };
 
 impl State {
@@ -79,6 +79,30 @@ impl State {
 
     pub(super) fn version(&self, config: &str, version: u32) -> Option<ConfigVersion> {
         self.versions.get(&(config.to_owned(), version)).cloned()
+    }
+
+    pub(super) fn package(&self, key: &PackageKey) -> Option<PackageVersion> {
+        self.packages.get(key).map(|package| package.version.clone())
+    }
+
+    pub(super) fn packages(
+        &self,
+        after: Option<PackageKey>,
+        limit: usize,
+    ) -> Page<PackageVersion, PackageKey> {
+        let packages = self.packages.range((beyond(after), Bound::Unbounded));
+        let versions = packages.take(limit + 1).map(|(_, package)| package.version.clone());
+        Page::cut(versions.collect(), limit, |last| last.key.clone())
+    }
+
+    pub(super) fn package_chunks(&self, key: &PackageKey, first: u64, limit: usize) -> Vec<BlobId> {
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        let package = self.packages.get(key);
+        package.iter().flat_map(|package| package.chunks.iter().skip(first).take(limit)).copied().collect()
+    }
+
+    pub(super) fn secret(&self, name: &str) -> Option<ServerSecret> {
+        self.server_secrets.get(name).cloned()
     }
 
     pub(super) fn audit(&self, query: &AuditQuery) -> Page<AuditEntry, u64> {

@@ -8,7 +8,7 @@ use opamp_proto::{AgentId, InstanceUid};
 use crate::judge::{Existing, ExistingVersion, Wanted, judge};
 use crate::{
     AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, BlobPins, ChainHead, Checkpoint, CommitError,
-    ConfigVersion, Fence, Lease, NewAuditEntry, Revision,
+    ConfigVersion, Fence, Lease, NewAuditEntry, PackageContents, PackageKey, Revision, ServerSecret,
 };
 
 #[derive(Default)]
@@ -20,13 +20,17 @@ pub(super) struct State {
     pub(super) checkpoints: BTreeMap<AgentId, Checkpoint>,
     pub(super) blobs: BTreeMap<BlobId, Bytes>,
     pub(super) versions: BTreeMap<(String, u32), ConfigVersion>,
+    pub(super) packages: BTreeMap<PackageKey, PackageContents>,
+    pub(super) server_secrets: BTreeMap<String, ServerSecret>,
     pub(super) tokens: BTreeMap<String, ApiToken>,
     pub(super) secrets: HashMap<[u8; 32], String>,
     pub(super) audit: Vec<AuditEntry>,
     pub(super) chains: BTreeMap<String, ChainHead>,
     pub(super) leases: BTreeMap<String, Lease>,
     pins: HashMap<AgentId, BlobPins>,
-    /// How many records and versions refer to a blob; absent for none.
+    /// The agents that are meant to have a package version.
+    package_users: BTreeSet<(PackageKey, AgentId)>,
+    /// How many records, versions and chunks refer to a blob; absent for none.
     references: HashMap<BlobId, u64>,
     keys: HashMap<String, Revision>,
     keys_by_age: VecDeque<String>,
@@ -57,7 +61,7 @@ impl State {
             return Ok(Outcome::Unchanged(*first));
         }
         let wanted = Wanted::by(&contents);
-        judge(&contents, &wanted, &self.existing(&wanted, fence), fence)?;
+        judge(&contents, &wanted, &self.existing(&wanted, &contents, fence), fence)?;
         Ok(self.apply(contents))
     }
 
@@ -65,7 +69,7 @@ impl State {
         self.references.contains_key(id)
     }
 
-    fn existing(&self, wanted: &Wanted, fence: Option<&Fence>) -> Existing {
+    fn existing(&self, wanted: &Wanted, contents: &BatchContents, fence: Option<&Fence>) -> Existing {
         let epoch = fence.and_then(|fence| self.leases.get(&fence.role)).map_or(0, |lease| lease.epoch);
         Existing {
             agents: wanted
@@ -86,9 +90,37 @@ impl State {
                 .iter()
                 .filter_map(|secret| Some((*secret, self.secrets.get(secret)?.clone())))
                 .collect(),
+            packages: wanted
+                .packages
+                .iter()
+                .filter_map(|key| Some((key.clone(), self.packages.get(key)?.version.revision)))
+                .collect(),
+            package_users: contents
+                .packages
+                .iter()
+                .filter_map(|(key, package)| {
+                    let user = self.user_of(key).filter(|_| package.is_none())?;
+                    Some((key.clone(), user))
+                })
+                .collect(),
+            package_count: self.packages.len(),
+            server_secrets: wanted
+                .server_secrets
+                .iter()
+                .filter(|name| self.server_secrets.contains_key(*name))
+                .cloned()
+                .collect(),
+            server_secret_count: self.server_secrets.len(),
             blobs: wanted.blobs.iter().filter(|id| self.blobs.contains_key(*id)).copied().collect(),
             epoch,
         }
+    }
+
+    /// One of the agents that are meant to have a package version.
+    fn user_of(&self, key: &PackageKey) -> Option<AgentId> {
+        let first = (key.clone(), AgentId::from_bytes([0; 16]));
+        let (found, agent) = self.package_users.range(first..).next()?;
+        (found == key).then_some(*agent)
     }
 
     /// Applies a batch that was judged: nothing here can fail.
@@ -120,7 +152,11 @@ impl State {
                 self.unrefer([before.blob]);
             }
         }
-        records += contents.tokens.len() as u64 + contents.audit.len() as u64;
+        for (key, package) in contents.packages {
+            records += self.put_package(key, package);
+        }
+        records += (contents.tokens.len() + contents.secrets.len() + contents.audit.len()) as u64;
+        self.server_secrets.extend(contents.secrets);
         self.put_tokens(contents.tokens);
         for entry in contents.audit {
             self.append(entry);
@@ -144,6 +180,9 @@ impl State {
                 self.uids.remove(&before.uid);
             }
             self.by_revision.remove(&(before.revision, id));
+            for key in before.package_references() {
+                self.package_users.remove(&(key.clone(), id));
+            }
         }
         let pins_before = self.pins.remove(&id).unwrap_or_default();
         let Some(mut record) = record else {
@@ -158,7 +197,22 @@ impl State {
         self.pins.insert(id, pins);
         self.uids.insert(record.uid, id);
         self.by_revision.insert((self.revision, id));
+        self.package_users.extend(record.package_references().map(|key| (key.clone(), id)));
         self.agents.insert(id, record);
+    }
+
+    /// Puts or deletes a package version; answers how many records that were.
+    fn put_package(&mut self, key: PackageKey, package: Option<PackageContents>) -> u64 {
+        let former = self.packages.remove(&key);
+        let mut records = former.as_ref().map_or(0, |former| 1 + former.chunks.len() as u64);
+        self.unrefer(former.into_iter().flat_map(|former| former.chunks));
+        if let Some(mut package) = package {
+            package.version.revision = self.revision;
+            records += 1 + package.chunks.len() as u64;
+            self.refer(package.chunks.iter().copied());
+            self.packages.insert(key, package);
+        }
+        records
     }
 
     fn put_tokens(&mut self, tokens: BTreeMap<String, ApiToken>) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use opamp_proto::{AgentId, ConfigHash, InstanceUid, Wall};
 use serde::{Deserialize, Serialize};
 
-use super::{BlobId, StoredParts};
+use super::{BlobId, PackageKey, StoredParts, hex_digest};
 use crate::Revision;
 
 /// Everything the server remembers about one agent, keyed by its [`AgentId`].
@@ -50,6 +50,26 @@ pub struct AgentRecord {
     /// Earlier values of `desired`, newest last. Bounded by whoever writes the record; each entry pins its blob.
     #[serde(default)]
     pub desired_history: Vec<DesiredConfig>,
+    /// The connection settings this agent shall have. There is no history of them, because they hold secrets: what
+    /// nothing refers to any more is swept.
+    #[serde(default)]
+    pub desired_settings: Option<DesiredSettings>,
+    /// Counts every change of `desired_settings`, withdrawals included.
+    #[serde(default)]
+    pub settings_generation: u64,
+    /// The packages this agent shall have, perhaps none of them; `None` leaves it alone. Each version must be in the
+    /// store, and stays there as long as this refers to it.
+    #[serde(default)]
+    pub desired_packages: Option<DesiredPackages>,
+    /// Counts every change of `desired_packages`, withdrawals included.
+    #[serde(default)]
+    pub packages_generation: u64,
+    /// What was offered last, kind by kind.
+    #[serde(default)]
+    pub offered: OffersRecord,
+    /// The components the agent has, if it listed them: an encoded `AvailableComponents` that equal agents share.
+    #[serde(default)]
+    pub components: Option<BlobId>,
     /// Hash of the last config this agent reported as applied. The store pins the blob that carried it, see
     /// [`BlobPins`](crate::BlobPins).
     #[serde(default)]
@@ -82,6 +102,12 @@ impl AgentRecord {
             desired: None,
             desired_generation: 0,
             desired_history: Vec::new(),
+            desired_settings: None,
+            settings_generation: 0,
+            desired_packages: None,
+            packages_generation: 0,
+            offered: OffersRecord::default(),
+            components: None,
             last_known_good: None,
             connection: None,
             sticky: StickyRecord::default(),
@@ -89,19 +115,29 @@ impl AgentRecord {
         }
     }
 
-    /// The blobs this record names: effective config, desired config and history.
+    /// The blobs this record names: effective config, desired config and history, connection settings, components.
     pub(crate) fn blob_references(&self) -> impl Iterator<Item = BlobId> {
-        let assigned = self.desired.iter().chain(&self.desired_history);
-        assigned.map(|assigned| assigned.blob).chain(self.effective_config)
+        let assigned = self.desired.iter().chain(&self.desired_history).map(|assigned| assigned.blob);
+        let settings = self.desired_settings.as_ref().map(|settings| settings.blob);
+        assigned.chain(settings).chain(self.effective_config).chain(self.components)
+    }
+
+    /// The package versions this record names.
+    pub(crate) fn package_references(&self) -> impl Iterator<Item = &PackageKey> {
+        self.desired_packages.iter().flat_map(|desired| desired.packages.iter().map(|package| &package.key))
     }
 
     /// A rough size in bytes, used to bound batches: exact for `parts`, an estimate for the rest.
     pub(crate) fn weight(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let failure = self.sticky.last_failure.as_ref().map_or(0, |failure| failure.error.len());
+        let sticky = &self.sticky;
+        let failures = [&sticky.last_failure, &sticky.last_settings_failure, &sticky.last_packages_failure];
+        let failures: usize = failures.into_iter().flatten().map(|failure| failure.error.len()).sum();
+        let packages: usize = self.package_references().map(|key| 128 + key.len_bytes()).sum();
         512 + self.parts.len_bytes()
             + labels
-            + failure
+            + failures
+            + packages
             + self.previous_uids.len() * 64
             + self.desired_history.len() * 256
     }
@@ -124,6 +160,73 @@ pub struct DesiredConfig {
     pub assigned_by: String,
     /// When.
     pub assigned_at: Wall,
+}
+
+/// Connection settings meant for one agent. What they say is in the blob alone, since it holds secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredSettings {
+    /// The hash that is offered, and compared with what the agent reports.
+    pub hash: ConfigHash,
+    /// The encoded `ConnectionSettingsOffers`: endpoints, headers, certificates and private keys. Anybody who can
+    /// read the store can read it.
+    pub blob: BlobId,
+    /// The value of [`AgentRecord::settings_generation`] this decision made.
+    pub generation: u64,
+    /// Who decided it.
+    pub assigned_by: String,
+    /// When.
+    pub assigned_at: Wall,
+}
+
+/// The packages meant for one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredPackages {
+    /// One version each of different packages, ascending by name. Bounded by whoever writes the record.
+    pub packages: Vec<AssignedPackage>,
+    /// The hash of all of them, compared with what the agent reports.
+    pub hash: ConfigHash,
+    /// The value of [`AgentRecord::packages_generation`] this decision made.
+    pub generation: u64,
+    /// Who decided it.
+    pub assigned_by: String,
+    /// When.
+    pub assigned_at: Wall,
+}
+
+/// One package version as it is assigned to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedPackage {
+    /// Which.
+    #[serde(flatten)]
+    pub key: PackageKey,
+    /// SHA-256 of its content: what a download asks for.
+    #[serde(with = "hex_digest")]
+    pub content_sha256: [u8; 32],
+}
+
+/// What an agent was offered last, kind by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffersRecord {
+    /// Of configurations.
+    #[serde(default)]
+    pub remote_config: Option<OfferRecord>,
+    /// Of connection settings.
+    #[serde(default)]
+    pub connection_settings: Option<OfferRecord>,
+    /// Of packages.
+    #[serde(default)]
+    pub packages: Option<OfferRecord>,
+}
+
+/// An offer that was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferRecord {
+    /// Its hash.
+    pub hash: ConfigHash,
+    /// The generation of what was desired.
+    pub generation: u64,
+    /// When it was sent first in that generation.
+    pub at: Wall,
 }
 
 /// How an agent is, or was last, connected.
@@ -171,6 +274,24 @@ pub struct StickyRecord {
     /// The last config that was applied, and when.
     #[serde(default)]
     pub last_applied: Option<(ConfigHash, Wall)>,
+    /// The last connection settings that failed.
+    #[serde(default)]
+    pub last_settings_failure: Option<FailureRecord>,
+    /// The last connection settings that were applied, and when.
+    #[serde(default)]
+    pub last_settings_applied: Option<(ConfigHash, Wall)>,
+    /// The last set of packages that failed.
+    #[serde(default)]
+    pub last_packages_failure: Option<FailureRecord>,
+    /// The last set of packages that was installed completely, and when.
+    #[serde(default)]
+    pub last_packages_applied: Option<(ConfigHash, Wall)>,
+    /// How often another agent came with the uid of this one.
+    #[serde(default)]
+    pub uid_conflicts: u64,
+    /// When the last one did.
+    #[serde(default)]
+    pub last_uid_conflict: Option<Wall>,
 }
 
 impl StickyRecord {
@@ -182,19 +303,28 @@ impl StickyRecord {
         self.gaps = self.gaps.max(older.gaps);
         self.start_time_changes = self.start_time_changes.max(older.start_time_changes);
         self.full_state_requests = self.full_state_requests.max(older.full_state_requests);
-        if self.last_failure.is_none() {
-            self.last_failure.clone_from(&older.last_failure);
-        }
-        if self.last_applied.is_none() {
-            self.last_applied.clone_from(&older.last_applied);
-        }
+        self.uid_conflicts = self.uid_conflicts.max(older.uid_conflicts);
+        self.last_uid_conflict = self.last_uid_conflict.max(older.last_uid_conflict);
+        keep(&mut self.last_failure, &older.last_failure);
+        keep(&mut self.last_applied, &older.last_applied);
+        keep(&mut self.last_settings_failure, &older.last_settings_failure);
+        keep(&mut self.last_settings_applied, &older.last_settings_applied);
+        keep(&mut self.last_packages_failure, &older.last_packages_failure);
+        keep(&mut self.last_packages_applied, &older.last_packages_applied);
     }
 }
 
-/// A config an agent could not run.
+/// Takes over a fact that has no successor.
+fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
+    if newer.is_none() {
+        newer.clone_from(older);
+    }
+}
+
+/// Something desired that an agent could not have: a config, connection settings, packages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureRecord {
-    /// Hash of the config.
+    /// Its hash.
     pub hash: ConfigHash,
     /// The agent's own words.
     pub error: String,

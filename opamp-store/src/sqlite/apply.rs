@@ -13,7 +13,7 @@ use super::transaction::{FormerAgent, Transaction};
 use crate::judge::{Wanted, judge};
 use crate::{
     AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, BlobPins, ChainHead, Checkpoint, CommitError,
-    ConfigVersion, Fence, NewAuditEntry, Revision,
+    ConfigVersion, Fence, NewAuditEntry, PackageContents, PackageKey, Revision, ServerSecret,
 };
 
 /// A batch with its records encoded, as it waits for the writer.
@@ -63,12 +63,14 @@ impl Transaction<'_> {
         for (id, bytes) in &contents.blobs {
             self.write(query(sql::PUT_BLOB).bind(&id.as_bytes()[..]).bind(&bytes[..])).await?;
         }
+        self.put_packages(&contents.packages).await?;
         self.put_agents(&contents.agents, encoded, &former).await?;
         self.put_checkpoints(contents, &former).await?;
         for version in contents.config_versions.values() {
             self.put_version(version).await?;
         }
         self.put_tokens(&contents.tokens).await?;
+        self.put_secrets(&contents.secrets).await?;
         self.append_audit(&contents.audit).await?;
         let deletions = contents.blob_deletions.iter().filter(|id| !contents.blobs.contains_key(id));
         self.delete_blobs(deletions).await?;
@@ -93,11 +95,14 @@ impl Transaction<'_> {
             }
             if record.is_none() {
                 self.move_pins(id, &before.pins.blobs, &BTreeSet::new()).await?;
+                self.move_package_pins(id, &before.packages, &BTreeSet::new()).await?;
             }
         }
-        let nothing = BlobPins::default();
+        let (nothing, no_packages) = (BlobPins::default(), BTreeSet::new());
         for (id, record) in agents {
             let (Some(record), Some(encoded)) = (record, encoded.get(id)) else { continue };
+            let packages: BTreeSet<_> = record.package_references().cloned().collect();
+            let packages_before = former.get(id).map_or(&no_packages, |before| &before.packages);
             let before = former.get(id).map_or(&nothing, |before| &before.pins);
             let pins = BlobPins::of(record, before.known_good.as_ref());
             let (hash, blob) =
@@ -111,9 +116,11 @@ impl Transaction<'_> {
                 .bind(&encoded.parts[..])
                 .bind(codec::pack_pins(&pins.blobs))
                 .bind(hash)
-                .bind(blob);
+                .bind(blob)
+                .bind(codec::pack_package_pins(&packages));
             self.write(put).await?;
             self.move_pins(id, &before.blobs, &pins.blobs).await?;
+            self.move_package_pins(id, packages_before, &packages).await?;
         }
         Ok(())
     }
@@ -129,6 +136,50 @@ impl Transaction<'_> {
             for blob in blobs {
                 self.write(query(sql).bind(&blob.as_bytes()[..]).bind(&agent.as_bytes()[..])).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn move_package_pins(
+        &mut self,
+        agent: &AgentId,
+        before: &BTreeSet<PackageKey>,
+        after: &BTreeSet<PackageKey>,
+    ) -> Result<(), WriteFault> {
+        let moves =
+            [(sql::PIN_PACKAGE, after.difference(before)), (sql::UNPIN_PACKAGE, before.difference(after))];
+        for (sql, keys) in moves {
+            for PackageKey { name, version } in keys {
+                self.write(query(sql).bind(name).bind(version).bind(&agent.as_bytes()[..])).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_packages(
+        &mut self,
+        packages: &BTreeMap<PackageKey, Option<PackageContents>>,
+    ) -> Result<(), WriteFault> {
+        for (key, package) in packages {
+            let PackageKey { name, version } = key;
+            let Some(package) = package else {
+                for sql in [sql::DELETE_PACKAGE, sql::DELETE_PACKAGE_CHUNKS] {
+                    self.write(query(sql).bind(name).bind(version)).await?;
+                }
+                continue;
+            };
+            let put = query(sql::PUT_PACKAGE).bind(name).bind(version);
+            let put = put.bind(self.revision.0.cast_signed()).bind(FORMAT);
+            self.write(put.bind(codec::encode_body(&package.version))).await?;
+            let chunks = codec::hex_list(package.chunks.iter().map(BlobId::as_bytes));
+            self.write(query(sql::PUT_PACKAGE_CHUNKS).bind(name).bind(version).bind(chunks)).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_secrets(&mut self, secrets: &BTreeMap<String, ServerSecret>) -> Result<(), WriteFault> {
+        for (name, secret) in secrets {
+            self.write(query(sql::PUT_SECRET).bind(name).bind(secret.expose())).await?;
         }
         Ok(())
     }

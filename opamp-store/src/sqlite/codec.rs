@@ -15,8 +15,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::{
-    AgentRecord, ApiToken, AuditEntry, BlobId, BlobPins, ChainHead, ConfigVersion, Lease, ReadError,
-    Revision, StoredParts,
+    AgentRecord, ApiToken, AuditEntry, BlobId, BlobPins, ChainHead, ConfigVersion, Lease, PackageKey,
+    PackageVersion, ReadError, Revision, StoredParts,
 };
 
 /// The version of `body` and `parts` written by this release.
@@ -58,6 +58,25 @@ pub(super) fn config_version(row: &SqliteRow) -> Result<ConfigVersion, ReadError
     let mut record: ConfigVersion = body(row, || format!("version {version} of config {config}"))?;
     record.revision = revision(row, "revision")?;
     Ok(record)
+}
+
+pub(super) fn package(row: &SqliteRow) -> Result<PackageVersion, ReadError> {
+    let key = PackageKey::new(row.try_get::<String, _>("name")?, row.try_get::<String, _>("version")?);
+    let mut record: PackageVersion = body(row, || format!("package version {key}"))?;
+    record.revision = revision(row, "revision")?;
+    Ok(record)
+}
+
+/// The column `packages`.
+pub(super) fn package_pins(row: &SqliteRow) -> Result<BTreeSet<PackageKey>, ReadError> {
+    let pairs: Vec<(String, String)> =
+        serde_json::from_str(row.try_get("packages")?).map_err(|error| corrupt("column packages", &error))?;
+    Ok(pairs.into_iter().map(|(name, version)| PackageKey { name, version }).collect())
+}
+
+pub(super) fn pack_package_pins(keys: &BTreeSet<PackageKey>) -> String {
+    let pairs: Vec<_> = keys.iter().map(|key| (&key.name, &key.version)).collect();
+    encode_body(&pairs)
 }
 
 pub(super) fn token(row: &SqliteRow) -> Result<ApiToken, ReadError> {

@@ -51,7 +51,9 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the file at `path`, or makes it, with mode 0600, and the directory it is in, with mode 0700. An existing
-    /// file that others may read is tightened: it holds configs and the hashes of tokens.
+    /// file that others may read is tightened: it holds configs, the hashes of tokens, connection settings with their
+    /// headers and private keys, and the server's own secrets, none of them encrypted. What is deleted is overwritten where
+    /// that costs nothing; copies of the file are as secret as the file.
     ///
     /// Brings the schema up to date; data of a newer release is refused with [`OpenError::NewerSchema`].
     pub async fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, OpenError> {

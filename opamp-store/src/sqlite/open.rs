@@ -105,6 +105,9 @@ pub(super) fn prepare(path: &Path, options: &SqliteOptions) -> Result<SqliteConn
         .pragma("fullfsync", "ON")
         // After a burst, the log shrinks to this again.
         .pragma("journal_size_limit", (64 << 20).to_string())
+        // What is deleted may be a secret. Overwriting it costs nothing where its page is written anyway; the pages of
+        // large blobs are left to be reused.
+        .pragma("secure_delete", "FAST")
         // sqlx and the database take milliseconds in 31 bits.
         .busy_timeout(options.busy_timeout.min(Duration::from_secs(1 << 20)))
         .disable_statement_logging();

@@ -15,8 +15,8 @@ use super::{SqliteStore, codec, leaves, sql};
 use crate::page::clamp_limit;
 use crate::{
     AgentRecord, AgentStore, ApiToken, AuditEntry, AuditLog, AuditQuery, AuditReport, BlobId, BlobStore,
-    ChainVerifier, Changes, Checkpoint, ConfigStore, ConfigVersion, CredentialStore, Lease, Page, ReadError,
-    Revision,
+    ChainVerifier, Changes, Checkpoint, ConfigStore, ConfigVersion, CredentialStore, Lease, PackageKey,
+    PackageStore, PackageVersion, Page, ReadError, Revision, ServerSecret,
 };
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
@@ -204,6 +204,39 @@ impl ConfigStore for SqliteStore {
     }
 }
 
+impl PackageStore for SqliteStore {
+    fn package(&self, key: &PackageKey) -> BoxFuture<'_, Result<Option<PackageVersion>, ReadError>> {
+        let statement = query(sql::PACKAGE).bind(key.name.clone()).bind(key.version.clone());
+        Box::pin(self.one(statement, codec::package))
+    }
+
+    fn packages(
+        &self,
+        after: Option<PackageKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<PackageVersion, PackageKey>, ReadError>> {
+        let limit = clamp_limit(limit);
+        // No version is empty, so every key is greater than the empty one.
+        let PackageKey { name, version } = after.unwrap_or_else(|| PackageKey::new("", ""));
+        Box::pin(async move {
+            let statement = query(sql::PACKAGES).bind(name).bind(version).bind(one_more(limit));
+            let packages = self.all(statement, codec::package).await?;
+            Ok(Page::cut(packages, limit, |last| last.key.clone()))
+        })
+    }
+
+    fn package_chunks(
+        &self,
+        key: &PackageKey,
+        first: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobId>, ReadError>> {
+        let statement = query(sql::PACKAGE_CHUNKS).bind(key.name.clone()).bind(key.version.clone());
+        let statement = statement.bind(saturated(first)).bind(saturated(clamp_limit(limit) as u64));
+        Box::pin(self.all(statement, |row| codec::id(row, "blob")))
+    }
+}
+
 impl AuditLog for SqliteStore {
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Page<AuditEntry, u64>, ReadError>> {
         Box::pin(self.read_audit(query))
@@ -228,6 +261,11 @@ impl CredentialStore for SqliteStore {
 
     fn tokens(&self) -> BoxFuture<'_, Result<Vec<ApiToken>, ReadError>> {
         Box::pin(self.all(query(sql::TOKENS), codec::token))
+    }
+
+    fn secret(&self, name: &str) -> BoxFuture<'_, Result<Option<ServerSecret>, ReadError>> {
+        let statement = query(sql::SECRET).bind(name.to_owned());
+        Box::pin(self.one(statement, |row| Ok(ServerSecret::new(row.try_get::<Vec<u8>, _>("bytes")?))))
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use crate::{AuditOrder, AuditQuery};
 
 /// One step per schema version, in order. A released step never changes; changes are new steps.
-pub(super) const MIGRATIONS: &[&str] = &[SCHEMA_1];
+pub(super) const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2];
 
 const SCHEMA_1: &str = "
 CREATE TABLE opamp_meta (
@@ -113,6 +113,41 @@ CREATE TABLE opamp_lease (
 ) STRICT;
 ";
 
+/// Packages and what pins them; secrets of the server.
+const SCHEMA_2: &str = "
+-- The package versions a record names: a JSON array of [name, version].
+ALTER TABLE opamp_agent ADD COLUMN packages TEXT NOT NULL DEFAULT '[]';
+-- The same once more, searchable by package.
+CREATE TABLE opamp_package_pin (
+    name    TEXT NOT NULL,
+    version TEXT NOT NULL,
+    agent   BLOB NOT NULL,
+    PRIMARY KEY (name, version, agent)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE opamp_package (
+    name     TEXT NOT NULL,
+    version  TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    format   INTEGER NOT NULL,
+    body     TEXT NOT NULL,
+    PRIMARY KEY (name, version)
+) STRICT;
+CREATE TABLE opamp_package_chunk (
+    name    TEXT NOT NULL,
+    version TEXT NOT NULL,
+    place   INTEGER NOT NULL,
+    blob    BLOB NOT NULL,
+    PRIMARY KEY (name, version, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX opamp_package_chunk_blob ON opamp_package_chunk (blob);
+
+CREATE TABLE opamp_secret (
+    name  TEXT PRIMARY KEY,
+    bytes BLOB NOT NULL
+) STRICT;
+";
+
 pub(super) const SCHEMA_TABLE: &str = "CREATE TABLE IF NOT EXISTS opamp_schema \
     (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT";
 pub(super) const SCHEMA_VERSION: &str = "SELECT coalesce(max(version), 0) FROM opamp_schema";
@@ -126,7 +161,8 @@ pub(super) const ROLLBACK: &str = "ROLLBACK";
 pub(super) const DURABILITY: &str =
     "SELECT journal_mode, synchronous FROM pragma_journal_mode, pragma_synchronous";
 /// For a connection of the application's own pool; our own connections are opened with the same settings.
-pub(super) const MAKE_DURABLE: &str = "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON";
+pub(super) const MAKE_DURABLE: &str =
+    "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA secure_delete = FAST";
 pub(super) const TRUNCATE_WAL: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 pub(super) const META: &str = "SELECT revision, audit_seq FROM opamp_meta";
@@ -141,7 +177,7 @@ pub(super) const FORGET_KEYS: &str = "DELETE FROM opamp_idempotency_key \
     WHERE place <= (SELECT max(place) FROM opamp_idempotency_key) - ?1";
 
 // What a batch is judged by.
-pub(super) const EXISTING_AGENTS: &str = "SELECT id, uid, revision, pins, known_good_hash, known_good_blob \
+pub(super) const EXISTING_AGENTS: &str = "SELECT id, uid, revision, pins, packages, known_good_hash, known_good_blob \
     FROM opamp_agent WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
 pub(super) const EXISTING_AGENT_IDS: &str =
     "SELECT id FROM opamp_agent WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
@@ -154,6 +190,14 @@ pub(super) const EXISTING_TOKENS: &str =
 pub(super) const TOKEN_COUNT: &str = "SELECT count(*) FROM opamp_token";
 pub(super) const SECRET_OWNERS: &str =
     "SELECT secret, id FROM opamp_token WHERE secret IN (SELECT unhex(value) FROM json_each(?1))";
+pub(super) const EXISTING_PACKAGE: &str =
+    "SELECT revision FROM opamp_package WHERE name = ?1 AND version = ?2";
+pub(super) const PACKAGE_COUNT: &str = "SELECT count(*) FROM opamp_package";
+pub(super) const PACKAGE_USER: &str =
+    "SELECT agent FROM opamp_package_pin WHERE name = ?1 AND version = ?2 ORDER BY agent LIMIT 1";
+pub(super) const EXISTING_SECRETS: &str =
+    "SELECT name FROM opamp_secret WHERE name IN (SELECT value FROM json_each(?1))";
+pub(super) const SECRET_COUNT: &str = "SELECT count(*) FROM opamp_secret";
 pub(super) const EPOCH: &str = "SELECT epoch FROM opamp_lease WHERE role = ?1";
 
 // Agents.
@@ -171,10 +215,10 @@ pub(super) const CHANGES: &str = "SELECT m.revision AS store_revision, \
         ?1) \
     ORDER BY a.revision, a.id";
 pub(super) const PUT_AGENT: &str = "INSERT INTO opamp_agent \
-        (id, uid, revision, format, body, parts, pins, known_good_hash, known_good_blob) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+        (id, uid, revision, format, body, parts, pins, known_good_hash, known_good_blob, packages) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
     ON CONFLICT (id) DO UPDATE SET uid = excluded.uid, revision = excluded.revision, format = excluded.format, \
-        body = excluded.body, parts = excluded.parts, pins = excluded.pins, \
+        body = excluded.body, parts = excluded.parts, pins = excluded.pins, packages = excluded.packages, \
         known_good_hash = excluded.known_good_hash, known_good_blob = excluded.known_good_blob";
 pub(super) const DELETE_AGENT: &str = "DELETE FROM opamp_agent WHERE id = ?1";
 
@@ -196,11 +240,13 @@ pub(super) const PUT_BLOB: &str =
 pub(super) const UNREFERENCED_BLOBS: &str = "SELECT id FROM opamp_blob b WHERE id > ?1 \
         AND NOT EXISTS (SELECT 1 FROM opamp_blob_pin p WHERE p.blob = b.id) \
         AND NOT EXISTS (SELECT 1 FROM opamp_config_version v WHERE v.blob = b.id) \
+        AND NOT EXISTS (SELECT 1 FROM opamp_package_chunk c WHERE c.blob = b.id) \
     ORDER BY id LIMIT ?2";
 pub(super) const DELETE_BLOBS: &str = "DELETE FROM opamp_blob \
     WHERE id IN (SELECT unhex(value) FROM json_each(?1)) \
         AND NOT EXISTS (SELECT 1 FROM opamp_blob_pin p WHERE p.blob = opamp_blob.id) \
-        AND NOT EXISTS (SELECT 1 FROM opamp_config_version v WHERE v.blob = opamp_blob.id)";
+        AND NOT EXISTS (SELECT 1 FROM opamp_config_version v WHERE v.blob = opamp_blob.id) \
+        AND NOT EXISTS (SELECT 1 FROM opamp_package_chunk c WHERE c.blob = opamp_blob.id)";
 pub(super) const PIN: &str =
     "INSERT INTO opamp_blob_pin (blob, agent) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 pub(super) const UNPIN: &str = "DELETE FROM opamp_blob_pin WHERE blob = ?1 AND agent = ?2";
@@ -216,6 +262,30 @@ pub(super) const PUT_VERSION: &str = "INSERT INTO opamp_config_version \
         (config, version, revision, blob, format, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
     ON CONFLICT (config, version) DO UPDATE SET revision = excluded.revision, blob = excluded.blob, \
         format = excluded.format, body = excluded.body";
+
+// Packages.
+pub(super) const PACKAGE: &str = "SELECT name, version, revision, format, body FROM opamp_package \
+    WHERE name = ?1 AND version = ?2";
+pub(super) const PACKAGES: &str = "SELECT name, version, revision, format, body FROM opamp_package \
+    WHERE (name, version) > (?1, ?2) ORDER BY name, version LIMIT ?3";
+pub(super) const PACKAGE_CHUNKS: &str = "SELECT blob FROM opamp_package_chunk \
+    WHERE name = ?1 AND version = ?2 AND place >= ?3 ORDER BY place LIMIT ?4";
+pub(super) const PUT_PACKAGE: &str =
+    "INSERT INTO opamp_package (name, version, revision, format, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+pub(super) const PUT_PACKAGE_CHUNKS: &str = "INSERT INTO opamp_package_chunk (name, version, place, blob) \
+    SELECT ?1, ?2, key, unhex(value) FROM json_each(?3)";
+pub(super) const DELETE_PACKAGE: &str = "DELETE FROM opamp_package WHERE name = ?1 AND version = ?2";
+pub(super) const DELETE_PACKAGE_CHUNKS: &str =
+    "DELETE FROM opamp_package_chunk WHERE name = ?1 AND version = ?2";
+pub(super) const PIN_PACKAGE: &str =
+    "INSERT INTO opamp_package_pin (name, version, agent) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+pub(super) const UNPIN_PACKAGE: &str =
+    "DELETE FROM opamp_package_pin WHERE name = ?1 AND version = ?2 AND agent = ?3";
+
+// Secrets of the server.
+pub(super) const SECRET: &str = "SELECT bytes FROM opamp_secret WHERE name = ?1";
+pub(super) const PUT_SECRET: &str = "INSERT INTO opamp_secret (name, bytes) VALUES (?1, ?2) \
+    ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes";
 
 // Tokens.
 pub(super) const TOKEN: &str = "SELECT id, format, body FROM opamp_token WHERE id = ?1";

@@ -10,7 +10,7 @@ use sqlx::{Row as _, Sqlite, query};
 use super::fault::WriteFault;
 use super::{codec, sql};
 use crate::judge::{Existing, ExistingVersion, Wanted};
-use crate::{BatchContents, BlobPins, Fence, Revision};
+use crate::{BatchContents, BlobPins, Fence, PackageKey, Revision};
 
 /// A transaction that holds the write lock. Dropped without [`Transaction::commit`], it stays open on its connection,
 /// which then has to be closed.
@@ -37,6 +37,7 @@ pub(super) struct Counts {
 pub(super) struct FormerAgent {
     pub(super) uid: InstanceUid,
     pub(super) pins: BlobPins,
+    pub(super) packages: BTreeSet<PackageKey>,
 }
 
 impl<'c> Transaction<'c> {
@@ -107,7 +108,8 @@ impl<'c> Transaction<'c> {
         for row in self.rows_in(sql::EXISTING_AGENTS, &wanted.agents, AgentId::as_bytes).await? {
             let id = codec::id(&row, "id")?;
             existing.agents.insert(id, codec::revision(&row, "revision")?);
-            former.insert(id, FormerAgent { uid: codec::id(&row, "uid")?, pins: codec::pins(&row)? });
+            let (pins, packages) = (codec::pins(&row)?, codec::package_pins(&row)?);
+            former.insert(id, FormerAgent { uid: codec::id(&row, "uid")?, pins, packages });
         }
         for row in self.rows_in(sql::UID_OWNERS, &wanted.uids, InstanceUid::as_bytes).await? {
             existing.uid_owners.insert(codec::id(&row, "uid")?, codec::id(&row, "id")?);
@@ -120,6 +122,16 @@ impl<'c> Transaction<'c> {
             if let Some(version) = row.map(|row| codec::config_version(&row)).transpose()? {
                 existing.versions.insert((config.clone(), *number), ExistingVersion::of(&version));
             }
+        }
+        if !wanted.packages.is_empty() {
+            self.existing_packages(wanted, contents, &mut existing).await?;
+        }
+        if !wanted.server_secrets.is_empty() {
+            let names = codec::text_list(&wanted.server_secrets);
+            for row in query(sql::EXISTING_SECRETS).bind(names).fetch_all(&mut *self.connection).await? {
+                existing.server_secrets.insert(row.try_get("name")?);
+            }
+            existing.server_secret_count = self.count(sql::SECRET_COUNT).await?;
         }
         if !wanted.tokens.is_empty() {
             self.existing_tokens(wanted, contents, &mut existing).await?;
@@ -136,6 +148,37 @@ impl<'c> Transaction<'c> {
         Ok(rows.iter().map(|row| codec::id(row, "id")).collect::<Result<_, _>>()?)
     }
 
+    async fn existing_packages(
+        &mut self,
+        wanted: &Wanted,
+        contents: &BatchContents,
+        existing: &mut Existing,
+    ) -> Result<(), WriteFault> {
+        for key in &wanted.packages {
+            let found = query(sql::EXISTING_PACKAGE).bind(&key.name).bind(&key.version);
+            if let Some(row) = self.row(found).await? {
+                existing.packages.insert(key.clone(), codec::revision(&row, "revision")?);
+            }
+        }
+        for (key, package) in &contents.packages {
+            let user = query(sql::PACKAGE_USER).bind(&key.name).bind(&key.version);
+            if package.is_none()
+                && let Some(row) = self.row(user).await?
+            {
+                existing.package_users.insert(key.clone(), codec::id(&row, "agent")?);
+            }
+        }
+        if !contents.packages.is_empty() {
+            existing.package_count = self.count(sql::PACKAGE_COUNT).await?;
+        }
+        Ok(())
+    }
+
+    async fn count(&mut self, sql: &'static str) -> Result<usize, WriteFault> {
+        let count: i64 = query(sql).fetch_one(&mut *self.connection).await?.try_get(0)?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     async fn existing_tokens(
         &mut self,
         wanted: &Wanted,
@@ -147,8 +190,7 @@ impl<'c> Transaction<'c> {
             existing.tokens.insert(row.try_get("id")?);
         }
         if contents.tokens.keys().any(|id| !existing.tokens.contains(id)) {
-            let count: i64 = query(sql::TOKEN_COUNT).fetch_one(&mut *self.connection).await?.try_get(0)?;
-            existing.token_count = usize::try_from(count).unwrap_or(usize::MAX);
+            existing.token_count = self.count(sql::TOKEN_COUNT).await?;
         }
         for row in self.rows_in(sql::SECRET_OWNERS, &wanted.secrets, |secret| secret).await? {
             existing.secret_owners.insert(codec::digest(&row, "secret")?, row.try_get("id")?);

@@ -20,7 +20,7 @@ fn now(ms: u64) -> Now {
 
 fn attached() -> (Session, Outbox) {
     let settings = SessionSettings::default();
-    let mut out = Outbox::new(settings);
+    let mut out = Outbox::new(settings.clone());
     let mut session = Session::new(UID, &settings, now(0));
     let connection = ConnectionInfo {
         id: 1,
@@ -123,7 +123,7 @@ fn offer(criterion: &mut Criterion) {
     criterion.bench_function("session/offer_4k", |bencher| {
         bencher.iter(|| {
             generation += 1;
-            let desired = Desired { generation, remote_config: Some(offer.clone()) };
+            let desired = Desired::remote_config(generation, offer.clone());
             out.clear();
             handle(&mut session, Input::Desired(desired), &mut out);
             handle(&mut session, Input::Wake, &mut out);

@@ -58,6 +58,8 @@ use std::marker::PhantomData;
 
 use opamp_proto::{AgentCapabilities, Part, ServerCapabilities};
 
+use crate::desired::SettingsParts;
+
 /// Who sends a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -145,49 +147,15 @@ pub static RULES: &[Rule] = &[
         "R-CAP-29",
     ),
     REMOTE_CONFIG,
-    sent(
-        "packages_available",
-        AgentCapabilities::ACCEPTS_PACKAGES,
-        ServerCapabilities::OFFERS_PACKAGES,
-        "R-CAP-17, R-PKG-06",
-    ),
-    sent(
-        "connection_settings.opamp",
-        AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS,
-        ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
-        "R-CAP-22, R-CAP-30",
-    ),
-    sent(
-        "connection_settings.own_metrics",
-        AgentCapabilities::REPORTS_OWN_METRICS,
-        ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
-        "R-CAP-20, R-CAP-30",
-    ),
-    sent(
-        "connection_settings.own_traces",
-        AgentCapabilities::REPORTS_OWN_TRACES,
-        ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
-        "R-CAP-19, R-CAP-30",
-    ),
-    sent(
-        "connection_settings.own_logs",
-        AgentCapabilities::REPORTS_OWN_LOGS,
-        ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
-        "R-CAP-21, R-CAP-30",
-    ),
-    sent(
-        "connection_settings.other_connections",
-        AgentCapabilities::ACCEPTS_OTHER_CONNECTION_SETTINGS,
-        ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
-        "R-CAP-23, R-CAP-30",
-    ),
+    PACKAGES,
+    OPAMP_SETTINGS,
+    HEARTBEAT_INTERVAL,
+    OWN_METRICS,
+    OWN_TRACES,
+    OWN_LOGS,
+    OTHER_CONNECTIONS,
     RESTART,
-    sent(
-        "flags.ReportAvailableComponents",
-        AgentCapabilities::REPORTS_AVAILABLE_COMPONENTS,
-        ServerCapabilities::NONE,
-        "R-COMP-07, R-CAP-13",
-    ),
+    REPORT_COMPONENTS,
 ];
 
 const REMOTE_CONFIG: Rule = sent(
@@ -197,11 +165,67 @@ const REMOTE_CONFIG: Rule = sent(
     "R-CAP-15, R-CONF-04",
 );
 
+const PACKAGES: Rule = sent(
+    "packages_available",
+    AgentCapabilities::ACCEPTS_PACKAGES,
+    ServerCapabilities::OFFERS_PACKAGES,
+    "R-CAP-17, R-PKG-06",
+);
+
+const OPAMP_SETTINGS: Rule = sent(
+    "connection_settings.opamp",
+    AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS,
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-CAP-22, R-CAP-30",
+);
+
+const HEARTBEAT_INTERVAL: Rule = sent(
+    "connection_settings.opamp.heartbeat_interval_seconds",
+    AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS.union(AgentCapabilities::REPORTS_HEARTBEAT),
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-HB-12, R-CAP-22",
+);
+
+const OWN_METRICS: Rule = sent(
+    "connection_settings.own_metrics",
+    AgentCapabilities::REPORTS_OWN_METRICS,
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-CAP-20, R-CAP-30",
+);
+
+const OWN_TRACES: Rule = sent(
+    "connection_settings.own_traces",
+    AgentCapabilities::REPORTS_OWN_TRACES,
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-CAP-19, R-CAP-30",
+);
+
+const OWN_LOGS: Rule = sent(
+    "connection_settings.own_logs",
+    AgentCapabilities::REPORTS_OWN_LOGS,
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-CAP-21, R-CAP-30",
+);
+
+const OTHER_CONNECTIONS: Rule = sent(
+    "connection_settings.other_connections",
+    AgentCapabilities::ACCEPTS_OTHER_CONNECTION_SETTINGS,
+    ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
+    "R-CAP-23, R-CAP-30",
+);
+
 const RESTART: Rule = sent(
     "command",
     AgentCapabilities::ACCEPTS_RESTART_COMMAND,
     ServerCapabilities::NONE,
     "R-CAP-24, R-CMD-03",
+);
+
+const REPORT_COMPONENTS: Rule = sent(
+    "flags.ReportAvailableComponents",
+    AgentCapabilities::REPORTS_AVAILABLE_COMPONENTS,
+    ServerCapabilities::NONE,
+    "R-COMP-07, R-CAP-13",
 );
 
 /// The capabilities both sides of one session have announced.
@@ -230,6 +254,18 @@ impl Negotiated {
     /// The permit to send fields of kind `K` now, or none if a bit is missing on either side.
     pub fn permit<K: Offer>(&self) -> Option<Permit<'_, K>> {
         self.allows(&K::RULE).then_some(Permit { _kind: PhantomData })
+    }
+
+    /// The permits to send parts of connection settings now; there may be none.
+    pub fn settings_permits(&self) -> SettingsPermits<'_> {
+        SettingsPermits {
+            opamp: self.permit(),
+            heartbeat_interval: self.permit(),
+            own_metrics: self.permit(),
+            own_traces: self.permit(),
+            own_logs: self.permit(),
+            other_connections: self.permit(),
+        }
     }
 
     /// Whether both sides have the bits that `rule` asks for.
@@ -277,26 +313,75 @@ pub trait Offer: sealed::Sealed {
     const RULE: Rule;
 }
 
-/// `ServerToAgent.remote_config`.
-#[derive(Debug)]
-pub enum RemoteConfig {}
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $rule:ident;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub enum $kind {}
 
-/// `ServerToAgent.command` with type Restart.
-#[derive(Debug)]
-pub enum Restart {}
+            impl Offer for $kind {
+                const RULE: Rule = $rule;
+            }
 
-impl Offer for RemoteConfig {
-    const RULE: Rule = REMOTE_CONFIG;
+            impl sealed::Sealed for $kind {}
+        )+
+    };
 }
 
-impl Offer for Restart {
-    const RULE: Rule = RESTART;
+kinds! {
+    /// `ServerToAgent.remote_config`.
+    RemoteConfig = REMOTE_CONFIG;
+    /// `ServerToAgent.packages_available`.
+    Packages = PACKAGES;
+    /// `ConnectionSettingsOffers.opamp`, without its heartbeat interval.
+    OpampSettings = OPAMP_SETTINGS;
+    /// `OpAMPConnectionSettings.heartbeat_interval_seconds`.
+    HeartbeatInterval = HEARTBEAT_INTERVAL;
+    /// `ConnectionSettingsOffers.own_metrics`.
+    OwnMetrics = OWN_METRICS;
+    /// `ConnectionSettingsOffers.own_traces`.
+    OwnTraces = OWN_TRACES;
+    /// `ConnectionSettingsOffers.own_logs`.
+    OwnLogs = OWN_LOGS;
+    /// `ConnectionSettingsOffers.other_connections`.
+    OtherConnections = OTHER_CONNECTIONS;
+    /// `ServerToAgent.command` with type Restart.
+    Restart = RESTART;
+    /// The flag ReportAvailableComponents.
+    ReportComponents = REPORT_COMPONENTS;
 }
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::RemoteConfig {}
-    impl Sealed for super::Restart {}
+}
+
+/// Permits for the parts of connection settings, as many as there are now.
+#[derive(Debug)]
+pub struct SettingsPermits<'caps> {
+    opamp: Option<Permit<'caps, OpampSettings>>,
+    heartbeat_interval: Option<Permit<'caps, HeartbeatInterval>>,
+    own_metrics: Option<Permit<'caps, OwnMetrics>>,
+    own_traces: Option<Permit<'caps, OwnTraces>>,
+    own_logs: Option<Permit<'caps, OwnLogs>>,
+    other_connections: Option<Permit<'caps, OtherConnections>>,
+}
+
+impl SettingsPermits<'_> {
+    /// The parts that may be sent.
+    pub fn parts(&self) -> SettingsParts {
+        [
+            (SettingsParts::OPAMP, self.opamp.is_some()),
+            (SettingsParts::HEARTBEAT_INTERVAL, self.heartbeat_interval.is_some()),
+            (SettingsParts::OWN_METRICS, self.own_metrics.is_some()),
+            (SettingsParts::OWN_TRACES, self.own_traces.is_some()),
+            (SettingsParts::OWN_LOGS, self.own_logs.is_some()),
+            (SettingsParts::OTHER_CONNECTIONS, self.other_connections.is_some()),
+        ]
+        .into_iter()
+        .filter(|(_, permitted)| *permitted)
+        .fold(SettingsParts::NONE, |parts, (part, _)| parts | part)
+    }
 }
 
 const fn received(

@@ -12,18 +12,23 @@
 //! ([`Desired`]) and tells what each agent reports ([`AgentChange`]).
 
 pub mod capability;
+mod custom;
 mod desired;
 pub mod refusal;
 pub mod reply;
 pub mod session;
 mod snapshot;
 
-pub use desired::{Desired, RemoteConfigOffer};
+pub use custom::{CustomCapabilities, CustomError, CustomMessage, QueueBound};
+pub use desired::{
+    ConnectionSettingsOffer, DEFAULT_HEARTBEAT_INTERVAL_S, Desired, InvalidOffer, OfferRules, PackagesOffer,
+    RemoteConfigOffer, SettingsParts, Target,
+};
 pub use refusal::RefusalReason;
 pub use snapshot::{
-    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Dispatch,
-    FailureFact, Liveness, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts,
-    Transport,
+    AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, ConnectionSettingsReport,
+    DisconnectReason, Dispatch, FailureFact, Liveness, OfferFacts, OfferSeed, OfferedBefore, PackagesReport,
+    PackagesState, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts, Transport,
 };
 
 #[cfg(feature = "net")]
@@ -35,15 +40,17 @@ pub use net::{
         StaticToken, StaticTokens,
     },
     builder::{Builder, DEFAULT_PATH, OpampServer},
-    changes::{Event, Events, Refusal},
+    certificates::{CertificateRefused, CertificateRequest, IssueCertificate},
+    changes::{Event, Events, ReceivedCustom, Refusal},
     clock::{Clock, SystemClock, TokioClock},
     driver::Driver,
     handle::{CommandError, ServerHandle},
     network::{Network, NetworkError},
     peer::PeerInfo,
-    serve::serve,
+    serve::{serve, serve_with},
     service::OpampService,
-    settings::ServerSettings,
+    settings::{DuplicateSettings, OtherCredential, SameCredential, ServerSettings},
     stats::{Histogram, Stats, WEBSOCKET_DURATION_BOUNDS_S},
+    throttle::Throttle,
     tls::TlsSource,
 };

@@ -104,6 +104,23 @@ pub enum SessionError {
         /// The uid that was claimed.
         uid: InstanceUid,
     },
+    /// The same, and the server is set to end such connections.
+    #[error("instance_uid {uid} belongs to another identity; this connection is closed")]
+    UidRejected {
+        /// The uid that was claimed.
+        uid: InstanceUid,
+    },
+    /// It is being found out whether the sender is a second agent under one `instance_uid`, and too much of it waits already.
+    #[error(
+        "more than {limit} messages wait until it is known whose instance_uid it is; send the next later"
+    )]
+    TooManyWaiting {
+        /// The limit.
+        limit: usize,
+    },
+    /// The server sends everybody away for now.
+    #[error("the server is overloaded; come back later")]
+    Throttled,
     /// One connection carries more agents than the limit allows.
     #[error("more than {limit} agents on one connection")]
     TooManyAgentsOnConnection {
@@ -144,6 +161,12 @@ impl SessionError {
             Self::Oversize { .. } => (Nothing, Some(CloseCode::TooBig), 413, RefusalReason::Oversize),
             Self::Capability { .. } => (BadRequest, None, 200, RefusalReason::CapMismatch),
             Self::UidConflict { .. } => (BadRequest, None, 200, RefusalReason::UidConflict),
+            Self::UidRejected { .. } => {
+                (BadRequest, Some(CloseCode::Policy), 403, RefusalReason::UidConflict)
+            }
+            Self::TooManyWaiting { .. } | Self::Throttled => {
+                (Unavailable, None, 503, RefusalReason::Unavailable)
+            }
             Self::TooManyAgentsOnConnection { .. } => (BadRequest, None, 200, RefusalReason::RateLimited),
             Self::TooManyAgents { .. } => (Unavailable, None, 503, RefusalReason::Unavailable),
             Self::TextMessage => (Nothing, Some(CloseCode::Unsupported), 415, RefusalReason::Protocol),
@@ -212,6 +235,9 @@ mod tests {
             SessionError::Oversize { limit_bytes: 1 },
             SessionError::Capability { part: Part::Health, capability: "ReportsHealth" },
             SessionError::UidConflict { uid },
+            SessionError::UidRejected { uid },
+            SessionError::TooManyWaiting { limit: 1 },
+            SessionError::Throttled,
             SessionError::TooManyAgentsOnConnection { limit: 1 },
             SessionError::TooManyAgents { limit: 1 },
             SessionError::TextMessage,
@@ -230,12 +256,15 @@ mod tests {
             SessionError::Oversize { .. } => 3,
             SessionError::Capability { .. } => 4,
             SessionError::UidConflict { .. } => 5,
-            SessionError::TooManyAgentsOnConnection { .. } => 6,
-            SessionError::TooManyAgents { .. } => 7,
-            SessionError::TextMessage => 8,
-            SessionError::WebSocketProtocol => 9,
-            SessionError::TooManyFaults { .. } => 10,
-            SessionError::Timeout => 11,
+            SessionError::UidRejected { .. } => 6,
+            SessionError::TooManyWaiting { .. } => 7,
+            SessionError::Throttled => 8,
+            SessionError::TooManyAgentsOnConnection { .. } => 9,
+            SessionError::TooManyAgents { .. } => 10,
+            SessionError::TextMessage => 11,
+            SessionError::WebSocketProtocol => 12,
+            SessionError::TooManyFaults { .. } => 13,
+            SessionError::Timeout => 14,
         }
     }
 

@@ -5,8 +5,12 @@ use std::ops::Range;
 
 use opamp_proto::{InstanceUid, ServerCapabilities, ServerToAgentFlags, encode, frame, pb};
 
-use crate::capability::{Permit, RemoteConfig, Restart};
-use crate::desired::RemoteConfigOffer;
+use crate::capability::{Packages, Permit, RemoteConfig, ReportComponents, Restart, SettingsPermits};
+use crate::custom::{CustomCapabilities, CustomMessage};
+use crate::desired::{ConnectionSettingsOffer, PackagesOffer, RemoteConfigOffer, SettingsParts};
+
+/// Error texts are for people, and must fit whatever limit is set.
+const ERROR_BYTES_MAX: usize = 256;
 
 /// One `ServerToAgent` being written into a buffer, WebSocket header first.
 ///
@@ -14,6 +18,7 @@ use crate::desired::RemoteConfigOffer;
 pub struct Reply<'o> {
     out: &'o mut Vec<u8>,
     start: usize,
+    flags: ServerToAgentFlags,
 }
 
 impl<'o> Reply<'o> {
@@ -24,10 +29,11 @@ impl<'o> Reply<'o> {
         if let Some(uid) = uid {
             encode::bytes_field(1, uid.as_bytes(), out);
         }
-        Self { out, start }
+        Self { out, start, flags: ServerToAgentFlags::NONE }
     }
 
-    /// An `error_response`, which excludes every other field (R-MSG-09). Consumes the message for that reason.
+    /// An `error_response`, which excludes every other field (R-MSG-09). Consumes the message for that reason. A text
+    /// beyond 256 bytes is cut.
     ///
     /// `retry_after_ns` belongs to type Unavailable and is left out otherwise (R-ERR-08).
     pub fn error(
@@ -43,7 +49,7 @@ impl<'o> Reply<'o> {
             },
         );
         let error =
-            pb::ServerErrorResponse { r#type: kind as i32, error_message: message.to_owned(), details };
+            pb::ServerErrorResponse { r#type: kind as i32, error_message: cut(message).to_owned(), details };
         encode::bytes_field(2, &error.encode_to_vec(), self.out);
         self.finish()
     }
@@ -53,9 +59,31 @@ impl<'o> Reply<'o> {
         encode::bytes_field(3, offer.encoded(), self.out);
     }
 
+    /// `connection_settings`: of `parts` those that are permitted and offered, under the hash over all (R-CONN-16).
+    pub fn connection_settings(
+        &mut self,
+        permits: &SettingsPermits<'_>,
+        offer: &ConnectionSettingsOffer,
+        parts: SettingsParts,
+    ) {
+        let mut encoded = Vec::new();
+        offer.encode(parts & permits.parts() & offer.parts(), &mut encoded);
+        encode::bytes_field(4, &encoded, self.out);
+    }
+
+    /// `packages_available`: splices the encoded offer.
+    pub fn packages_available(&mut self, _permit: &Permit<'_, Packages>, offer: &PackagesOffer) {
+        encode::bytes_field(5, offer.encoded(), self.out);
+    }
+
     /// `flags` with ReportFullState, the one flag that no capability gates.
     pub fn report_full_state(&mut self) {
-        encode::varint_field(6, ServerToAgentFlags::REPORT_FULL_STATE.bits(), self.out);
+        self.flags.insert(ServerToAgentFlags::REPORT_FULL_STATE);
+    }
+
+    /// `flags` with ReportAvailableComponents.
+    pub fn report_available_components(&mut self, _permit: &Permit<'_, ReportComponents>) {
+        self.flags.insert(ServerToAgentFlags::REPORT_AVAILABLE_COMPONENTS);
     }
 
     /// `capabilities`, undefined bits cleared (R-CAP-07).
@@ -79,10 +107,25 @@ impl<'o> Reply<'o> {
         self.finish()
     }
 
+    /// `custom_capabilities`: the whole list, an empty one included (R-CUST-03).
+    pub fn custom_capabilities(&mut self, capabilities: &CustomCapabilities) {
+        encode::bytes_field(10, capabilities.encoded(), self.out);
+    }
+
+    /// `custom_message`. No bit gates it but the lists of both sides, which [`Session`](crate::session::Session) looks at.
+    pub fn custom_message(&mut self, message: &CustomMessage) {
+        encode::message_field(11, &message.to_wire(), self.out);
+    }
+
     /// Ends the message; the range it occupies in the buffer, header included.
     pub fn finish(self) -> Range<usize> {
+        encode::varint_field(6, self.flags.bits(), self.out);
         self.start..self.out.len()
     }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(ERROR_BYTES_MAX)]
 }
 
 /// Shows how long the message is so far: offers may hold secrets.

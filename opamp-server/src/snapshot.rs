@@ -6,7 +6,8 @@ use std::ops::BitOr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{AgentCapabilities, ConfigHash, InstanceUid, Part, PartSet, SequenceNum, Wall};
+use opamp_proto::{AgentCapabilities, ConfigHash, InstanceUid, Part, PartSet, SequenceNum, Wall, pb};
+use prost::Message as _;
 
 use crate::desired::Desired;
 use crate::refusal::RefusalReason;
@@ -162,15 +163,82 @@ pub struct RemoteConfigReport {
     pub error: String,
 }
 
+/// What an agent reported of its connection settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSettingsReport {
+    /// `last_connection_settings_hash`, verbatim.
+    pub hash: ConfigHash,
+    /// A value of [`opamp_proto::pb::ConnectionSettingsStatuses`]; unknown numbers are kept.
+    pub status: i32,
+    /// Error text, bounded by `Limits::string_bytes_max`.
+    pub error: String,
+}
+
+/// What an agent reported of its packages as a whole. The single ones are in its state, under
+/// [`Part::PackageStatuses`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackagesReport {
+    /// `server_provided_all_packages_hash`, verbatim.
+    pub hash: ConfigHash,
+    /// Where the packages stand together.
+    pub state: PackagesState,
+    /// What went wrong: with the offer as a whole, or else with the first package that failed, behind its name.
+    pub error: String,
+}
+
+/// Where the packages of one agent stand together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PackagesState {
+    /// The offer could not be processed, or nothing is being worked on any more and at least one package failed to install.
+    Failed,
+    /// Every package reported is installed, and is what was offered.
+    Installed,
+    /// At least one package waits, is being downloaded or installed, or is not yet what was offered.
+    Pending,
+}
+
 /// A failure that a newest-wins view would hide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureFact {
-    /// The configuration that failed.
+    /// The hash of the offer that failed.
     pub hash: ConfigHash,
     /// The agent's words.
     pub error: String,
     /// When the report arrived.
     pub at: Wall,
+}
+
+/// One kind of offer to one agent: what it was offered, and what it says about that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferFacts<R> {
+    /// Generation of the desired state the session works with.
+    pub generation: u64,
+    /// What is desired, if it was offered since it was desired, and when last.
+    pub offered: Option<(ConfigHash, Wall)>,
+    /// What the agent reported last.
+    pub report: Option<R>,
+    /// The agent reported FAILED for what is desired, which is not offered again before the generation changes.
+    pub failed: bool,
+    /// The offer that is due exceeds the send limit, so that it is never sent.
+    pub too_large: bool,
+    /// The last failure reported.
+    pub last_failure: Option<FailureFact>,
+    /// The last success reported: the hash, and when.
+    pub last_applied: Option<(ConfigHash, Wall)>,
+}
+
+impl<R> Default for OfferFacts<R> {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            offered: None,
+            report: None,
+            failed: false,
+            too_large: false,
+            last_failure: None,
+            last_applied: None,
+        }
+    }
 }
 
 /// Facts that only grow: what a snapshot of the newest state would lose.
@@ -188,10 +256,12 @@ pub struct StickyFacts {
     pub full_state_requests: u32,
     /// Parts ignored because their capability was not announced.
     pub ignored_parts: u32,
-    /// The last FAILED report.
-    pub last_failure: Option<FailureFact>,
-    /// The last APPLIED report.
-    pub last_applied: Option<(ConfigHash, Wall)>,
+    /// Messages of somebody else under this agent's `instance_uid` (R-ID-14).
+    pub uid_conflicts: u32,
+    /// When the last of them came.
+    pub last_uid_conflict: Option<Wall>,
+    /// Custom messages to it that were accepted for sending and dropped because its connection ended before.
+    pub custom_undelivered: u32,
 }
 
 /// The status sub-messages of an agent as last received: encoded, exact size, shared.
@@ -199,7 +269,7 @@ pub struct StickyFacts {
 pub struct ReportedState(pub(crate) Arc<[Option<Bytes>; 8]>);
 
 impl ReportedState {
-    /// The encoded sub-message, if it was received since the process started.
+    /// The encoded sub-message, if it was received since the process started, or came with the [`Seed`].
     pub fn part(&self, part: Part) -> Option<&Bytes> {
         self.0[status_index(part)?].as_ref()
     }
@@ -252,18 +322,28 @@ pub struct AgentSnapshot {
     pub last_seen: Wall,
     /// Its status, encoded.
     pub state: ReportedState,
-    /// Its last remote config status.
-    pub remote_config: Option<RemoteConfigReport>,
-    /// The desired configuration, if it was offered since it was desired, and when last.
-    pub offered: Option<(ConfigHash, Wall)>,
-    /// Generation of the desired state the session works with.
-    pub desired_generation: u64,
+    /// Its remote configuration.
+    pub remote_config: OfferFacts<RemoteConfigReport>,
+    /// Its connection settings.
+    pub connection_settings: OfferFacts<ConnectionSettingsReport>,
+    /// Its packages.
+    pub packages: OfferFacts<PackagesReport>,
+    /// Its components in full, as an encoded `AvailableComponents`: those it reported, or those known under the hash it
+    /// reported (R-COMP-09).
+    pub components: Option<Bytes>,
     /// Facts that only grow.
     pub sticky: StickyFacts,
     /// Parts of the last status message that were ignored for want of their capability.
     pub ignored: PartSet,
-    /// The offer that is due but exceeds the send limit, so that it is never sent.
-    pub offer_too_large: bool,
+}
+
+impl AgentSnapshot {
+    /// The custom capabilities the agent announced last (R-CUST-03).
+    pub fn custom_capabilities(&self) -> Vec<String> {
+        let announced = self.state.part(Part::CustomCapabilities).cloned();
+        let decoded = announced.and_then(|bytes| pb::CustomCapabilities::decode(bytes).ok());
+        decoded.map(|list| list.capabilities).unwrap_or_default()
+    }
 }
 
 /// An agent's snapshot together with what changed materially since the last one that was delivered.
@@ -294,12 +374,18 @@ impl ChangedFacts {
     pub const CAPABILITIES: Self = Self(1 << 2);
     /// The identity.
     pub const UID: Self = Self(1 << 3);
-    /// A configuration was offered.
+    /// Something was offered, or turned out too large to be.
     pub const OFFER: Self = Self(1 << 4);
     /// The remote config status.
     pub const REMOTE_CONFIG: Self = Self(1 << 5);
     /// One of the sticky facts.
     pub const STICKY: Self = Self(1 << 6);
+    /// The connection settings status.
+    pub const CONNECTION_SETTINGS: Self = Self(1 << 7);
+    /// The package statuses, as far as they are summed up in [`PackagesReport`].
+    pub const PACKAGES: Self = Self(1 << 8);
+    /// The full list of components became known.
+    pub const COMPONENTS: Self = Self(1 << 9);
 
     /// Whether all of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
@@ -338,21 +424,83 @@ pub struct Seed {
     pub known: PartSet,
     /// Material digests ([`opamp_proto::material::digest`]) of those parts, so that an equal report is no change.
     pub digests: Vec<(Part, u64)>,
-    /// Its last remote config status.
-    pub remote_config: Option<RemoteConfigReport>,
+    /// What was with its remote configuration.
+    pub remote_config: OfferSeed<RemoteConfigReport>,
+    /// What was with its connection settings.
+    pub connection_settings: OfferSeed<ConnectionSettingsReport>,
+    /// What was with its packages.
+    pub packages: OfferSeed<PackagesReport>,
     /// Facts that only grow, continued.
     pub sticky: StickyFacts,
     /// What it should have.
     pub desired: Desired,
-    /// The agent reported FAILED for the desired configuration since it was desired: it is not offered again until
-    /// the desired generation changes.
-    pub desired_failed: bool,
+    /// The encoded `CustomCapabilities` it announced last: it does not repeat them while they are unchanged.
+    pub custom_capabilities: Option<Bytes>,
+    /// Its components in full, as an encoded `AvailableComponents`. They go into the server's cache, so that neither this agent
+    /// nor another of its build is asked again (R-COMP-09).
+    pub components: Option<Bytes>,
     /// `ComponentHealth.start_time_unix_nano` of its last report, 0 if unknown.
     pub start_time_unix_nano: u64,
     /// Who authenticated its last connection.
     pub principal: Option<Principal>,
     /// Why it was disconnected, if that is known.
     pub disconnect: Option<(DisconnectReason, Wall)>,
+}
+
+/// What is known of one kind of offer from an earlier process.
+#[derive(Clone, Debug)]
+pub struct OfferSeed<R> {
+    /// What the agent reported last.
+    pub report: Option<R>,
+    /// The last offer made. If it is the one that is desired, an agent that reports nothing about it is not offered the same
+    /// again.
+    pub offered: Option<OfferedBefore>,
+    /// The agent reported FAILED for what is desired since it was desired: it is not offered again until the desired
+    /// generation changes.
+    pub failed: bool,
+    /// The last failure reported.
+    pub last_failure: Option<FailureFact>,
+    /// The last success reported.
+    pub last_applied: Option<(ConfigHash, Wall)>,
+}
+
+/// An offer an earlier process made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedBefore {
+    /// Its hash.
+    pub hash: ConfigHash,
+    /// The generation it was offered in.
+    pub generation: u64,
+}
+
+impl<R> Default for OfferSeed<R> {
+    fn default() -> Self {
+        Self { report: None, offered: None, failed: false, last_failure: None, last_applied: None }
+    }
+}
+
+impl Seed {
+    /// An agent of which no more is known than that it is to be expected.
+    pub fn new(uid: InstanceUid) -> Self {
+        Self {
+            uid,
+            sequence_num: None,
+            capabilities: AgentCapabilities::NONE,
+            last_seen: Wall(0),
+            known: PartSet::NONE,
+            digests: Vec::new(),
+            remote_config: OfferSeed::default(),
+            connection_settings: OfferSeed::default(),
+            packages: OfferSeed::default(),
+            sticky: StickyFacts::default(),
+            desired: Desired::default(),
+            custom_capabilities: None,
+            components: None,
+            start_time_unix_nano: 0,
+            principal: None,
+            disconnect: None,
+        }
+    }
 }
 
 /// Where an agent's conversation stands; kept so that a restart needs no full state.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use opamp_proto::{AgentMessage, InstanceUid, Limits, Mono, Now, Wall, frame, pb};
 use opamp_server::session::{Input, Outbox, Session, SessionSettings};
-use opamp_server::{ConnectionInfo, Principal, Transport};
+use opamp_server::{
+    ConnectionInfo, ConnectionSettingsOffer, CustomCapabilities, Desired, PackagesOffer, Principal, Transport,
+};
 use prost::Message as _;
 
 fn framed(sequence_num: u64, full: bool) -> Vec<u8> {
@@ -22,21 +24,24 @@ fn framed(sequence_num: u64, full: bool) -> Vec<u8> {
     out
 }
 
-#[test]
-fn a_heartbeat_through_codec_and_session_allocates_nothing() {
-    let settings = SessionSettings::default();
-    let now = |ms| Now { mono: Mono(ms), wall: Wall(ms) };
-    let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now(0));
-    let mut out = Outbox::new(settings);
-    let limits = Limits::default();
-    let connection = ConnectionInfo {
+fn connection() -> ConnectionInfo {
+    ConnectionInfo {
         id: 1,
         transport: Transport::WebSocket,
         remote_addr: None,
         principal: Principal::anonymous(),
         connected_at: Wall(0),
-    };
-    session.handle(Input::Attached(Arc::new(connection)), now(0), &mut out).unwrap();
+    }
+}
+
+#[test]
+fn a_heartbeat_through_codec_and_session_allocates_nothing() {
+    let settings = SessionSettings::default();
+    let now = |ms| Now { mono: Mono(ms), wall: Wall(ms) };
+    let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now(0));
+    let mut out = Outbox::new(settings.clone());
+    let limits = Limits::default();
+    session.handle(Input::Attached(Arc::new(connection())), now(0), &mut out).unwrap();
     let mut receive = |bytes: &[u8], at| {
         out.clear();
         let message = AgentMessage::decode(frame::decode(bytes).unwrap(), &limits).unwrap();
@@ -49,6 +54,75 @@ fn a_heartbeat_through_codec_and_session_allocates_nothing() {
     receive(&framed(2, false), 2);
     for sequence in 3..100 {
         let heartbeat = framed(sequence, false);
+        let report = allocation_counter::measure(|| receive(&heartbeat, sequence));
+        assert_eq!(report.count_total, 0, "heartbeat {sequence}");
+    }
+}
+
+#[test]
+fn a_heartbeat_of_an_agent_with_everything_there_is_allocates_nothing_either() {
+    let custom_capabilities = CustomCapabilities::new(["com.example.snapshots"]).unwrap();
+    let settings = SessionSettings { custom_capabilities, ..SessionSettings::default() };
+    let now = |ms| Now { mono: Mono(ms), wall: Wall(ms) };
+    let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now(0));
+    let mut out = Outbox::new(settings);
+    let limits = Limits::default();
+    session.handle(Input::Attached(Arc::new(connection())), now(0), &mut out).unwrap();
+    let telemetry = pb::TelemetryConnectionSettings {
+        destination_endpoint: "https://example.com/v1/logs".into(),
+        ..Default::default()
+    };
+    let offer = ConnectionSettingsOffer::new(pb::ConnectionSettingsOffers {
+        own_logs: Some(telemetry),
+        ..Default::default()
+    })
+    .unwrap();
+    let packages = PackagesOffer::new(pb::PackagesAvailable::default()).unwrap();
+    let message = |sequence_num, first: bool| {
+        let status = pb::ConnectionSettingsStatus {
+            last_connection_settings_hash: offer.hash().to_bytes(),
+            status: pb::ConnectionSettingsStatuses::Applied as i32,
+            ..Default::default()
+        };
+        let statuses = pb::PackageStatuses {
+            server_provided_all_packages_hash: packages.hash().to_bytes(),
+            ..Default::default()
+        };
+        let message = pb::AgentToServer {
+            instance_uid: vec![7; 16].into(),
+            sequence_num,
+            capabilities: 0xffff,
+            agent_description: first.then(pb::AgentDescription::default),
+            health: first.then(pb::ComponentHealth::default),
+            effective_config: first.then(pb::EffectiveConfig::default),
+            remote_config_status: first.then(pb::RemoteConfigStatus::default),
+            connection_settings_status: first.then_some(status),
+            package_statuses: first.then_some(statuses),
+            custom_capabilities: first.then(pb::CustomCapabilities::default),
+            available_components: first.then(|| pb::AvailableComponents {
+                hash: vec![1; 8].into(),
+                components: [("receiver".to_owned(), pb::ComponentDetails::default())].into(),
+            }),
+            ..Default::default()
+        };
+        let mut out = Vec::new();
+        frame::encode(&message.encode_to_vec(), &mut out);
+        out
+    };
+    let desired = Desired {
+        packages: Desired::packages(1, packages.clone()).packages,
+        ..Desired::connection_settings(1, offer.clone())
+    };
+    session.handle(Input::Desired(desired), now(0), &mut out).unwrap();
+    let mut receive = |bytes: &[u8], at| {
+        out.clear();
+        let message = AgentMessage::decode(frame::decode(bytes).unwrap(), &limits).unwrap();
+        session.handle(Input::Message { message: &message, assign: None }, now(at), &mut out).unwrap();
+    };
+    receive(&message(1, true), 1);
+    receive(&message(2, false), 2);
+    for sequence in 3..100 {
+        let heartbeat = message(sequence, false);
         let report = allocation_counter::measure(|| receive(&heartbeat, sequence));
         assert_eq!(report.count_total, 0, "heartbeat {sequence}");
     }

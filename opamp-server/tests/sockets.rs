@@ -21,7 +21,7 @@ fn desired(generation: u64, body: &[u8]) -> Desired {
     let object = pb::AgentConfigObject { body: Bytes::copy_from_slice(body), ..Default::default() };
     let config = pb::AgentConfigMap { config_map: [(String::new(), object)].into() };
     let hash = ConfigHash::new(generation.to_be_bytes().to_vec());
-    Desired { generation, remote_config: Some(RemoteConfigOffer::new(hash, &config)) }
+    Desired::remote_config(generation, RemoteConfigOffer::new(hash, &config))
 }
 
 #[tokio::test]
@@ -37,8 +37,8 @@ async fn a_change_reaches_an_idle_socket_at_once() {
     assert_eq!(server.handle.set_desired(&uid(1), desired(2, b"y")), Dispatch::Pushed);
     let pushed = agent.receive().await.remote_config.unwrap();
     assert_eq!(&pushed.config.unwrap().config_map[""].body[..], b"y");
-    let offered = server.change("the offer", |change| change.snapshot.offered.is_some()).await;
-    assert_eq!(offered.snapshot.desired_generation, 2);
+    let offered = server.change("the offer", |change| change.snapshot.remote_config.offered.is_some()).await;
+    assert_eq!(offered.snapshot.remote_config.generation, 2);
 }
 
 #[tokio::test]
@@ -288,7 +288,9 @@ async fn a_slow_reader_is_cut_off_and_stalls_nobody() {
         other.say(uid(2), pb::AgentToServer::default()).await;
     }
     assert_eq!(server.handle.agent(&uid(1)).unwrap().liveness, Liveness::Connected);
-    server.until("the write began", |handle| handle.agent(&uid(1)).unwrap().offered.is_some()).await;
+    server
+        .until("the write began", |handle| handle.agent(&uid(1)).unwrap().remote_config.offered.is_some())
+        .await;
     server.clock.advance(20);
     let gone = server.change("cut off", |change| change.snapshot.liveness == Liveness::Disconnected).await;
     assert_eq!(gone.snapshot.disconnect.unwrap().0, DisconnectReason::Timeout);
@@ -302,7 +304,9 @@ async fn a_slow_but_steady_reader_is_not_cut_off() {
     slow.say(uid(1), full()).await;
     let body = vec![7; 32 << 20];
     server.handle.set_desired(&uid(1), desired(1, &body));
-    server.until("the write began", |handle| handle.agent(&uid(1)).unwrap().offered.is_some()).await;
+    server
+        .until("the write began", |handle| handle.agent(&uid(1)).unwrap().remote_config.offered.is_some())
+        .await;
     // Taken in many small steps, each well within the deadline, all of them together far beyond it.
     let mut taken = 0;
     let raw = slow.socket.get_mut();

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use opamp_proto::Limits;
+use opamp_proto::{Limits, ServerCapabilities};
+use rustls::crypto::CryptoProvider;
 
 use super::auth::Authenticate;
+use super::certificates::{IssueCertificate, Issuer};
 use super::clock::{Clock, SystemClock};
 use super::core::Core;
 use super::driver::Driver;
@@ -31,6 +33,8 @@ impl OpampServer {
             limits: Limits::default(),
             path: Some(DEFAULT_PATH.to_owned()),
             settings: ServerSettings::default(),
+            issuer: None,
+            provider: None,
         }
     }
 }
@@ -42,6 +46,8 @@ pub struct Builder {
     limits: Limits,
     path: Option<String>,
     settings: ServerSettings,
+    issuer: Option<Arc<dyn IssueCertificate>>,
+    provider: Option<Arc<CryptoProvider>>,
 }
 
 impl Builder {
@@ -80,12 +86,41 @@ impl Builder {
         self
     }
 
+    /// Issues certificates to agents that ask for one, and announces AcceptsConnectionSettingsRequest. Without it such requests
+    /// are ignored and the capability is not announced.
+    ///
+    /// Their signatures are verified with [`Builder::crypto_provider`].
+    #[must_use]
+    pub fn issue_certificates(mut self, issuer: Arc<dyn IssueCertificate>) -> Self {
+        self.issuer = Some(issuer);
+        self
+    }
+
+    /// What verifies the signatures of certificate requests: the library brings no cryptography of its own. Default: the
+    /// process's default provider of rustls, as it is when the server is built. If there is neither, no certificates are issued: the
+    /// capability is not announced, and an error in the log says so.
+    #[must_use]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
     /// The service to mount or to [`serve`](crate::serve), the handle to steer with, and the driver to spawn.
     ///
     /// The driver runs the sweeps: without it nothing becomes stale and no deadline holds.
     pub fn build(self) -> (OpampService, ServerHandle, Driver) {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let core = Arc::new(Core::new(self.path, self.limits, self.settings, self.auth, clock));
+        let mut settings = self.settings;
+        let issuer = self.issuer.and_then(|issuer| Issuer::new(issuer, self.provider, &settings));
+        // Announced exactly when somebody decides such requests.
+        let announced = &mut settings.session.capabilities;
+        match issuer {
+            Some(_) => announced.insert(ServerCapabilities::ACCEPTS_CONNECTION_SETTINGS_REQUEST),
+            None => {
+                announced.remove(ServerCapabilities::ACCEPTS_CONNECTION_SETTINGS_REQUEST);
+            }
+        }
+        let core = Arc::new(Core::new(self.path, self.limits, settings, self.auth, clock, issuer));
         (OpampService(Arc::clone(&core)), ServerHandle(Arc::clone(&core)), Driver(core))
     }
 }

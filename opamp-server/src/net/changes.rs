@@ -1,4 +1,5 @@
-//! What leaves the server: one queue of agents that changed, coalescing, and one of refusals, folding.
+//! What leaves the server: one queue of agents that changed, coalescing, one of refusals, folding, and one
+//! of custom messages, bounded.
 //!
 //! An agent is in the queue at most once, so the queue is bounded by the number of agents and nothing is lost
 //! however slow the reader is: it reads the state as it is when it gets there.
@@ -7,12 +8,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use opamp_proto::Wall;
+use opamp_proto::{InstanceUid, Wall};
 use tokio::sync::Notify;
 
 use super::directory::Slot;
+use super::settings::ServerSettings;
+use crate::custom::CustomMessage;
 use crate::refusal::RefusalReason;
-use crate::snapshot::{AgentChange, Transport};
+use crate::snapshot::{AgentChange, Principal, Transport};
 
 /// Something the application may want to know.
 #[derive(Debug)]
@@ -20,8 +23,25 @@ use crate::snapshot::{AgentChange, Transport};
 pub enum Event {
     /// An agent changed. Changes of one agent that were not taken yet are merged.
     Agent(Box<AgentChange>),
+    /// An agent sent a custom message of a capability this server announces.
+    Custom(Box<ReceivedCustom>),
     /// Something was refused.
     Refused(Refusal),
+}
+
+/// A custom message of an agent. Each is told once (R-CUST-12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedCustom {
+    /// The agent.
+    pub uid: InstanceUid,
+    /// Who authenticated its connection.
+    pub principal: Principal,
+    /// When it came.
+    pub at: Wall,
+    /// The message.
+    pub message: CustomMessage,
+    /// Messages before this one, of whatever agent, that were dropped because nobody took them in time.
+    pub dropped: u64,
 }
 
 /// One refusal, for the audit log.
@@ -70,16 +90,10 @@ impl Events {
     /// The next event, if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
         loop {
-            let slot = {
-                let mut queue = self.0.lock();
-                // In turn, so that a flood of one kind does not starve the other.
-                queue.refusal_next = !queue.refusal_next;
-                if (queue.refusal_next || queue.agents.is_empty())
-                    && let Some(refusal) = queue.refusals.pop_front()
-                {
-                    return Some(Event::Refused(refusal));
-                }
-                queue.agents.pop_front()?
+            let slot = match self.0.lock().next()? {
+                Queued::Agent(slot) => slot,
+                Queued::Custom(custom) => return Some(Event::Custom(custom)),
+                Queued::Refused(refusal) => return Some(Event::Refused(refusal)),
             };
             if let Some(change) = slot.take_change() {
                 return Some(Event::Agent(Box::new(change)));
@@ -94,20 +108,75 @@ pub(crate) struct ChangeQueue {
     inner: Mutex<Queue>,
     notify: Notify,
     refusals_kept: usize,
+    custom_kept: usize,
+    custom_bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     agents: VecDeque<Arc<Slot>>,
     refusals: VecDeque<Refusal>,
-    refusal_next: bool,
+    custom: VecDeque<Box<ReceivedCustom>>,
+    custom_bytes: usize,
+    custom_dropped: u64,
+    /// Whose turn it is, of the three.
+    turn: u8,
     folded: u64,
     closed: bool,
 }
 
+enum Queued {
+    Agent(Arc<Slot>),
+    Custom(Box<ReceivedCustom>),
+    Refused(Refusal),
+}
+
+impl Queue {
+    /// What is next: the kinds in turn, so that a flood of one does not starve the others.
+    fn next(&mut self) -> Option<Queued> {
+        for _ in 0..3 {
+            self.turn = (self.turn + 1) % 3;
+            let next = match self.turn {
+                0 => self.agents.pop_front().map(Queued::Agent),
+                1 => self.refusals.pop_front().map(Queued::Refused),
+                _ => self.custom.pop_front().map(|custom| {
+                    self.custom_bytes -= custom.message.len_bytes();
+                    Queued::Custom(custom)
+                }),
+            };
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+}
+
 impl ChangeQueue {
-    pub(crate) fn new(refusals_kept: usize) -> Self {
-        Self { inner: Mutex::default(), notify: Notify::new(), refusals_kept }
+    pub(crate) fn new(settings: &ServerSettings) -> Self {
+        Self {
+            inner: Mutex::default(),
+            notify: Notify::new(),
+            refusals_kept: settings.refusals_kept,
+            custom_kept: settings.custom_events_kept,
+            custom_bytes_max: settings.custom_events_bytes_max,
+        }
+    }
+
+    /// Queues a custom message; false if it was dropped because too many wait.
+    pub(crate) fn custom(&self, mut received: ReceivedCustom) -> bool {
+        let mut queue = self.lock();
+        let bytes = queue.custom_bytes + received.message.len_bytes();
+        if queue.custom.len() >= self.custom_kept || bytes > self.custom_bytes_max {
+            queue.custom_dropped += 1;
+            return false;
+        }
+        received.dropped = std::mem::take(&mut queue.custom_dropped);
+        queue.custom_bytes = bytes;
+        queue.custom.push_back(Box::new(received));
+        drop(queue);
+        self.notify.notify_one();
+        true
     }
 
     /// Queues an agent that is not queued yet; see [`Slot::mark_queued`].

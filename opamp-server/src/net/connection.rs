@@ -2,21 +2,28 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use opamp_proto::{InstanceUid, Mono};
 use tokio::sync::Notify;
 
 use super::directory::Slot;
+use super::duplicates::Verdict;
+use super::presented::Presented;
 use super::settings::ServerSettings;
 use crate::refusal::CloseCode;
 use crate::snapshot::{ConnectionInfo, DisconnectReason};
 
 const NEVER: u64 = u64::MAX;
+/// A frame may have waited in the buffers of a connection whose other end is gone already. Its end is noticed within this
+/// time.
+const END_NOTICED: Duration = Duration::from_millis(100);
 
 /// A live WebSocket.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) presented: Presented,
     mailbox: Mutex<Orders>,
     mail: Notify,
     /// Fired to end a write that takes too long.
@@ -29,6 +36,10 @@ pub(crate) struct Connection {
     agents: AtomicUsize,
     /// When the socket last had no agent on it, as long as it has none.
     empty_since: AtomicU64,
+    /// Fired when a frame arrives while somebody waits for that, and when the connection ends.
+    sign: Notify,
+    awaited: AtomicUsize,
+    ended: AtomicBool,
 }
 
 /// What the connection's task is to do; coalesced until it gets there.
@@ -38,14 +49,33 @@ pub(crate) struct Orders {
     pub(crate) wake: Vec<Arc<Slot>>,
     /// Agents another connection has taken over.
     pub(crate) released: Vec<InstanceUid>,
+    /// What became of newcomers whose messages wait.
+    pub(crate) verdicts: Vec<Verdict>,
     pub(crate) ping: bool,
     pub(crate) close: Option<(CloseCode, DisconnectReason)>,
 }
 
+/// Somebody waits for a frame, until this is dropped.
+struct Awaiting<'a>(&'a AtomicUsize);
+
+impl<'a> Awaiting<'a> {
+    fn new(awaited: &'a AtomicUsize) -> Self {
+        awaited.fetch_add(1, Ordering::AcqRel);
+        Self(awaited)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Connection {
-    pub(crate) fn new(info: Arc<ConnectionInfo>, now: Mono) -> Self {
+    pub(crate) fn new(info: Arc<ConnectionInfo>, presented: Presented, now: Mono) -> Self {
         Self {
             info,
+            presented,
             mailbox: Mutex::default(),
             mail: Notify::new(),
             abort: Notify::new(),
@@ -56,6 +86,9 @@ impl Connection {
             writing_since: AtomicU64::new(NEVER),
             agents: AtomicUsize::new(0),
             empty_since: AtomicU64::new(now.0),
+            sign: Notify::new(),
+            awaited: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -75,6 +108,52 @@ impl Connection {
     /// Tells the task that another connection took this agent over.
     pub(crate) fn release(&self, uid: InstanceUid) {
         self.order(|orders| orders.released.push(uid));
+    }
+
+    /// Tells the task whose identity it is that messages wait for.
+    pub(crate) fn tell(&self, verdict: Verdict) {
+        self.order(|orders| orders.verdicts.push(verdict));
+    }
+
+    /// Pings, and waits for any frame: whether one came in time and the connection did not end right behind it.
+    pub(crate) async fn is_alive(&self, timeout: Duration) -> bool {
+        let _awaiting = Awaiting::new(&self.awaited);
+        let mut sign = std::pin::pin!(self.sign.notified());
+        sign.as_mut().enable();
+        if self.ended.load(Ordering::Acquire) {
+            return false;
+        }
+        self.order(|orders| orders.ping = true);
+        if tokio::time::timeout(timeout, sign).await.is_err() {
+            return false;
+        }
+        let mut end = std::pin::pin!(self.sign.notified());
+        end.as_mut().enable();
+        let grace = tokio::time::sleep(END_NOTICED.min(timeout));
+        tokio::pin!(grace);
+        loop {
+            if self.ended.load(Ordering::Acquire) {
+                return false;
+            }
+            tokio::select! {
+                () = &mut grace => return !self.ended.load(Ordering::Acquire),
+                () = &mut end => end.set(self.sign.notified()),
+            }
+        }
+    }
+
+    /// A frame of the peer arrived.
+    pub(crate) fn frame_arrived(&self, now: Mono) {
+        self.heard(now);
+        if self.awaited.load(Ordering::Acquire) > 0 {
+            self.sign.notify_waiters();
+        }
+    }
+
+    /// Nothing comes from this connection any more.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.sign.notify_waiters();
     }
 
     /// Has the task close; the first reason stands.

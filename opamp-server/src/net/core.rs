@@ -4,21 +4,29 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use opamp_proto::{AgentMessage, AgentToServerFlags, InstanceUid, Limits, Mono, Now, pb};
+use http::HeaderMap;
+use opamp_proto::{InstanceUid, Limits, Mono, Now, pb};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Authenticate;
+use super::certificates::Issuer;
 use super::changes::{ChangeQueue, Refusal};
 use super::clock::Clock;
+use super::components::ComponentCache;
 use super::connection::Connection;
 use super::directory::{Directory, Owner, Slot, SlotInner};
+use super::peer::PeerInfo;
+use super::presented::Presented;
 use super::settings::ServerSettings;
 use super::stats::Counters;
+use super::throttle::ThrottleState;
+use crate::custom::{CustomCapabilities, CustomError, CustomMessage};
 use crate::desired::Desired;
 use crate::refusal::{CloseCode, ErrorReply, RefusalReason, SessionError};
-use crate::session::{Input, Outbox, Session};
+use crate::session::{Input, Outbox, Session, SessionSettings};
 use crate::snapshot::{
     ConnectionInfo, DisconnectReason, Dispatch, Liveness, Principal, PrincipalKind, Seed, Transport,
 };
@@ -43,14 +51,27 @@ pub(crate) struct Core {
     pub(crate) sockets: TaskTracker,
     pub(crate) events_taken: AtomicBool,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) components: ComponentCache,
+    pub(crate) throttle: ThrottleState,
+    custom: Mutex<CustomCapabilities>,
+    /// The digest of `custom`, so that kept outboxes notice a change without a lock.
+    custom_digest: AtomicU64,
     connection_ids: AtomicU64,
-    outboxes: Mutex<Vec<Outbox>>,
+    /// Boxed, because the tasks of connections hold one across writes and are to stay small.
+    #[expect(clippy::vec_box, reason = "they leave the list as boxes")]
+    outboxes: Mutex<Vec<Box<Outbox>>>,
 }
 
 /// Who sends a message: everything a session needs to know of its transport.
 #[derive(Clone, Copy)]
 pub(crate) enum Sender<'a> {
-    Polling { principal: &'a Principal, remote_addr: Option<SocketAddr> },
+    Polling {
+        principal: &'a Principal,
+        remote_addr: Option<SocketAddr>,
+        headers: &'a HeaderMap,
+        peer: Option<&'a PeerInfo>,
+    },
     Socket(&'a Arc<Connection>),
 }
 
@@ -61,14 +82,20 @@ impl Core {
         settings: ServerSettings,
         auth: Arc<dyn Authenticate>,
         clock: Arc<dyn Clock>,
+        issuer: Option<Issuer>,
     ) -> Self {
         Self {
+            issuer,
+            components: ComponentCache::new(&settings),
+            throttle: ThrottleState::default(),
+            custom_digest: AtomicU64::new(settings.session.custom_capabilities.digest()),
+            custom: Mutex::new(settings.session.custom_capabilities.clone()),
             path,
             limits,
             auth,
             clock,
             directory: Directory::new(),
-            changes: Arc::new(ChangeQueue::new(settings.refusals_kept)),
+            changes: Arc::new(ChangeQueue::new(&settings)),
             counters: Counters::default(),
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -85,12 +112,16 @@ impl Core {
         self.clock.now()
     }
 
-    pub(crate) fn outbox(&self) -> Outbox {
+    pub(crate) fn outbox(&self) -> Box<Outbox> {
         let reused = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        reused.unwrap_or_else(|| Outbox::new(self.settings.session))
+        let Some(mut outbox) = reused else { return Box::new(Outbox::new(self.session_settings())) };
+        if outbox.settings().custom_capabilities.digest() != self.custom_digest.load(Ordering::Acquire) {
+            outbox.set_custom_capabilities(self.lock_custom().clone());
+        }
+        outbox
     }
 
-    pub(crate) fn reuse(&self, mut outbox: Outbox) {
+    pub(crate) fn reuse(&self, mut outbox: Box<Outbox>) {
         outbox.clear();
         let mut outboxes = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
         if outboxes.len() < OUTBOXES_KEPT {
@@ -109,52 +140,6 @@ impl Core {
         Arc::new(ConnectionInfo { id, transport, remote_addr, principal, connected_at: now.wall })
     }
 
-    /// Handles one decoded `AgentToServer`; the answer is in the outbox. Returns the slot for the caller to keep.
-    pub(crate) fn receive(
-        &self,
-        message: &AgentMessage<'_>,
-        sender: Sender<'_>,
-        out: &mut Outbox,
-    ) -> Result<(InstanceUid, Arc<Slot>), SessionError> {
-        let uid = message.instance_uid()?;
-        let now = self.now();
-        if !self.auth.owns(sender.principal(), &uid) {
-            return Err(SessionError::UidConflict { uid });
-        }
-        let slot = loop {
-            let max = self.settings.agents_max;
-            let slot = self
-                .directory
-                .find_or_insert(&uid, max, || Session::new(uid, &self.settings.session, now))
-                .ok_or(SessionError::TooManyAgents { limit: max })?;
-            let mut inner = slot.lock();
-            if inner.forgotten {
-                drop(inner);
-                continue; // removed between the look-up and the lock
-            }
-            if is_second_with_temporary_uid(&inner, message, sender) {
-                inner.session.adopt_assigned();
-                self.directory.adopt(&uid, &inner.session.uid(), &slot);
-                self.note_change(&slot, &inner.session);
-                drop(inner);
-                continue; // the uid is free for the newcomer now
-            }
-            let handled = inner
-                .session
-                .vet(message, &self.settings.session)
-                .and_then(|()| self.attach(&mut inner, uid, sender, now, out))
-                .and_then(|()| self.handle_message(&slot, &mut inner, message, now, out));
-            if let Err(error) = handled {
-                self.discard_unused(&slot, inner, uid);
-                return Err(error);
-            }
-            drop(inner);
-            break slot;
-        };
-        self.counters.effects(out.effects());
-        Ok((uid, slot))
-    }
-
     /// Feeds an input that is no message, tells what changed, and wakes the socket that has something to send.
     ///
     /// None if the agent was forgotten since the slot was found.
@@ -166,6 +151,7 @@ impl Core {
         let mut out = self.outbox();
         let handled = inner.session.handle(input, self.now(), &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
+        self.counters.effects(out.effects());
         self.note_change(slot, &inner.session);
         let wake = inner.mark_woken();
         let dispatch = match &inner.owner {
@@ -198,8 +184,9 @@ impl Core {
         }
     }
 
-    pub(crate) fn restore(&self, seed: Seed) {
+    pub(crate) fn restore(&self, mut seed: Seed) {
         let (uid, now) = (seed.uid, self.now());
+        seed.components = seed.components.map(|list| self.components.prime(&list).unwrap_or(list));
         let session = Session::restore(seed, &self.settings.session, now);
         self.directory.find_or_insert(&uid, usize::MAX, || session);
     }
@@ -284,10 +271,13 @@ impl Core {
         out.push(message);
     }
 
-    /// When a peer that is sent away for want of capacity should come back: the setting, up to twice as long.
-    pub(crate) fn retry_after(&self) -> std::time::Duration {
+    /// When a peer that is sent away for want of capacity should come back: as the throttle or the settings have it, up to
+    /// twice as long.
+    pub(crate) fn retry_after(&self) -> Duration {
         let jitter = getrandom::u32().unwrap_or(0);
-        self.settings.retry_after.mul_f64(1.0 + f64::from(jitter) / f64::from(u32::MAX))
+        let retry_after =
+            self.throttle.get().map_or(self.settings.retry_after, |throttle| throttle.retry_after);
+        retry_after.mul_f64(1.0 + f64::from(jitter) / f64::from(u32::MAX))
     }
 
     pub(crate) fn register(&self, connection: &Arc<Connection>) {
@@ -308,6 +298,64 @@ impl Core {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn lock_custom(&self) -> MutexGuard<'_, CustomCapabilities> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Announces another list of custom capabilities from now on, to sockets at once.
+    pub(crate) fn set_custom_capabilities(&self, capabilities: CustomCapabilities) {
+        let mut custom = self.lock_custom();
+        self.custom_digest.store(capabilities.digest(), Ordering::Release);
+        *custom = capabilities;
+        drop(custom);
+        self.directory.for_each(|slot| {
+            let mut inner = slot.lock();
+            if matches!(inner.owner, Owner::Socket(_))
+                && inner.mark_woken()
+                && let Owner::Socket(connection) = &inner.owner
+            {
+                connection.wake(slot);
+            }
+        });
+    }
+
+    /// The settings of sessions, with the custom capabilities of now.
+    fn session_settings(&self) -> SessionSettings {
+        let custom_capabilities = self.lock_custom().clone();
+        SessionSettings { custom_capabilities, ..self.settings.session.clone() }
+    }
+
+    /// Whether [`Core::send_custom`] would take this message now.
+    pub(crate) fn check_custom(&self, uid: &InstanceUid, message: &CustomMessage) -> Result<(), CustomError> {
+        let slot = self.directory.find(uid).ok_or(CustomError::NoSession)?;
+        slot.lock().session.check_custom(message, &self.session_settings())
+    }
+
+    /// Queues a custom message for a connected agent and wakes its socket.
+    pub(crate) fn send_custom(
+        &self,
+        uid: &InstanceUid,
+        message: CustomMessage,
+    ) -> Result<Dispatch, CustomError> {
+        let slot = self.directory.find(uid).ok_or(CustomError::NoSession)?;
+        let settings = self.session_settings();
+        let mut inner = slot.lock();
+        if inner.forgotten {
+            return Err(CustomError::NoSession);
+        }
+        inner.session.queue_custom(message, &settings)?;
+        let wake = inner.mark_woken();
+        match &inner.owner {
+            Owner::Socket(connection) => {
+                if wake {
+                    connection.wake(&slot);
+                }
+                Ok(Dispatch::Pushed)
+            }
+            Owner::Polling | Owner::Nobody => Ok(Dispatch::NextPoll),
+        }
+    }
+
     /// A fresh version 7 identity (R-ID-10).
     pub(crate) fn fresh_uid(&self) -> Option<InstanceUid> {
         let mut random = [0; 10];
@@ -315,88 +363,11 @@ impl Core {
         Some(InstanceUid::v7(self.now().wall.0, random))
     }
 
-    /// Makes the sender the agent's owner if it is not yet.
-    fn attach(
-        &self,
-        inner: &mut SlotInner,
-        uid: InstanceUid,
-        sender: Sender<'_>,
-        now: Now,
-        out: &mut Outbox,
-    ) -> Result<(), SessionError> {
-        let attached = match (&inner.owner, sender) {
-            (Owner::Socket(_), Sender::Socket(connection)) => inner.is_owned_by(connection),
-            (Owner::Polling, Sender::Polling { principal, .. }) => {
-                inner.session.connection().is_some_and(|known| known.principal == *principal)
-            }
-            _ => false,
-        };
-        if attached && inner.session.liveness() != Liveness::Disconnected {
-            return Ok(());
-        }
-        if !attached && is_conflict(inner, sender.principal()) {
-            return Err(SessionError::UidConflict { uid });
-        }
-        let (owner, info) = match sender {
-            Sender::Socket(connection) => {
-                (Owner::Socket(Arc::clone(connection)), Arc::clone(&connection.info))
-            }
-            Sender::Polling { principal, remote_addr } => {
-                (Owner::Polling, self.next_connection(Transport::Http, principal.clone(), remote_addr, now))
-            }
-        };
-        let previous = inner.own(owner);
-        if let (Owner::Socket(previous), false) = (previous, attached) {
-            previous.release(inner.session.uid());
-        }
-        inner.session.handle(Input::Attached(info), now, out)
-    }
-
-    /// Removes a slot that was made for a message which was refused: a refusal makes no agent.
-    fn discard_unused(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, uid: InstanceUid) {
-        if inner.session.is_unused() {
-            inner.forgotten = true;
-            drop(inner);
-            self.directory.remove(&uid, slot);
-        }
-    }
-
-    fn handle_message(
-        &self,
-        slot: &Arc<Slot>,
-        inner: &mut SlotInner,
-        message: &AgentMessage<'_>,
-        now: Now,
-        out: &mut Outbox,
-    ) -> Result<(), SessionError> {
-        let wants_uid = message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID);
-        let known_assignment = inner.session.assigned_uid();
-        let assign = if wants_uid && known_assignment.is_none() { self.assign_uid(slot) } else { None };
-        let before = inner.session.uid();
-        let handled = inner.session.handle(Input::Message { message, assign }, now, out);
-        let after = inner.session.uid();
-        if inner.session.liveness() == Liveness::Disconnected {
-            inner.own(Owner::Nobody); // it said good-bye: the association ends before the stream (R-LIFE-11)
-        }
-        if before != after {
-            self.directory.adopt(&before, &after, slot);
-        }
-        if let Some(unused) = assign.filter(|assign| inner.session.assigned_uid() != Some(*assign)) {
-            self.directory.remove(&unused, slot);
-        }
-        self.note_change(slot, &inner.session);
-        handled
-    }
-
-    /// A fresh uid that already leads to the agent it is meant for.
-    fn assign_uid(&self, slot: &Arc<Slot>) -> Option<InstanceUid> {
-        (0..4).filter_map(|_| self.fresh_uid()).find(|uid| self.directory.assign(*uid, slot))
-    }
-
     fn end_session(&self, slot: &Arc<Slot>, inner: &mut SlotInner, reason: DisconnectReason) {
         let mut out = self.outbox();
         let handled = inner.session.handle(Input::Detached(reason), self.now(), &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
+        self.counters.effects(out.effects());
         self.note_change(slot, &inner.session);
         self.reuse(out);
     }
@@ -410,14 +381,22 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn remote_addr(self) -> Option<SocketAddr> {
+    /// The credentials themselves, as far as they can be offered.
+    pub(crate) fn presented(self) -> Presented {
+        match self {
+            Self::Polling { headers, peer, .. } => Presented::of(headers, peer),
+            Self::Socket(connection) => connection.presented,
+        }
+    }
+
+    pub(crate) fn remote_addr(self) -> Option<SocketAddr> {
         match self {
             Self::Polling { remote_addr, .. } => remote_addr,
             Self::Socket(connection) => connection.info.remote_addr,
         }
     }
 
-    fn transport(self) -> Transport {
+    pub(crate) fn transport(self) -> Transport {
         match self {
             Self::Polling { .. } => Transport::Http,
             Self::Socket(_) => Transport::WebSocket,
@@ -432,28 +411,4 @@ impl std::fmt::Debug for Core {
             .field("agents", &self.directory.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Whether this asks for an identity under a temporary uid that an agent on another live socket used to ask for its
-/// own: two agents, which must not be told the same (R-ID-05, R-ID-07).
-fn is_second_with_temporary_uid(inner: &SlotInner, message: &AgentMessage<'_>, sender: Sender<'_>) -> bool {
-    let asks = message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID);
-    let told = inner.session.assigned_uid().is_some();
-    let elsewhere = match (&inner.owner, sender) {
-        (Owner::Socket(owner), Sender::Socket(connection)) => owner.id() != connection.id(),
-        (Owner::Socket(_), Sender::Polling { .. }) => true,
-        (Owner::Polling | Owner::Nobody, _) => false,
-    };
-    asks && told && elsewhere
-}
-
-/// Whether these credentials may not take this agent over: its identity was proven by a certificate with another
-/// name, or it is connected with other credentials now.
-fn is_conflict(inner: &SlotInner, principal: &Principal) -> bool {
-    let Some(known) = inner.session.principal() else {
-        return false;
-    };
-    let bound = known.kind == PrincipalKind::Certificate;
-    let live = inner.session.liveness() != Liveness::Disconnected;
-    (bound || live) && known != principal
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opamp_proto::InstanceUid;
 
 use super::connection::Connection;
+use super::duplicates::Polled;
 use crate::session::Session;
 use crate::snapshot::AgentChange;
 
@@ -45,6 +46,8 @@ pub(crate) struct SlotInner {
     pub(crate) owner: Owner,
     /// In the owner's mailbox already. Says nothing about another owner: see [`SlotInner::own`].
     woken: bool,
+    /// The numbers of an agent that polls, to tell one from two.
+    pub(crate) polled: Option<Box<Polled>>,
     /// Removed from the directory: whoever still holds the slot must look the agent up again.
     pub(crate) forgotten: bool,
 }
@@ -59,7 +62,7 @@ pub(crate) enum Owner {
 
 impl Slot {
     pub(crate) fn new(session: Session) -> Self {
-        let inner = SlotInner { session, owner: Owner::Nobody, woken: false, forgotten: false };
+        let inner = SlotInner { session, owner: Owner::Nobody, woken: false, polled: None, forgotten: false };
         Self { inner: Mutex::new(inner), queued: AtomicBool::new(false) }
     }
 
@@ -82,6 +85,7 @@ impl SlotInner {
     /// Attaches the agent to another owner; the one it had is returned.
     pub(crate) fn own(&mut self, owner: Owner) -> Owner {
         self.woken = false;
+        self.polled = None;
         std::mem::replace(&mut self.owner, owner)
     }
 

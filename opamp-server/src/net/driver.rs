@@ -60,6 +60,7 @@ impl Core {
         if inner.session.liveness() == Liveness::Disconnected {
             inner.own(Owner::Nobody);
         }
+        self.counters.effects(out.effects());
         self.note_change(slot, &inner.session);
         drop(inner);
         self.reuse(out);

@@ -10,7 +10,9 @@ use super::changes::Events;
 use super::core::Core;
 use super::directory::Owner;
 use super::stats::Stats;
+use super::throttle::Throttle;
 use crate::capability::Restart;
+use crate::custom::{CustomCapabilities, CustomError, CustomMessage};
 use crate::desired::Desired;
 use crate::refusal::CloseCode;
 use crate::session::Input;
@@ -47,7 +49,7 @@ impl ServerHandle {
 
     /// Sets what an agent should have. It is kept for an agent that is not there, and replaces what was set before:
     /// ten changes while an agent is slow become one offer (R-RETRY-07). An older generation than the one that is set
-    /// changes nothing, nor does the same one with the same hash.
+    /// changes nothing, nor does the same one with the same hash; each kind is judged by itself.
     #[expect(clippy::needless_pass_by_value, reason = "what is desired is handed over, not looked at")]
     pub fn set_desired(&self, uid: &InstanceUid, desired: Desired) -> Dispatch {
         self.0.set_desired(uid, &desired)
@@ -73,6 +75,44 @@ impl ServerHandle {
             Some(Dispatch::NoSession) | None => Err(CommandError::NoSession),
             Some(dispatch) => Ok(dispatch),
         }
+    }
+
+    /// Sends a custom message to a connected agent: at most once, in the order of the calls, each in a message of its own. A
+    /// polling agent takes one with every answer.
+    ///
+    /// # Errors
+    ///
+    /// [`CustomError`] if it cannot be sent. What was accepted and not sent, because the connection ended before, shows in
+    /// [`StickyFacts::custom_undelivered`](crate::StickyFacts) and in the counters.
+    pub fn send_custom(&self, uid: &InstanceUid, message: CustomMessage) -> Result<Dispatch, CustomError> {
+        self.0.send_custom(uid, message)
+    }
+
+    /// Whether [`ServerHandle::send_custom`] would take this message now, for callers that record what they do before they do
+    /// it. It may still be refused a moment later.
+    ///
+    /// # Errors
+    ///
+    /// The same as `send_custom`.
+    pub fn check_custom(&self, uid: &InstanceUid, message: &CustomMessage) -> Result<(), CustomError> {
+        self.0.check_custom(uid, message)
+    }
+
+    /// Announces other custom capabilities from now on: at once to agents on a socket, with the next answer to those that poll
+    /// (R-CUST-02). They replace the ones before.
+    pub fn set_custom_capabilities(&self, capabilities: CustomCapabilities) {
+        self.0.set_custom_capabilities(capabilities);
+    }
+
+    /// Sends every agent away until it is called with `None`: upgrades and polls are answered 503 with `Retry-After`, messages on
+    /// open sockets with `UNAVAILABLE` and retry information. Nothing of them is processed, except that agents may say good-bye.
+    pub fn throttle(&self, throttle: Option<Throttle>) {
+        self.0.throttle.set(throttle);
+    }
+
+    /// The throttle that is set.
+    pub fn throttled(&self) -> Option<Throttle> {
+        self.0.throttle.get()
     }
 
     /// Has an agent asked for its full state, at once or with its next answer.

@@ -10,7 +10,9 @@ use opamp_proto::{AgentMessage, InstanceUid};
 
 use super::body::{self, BodyError, PROTOBUF};
 use super::core::{Core, Sender};
-use super::service::{Body, Response, text};
+use super::peer::PeerInfo;
+use super::receive::Received;
+use super::service::{Body, Response, seconds, text};
 use crate::refusal::{RefusalReason, SessionError};
 use crate::session::Outbox;
 use crate::snapshot::{Principal, Transport};
@@ -22,6 +24,7 @@ pub(crate) async fn answer<B>(
     body: B,
     principal: &Principal,
     remote_addr: Option<SocketAddr>,
+    peer: Option<&PeerInfo>,
 ) -> Response
 where
     B: http_body::Body<Data = Bytes>,
@@ -29,7 +32,7 @@ where
     core.counters.http_requests.fetch_add(1, Ordering::Relaxed);
     let limit = core.limits.message_bytes_max;
     let read = tokio::time::timeout(core.settings.body_timeout, body::read(headers, body, limit)).await;
-    let sender = Sender::Polling { principal, remote_addr };
+    let sender = Sender::Polling { principal, remote_addr, headers, peer };
     let refuse = |reason, status: StatusCode, detail: String| {
         core.refused(reason, detail.clone(), None, remote_addr, Some(Transport::Http));
         text(status, detail)
@@ -58,20 +61,38 @@ where
         }
     };
     let mut out = core.outbox();
-    let status = exchange(core, &bytes, sender, &mut out);
+    let status = exchange(core, &bytes, sender, &mut out).await;
     let response = respond(core, status, headers, &out);
     core.reuse(out);
     response
 }
 
+/// How often it may turn out anew that a socket that lives has the agent, before the sender is sent away.
+const CONTESTS_MAX: usize = 3;
+
 /// Lets the session answer; the status that goes with what is in the outbox.
-fn exchange(core: &Core, bytes: &[u8], sender: Sender<'_>, out: &mut Outbox) -> u16 {
+async fn exchange(core: &Arc<Core>, bytes: &[u8], sender: Sender<'_>, out: &mut Outbox) -> u16 {
     core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
     let (uid, error) = match AgentMessage::decode(bytes, &core.limits) {
-        Ok(message) => match core.receive(&message, sender, out) {
-            Ok(_) => return 200,
-            Err(error) => (message.instance_uid().ok(), error),
-        },
+        Ok(message) => {
+            let mut verdict = None;
+            let mut contests = 0;
+            let error = loop {
+                match core.receive(&message, sender, verdict, out) {
+                    Ok(Received::Contested(contest)) if contests < CONTESTS_MAX => {
+                        contests += 1;
+                        verdict = contest.decide(core).await;
+                        if verdict.is_none() {
+                            break SessionError::Throttled; // draining
+                        }
+                    }
+                    Ok(Received::Contested(_)) => break SessionError::Throttled,
+                    Ok(Received::Handled(_) | Received::SetAside | Received::Told(_)) => return 200,
+                    Err(error) => break error,
+                }
+            };
+            (message.instance_uid().ok(), error)
+        }
         Err(error) => (None::<InstanceUid>, SessionError::Decode(error)),
     };
     core.fault(&error, uid.as_ref(), sender, out);
@@ -94,7 +115,7 @@ fn respond(core: &Core, status: u16, headers: &HeaderMap, out: &Outbox) -> Respo
         answer_headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer_headers.insert(header::RETRY_AFTER, core.retry_after().as_secs().into());
+        answer_headers.insert(header::RETRY_AFTER, seconds(core.retry_after()).into());
     }
     response
 }

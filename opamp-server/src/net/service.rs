@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -82,6 +84,11 @@ where
         refuse(RefusalReason::Unavailable, "draining");
         return unavailable(&core, "the server is shutting down");
     }
+    if core.throttle.get().is_some() {
+        core.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        refuse(RefusalReason::Unavailable, "throttled");
+        return unavailable(&core, "the server is overloaded; come back later");
+    }
     let request = AuthRequest { headers: &parts.headers, peer: peer.as_ref(), transport };
     let principal = match authenticate(&core, request).await {
         Ok(principal) => principal,
@@ -97,7 +104,7 @@ where
         }
     };
     if poll {
-        return polling::answer(&core, &parts.headers, body, &principal, remote_addr).await;
+        return polling::answer(&core, &parts.headers, body, &principal, remote_addr, peer.as_ref()).await;
     }
     match parts.method {
         Method::GET => {}
@@ -118,8 +125,13 @@ where
 
 pub(crate) fn unavailable(core: &Core, message: &str) -> Response {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, message);
-    response.headers_mut().insert(header::RETRY_AFTER, core.retry_after().as_secs().into());
+    response.headers_mut().insert(header::RETRY_AFTER, seconds(core.retry_after()).into());
     response
+}
+
+/// Whole seconds for `Retry-After`, rounded up: 0 would be an invitation.
+pub(crate) fn seconds(retry_after: Duration) -> u64 {
+    (retry_after + Duration::from_millis(999)).as_secs().max(1)
 }
 
 async fn authenticate(core: &Core, request: AuthRequest<'_>) -> Result<Principal, Denied> {

@@ -58,6 +58,88 @@ pub struct ServerSettings {
     pub http_connections_max: usize,
     /// Proxies whose `X-Forwarded-For` is believed; from anyone else the header is ignored. Default none.
     pub trusted_proxies: Vec<Network>,
+    /// What happens when an agent shows up under an `instance_uid` that is in use.
+    pub duplicates: DuplicateSettings,
+    /// Lists of components the server remembers by their hash, for all agents together. Default 1,024. Agents make the hashes
+    /// and are believed: the first list that comes under a hash is shown for all that report the hash alone; 0 has every agent
+    /// asked for its own. One that was
+    /// thrown out is asked for again when an agent reports its hash.
+    pub components_kept: usize,
+    /// Bytes of those lists. Default 16 MiB.
+    pub components_bytes_max: usize,
+    /// Custom messages kept for [`Events`](crate::Events) until they are taken; further ones are dropped, and the next one that is
+    /// kept tells how many. Default 1,024.
+    pub custom_events_kept: usize,
+    /// Bytes of those messages. Default 16 MiB.
+    pub custom_events_bytes_max: usize,
+    /// Certificate requests that may wait for their decision, for all agents together; beyond it they are refused. Default
+    /// 1,024. An agent has one at most.
+    pub certificate_requests_max: usize,
+    /// How long a decision about a certificate request may take, approval by a person included. Default 1 h; then the
+    /// request is refused and the agent may ask again.
+    pub certificate_timeout: Duration,
+    /// Serves WebSocket agents from before OpAMP 0.7, whose messages have no header: a socket whose first message has none is
+    /// served without in both directions. Default off: such messages are malformed (R-WS-03).
+    pub accept_headerless: bool,
+}
+
+/// What happens when an agent shows up under an `instance_uid` that another live connection uses (R-ID-14 to R-ID-16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DuplicateSettings {
+    /// The newcomer has other credentials. Default [`OtherCredential::Flag`].
+    pub other_credential: OtherCredential,
+    /// The newcomer has the same credentials, so that it may be the same agent. Default
+    /// [`SameCredential::PingThenRekey`].
+    pub same_credential: SameCredential,
+    /// How long the socket of the agent that was there first may take to show that it lives. Default 5 s. An agent whose
+    /// connection broke unnoticed waits that long for its first answer.
+    pub ping_timeout: Duration,
+    /// Messages that may wait for such a decision on one WebSocket. Default 16; further ones are answered `UNAVAILABLE`.
+    pub waiting_max: usize,
+    /// Bytes of those messages. Default 4 MiB. The first one may wait however large it is.
+    pub waiting_bytes_max: usize,
+}
+
+/// What happens to a newcomer whose credentials are not those of the agent that is there, or that is bound to a certificate.
+///
+/// In every case the incumbent's snapshot tells ([`StickyFacts::uid_conflicts`](crate::StickyFacts)), and so does a refusal
+/// `uid_conflict`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtherCredential {
+    /// Its messages are refused with BadRequest; the connection stays open.
+    #[default]
+    Flag,
+    /// It takes over. An agent that is bound to a certificate cannot be taken over with anything else all the same: then it is
+    /// as with `Flag`.
+    NewestWins,
+    /// Its connection is closed with 1008, with all agents on it; a poll is answered 403.
+    Reject,
+    /// It is told to take over a fresh identity (R-ID-15).
+    Rekey,
+}
+
+/// What happens to a newcomer with the credentials of the agent that is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameCredential {
+    /// It takes over.
+    NewestWins,
+    /// If it goes on where the agent that is there stopped, it is that agent and takes over. Otherwise the socket that is
+    /// there is pinged: if it lives, the newcomer is told to take over a fresh identity (R-ID-15), if it is silent, the newcomer
+    /// takes over. Of two agents that poll, the one that came later is told.
+    #[default]
+    PingThenRekey,
+}
+
+impl Default for DuplicateSettings {
+    fn default() -> Self {
+        Self {
+            other_credential: OtherCredential::default(),
+            same_credential: SameCredential::default(),
+            ping_timeout: Duration::from_secs(5),
+            waiting_max: 16,
+            waiting_bytes_max: 4 << 20,
+        }
+    }
 }
 
 impl ServerSettings {
@@ -93,6 +175,14 @@ impl Default for ServerSettings {
             handshakes_max: 256,
             http_connections_max: 16_384,
             trusted_proxies: Vec::new(),
+            duplicates: DuplicateSettings::default(),
+            components_kept: 1_024,
+            components_bytes_max: 16 << 20,
+            custom_events_kept: 1_024,
+            custom_events_bytes_max: 16 << 20,
+            certificate_requests_max: 1_024,
+            certificate_timeout: Duration::from_secs(3_600),
+            accept_headerless: false,
         }
     }
 }

@@ -29,6 +29,34 @@ pub struct Stats {
     pub http_requests: u64,
     /// Remote configurations offered.
     pub offers_sent: u64,
+    /// Connection settings offered.
+    pub settings_offers_sent: u64,
+    /// Packages offered.
+    pub package_offers_sent: u64,
+    /// Requests for lists of components sent.
+    pub component_requests_sent: u64,
+    /// Custom messages put into messages.
+    pub custom_sent: u64,
+    /// Custom messages received, of capabilities this server announces.
+    pub custom_received: u64,
+    /// Of those received, dropped because nobody took the events in time.
+    pub custom_dropped: u64,
+    /// Custom messages received of capabilities this server does not announce.
+    pub custom_ignored: u64,
+    /// Custom messages accepted for sending and dropped because the connection ended before.
+    pub custom_undelivered: u64,
+    /// Certificate requests received.
+    pub certificates_requested: u64,
+    /// Of those, granted.
+    pub certificates_issued: u64,
+    /// Of those, refused, by the library or by the issuer.
+    pub certificates_refused: u64,
+    /// Messages of somebody else under the `instance_uid` of an agent that is there.
+    pub uid_conflicts: u64,
+    /// Newcomers told to take over a fresh identity, repetitions included.
+    pub rekeyed: u64,
+    /// Requests and messages sent away because the server is throttled.
+    pub throttled: u64,
     /// Full-state requests sent.
     pub full_state_requested: u64,
     /// Restart commands sent.
@@ -67,6 +95,20 @@ pub(crate) struct Counters {
     durations: Mutex<Histogram>,
     pub(crate) http_requests: AtomicU64,
     offers_sent: AtomicU64,
+    settings_offers_sent: AtomicU64,
+    package_offers_sent: AtomicU64,
+    component_requests_sent: AtomicU64,
+    custom_sent: AtomicU64,
+    custom_received: AtomicU64,
+    pub(crate) custom_dropped: AtomicU64,
+    custom_ignored: AtomicU64,
+    custom_undelivered: AtomicU64,
+    pub(crate) certificates_requested: AtomicU64,
+    pub(crate) certificates_issued: AtomicU64,
+    pub(crate) certificates_refused: AtomicU64,
+    pub(crate) uid_conflicts: AtomicU64,
+    pub(crate) rekeyed: AtomicU64,
+    pub(crate) throttled: AtomicU64,
     full_state_requested: AtomicU64,
     restarts_sent: AtomicU64,
     discarded: AtomicU64,
@@ -81,10 +123,22 @@ impl Counters {
         if effects == Effects::default() {
             return;
         }
-        self.offers_sent.fetch_add(effects.offers.into(), Ordering::Relaxed);
-        self.full_state_requested.fetch_add(effects.full_state_requests.into(), Ordering::Relaxed);
-        self.restarts_sent.fetch_add(effects.restarts.into(), Ordering::Relaxed);
-        self.discarded.fetch_add(effects.discarded_oversize.into(), Ordering::Relaxed);
+        let counts = [
+            (&self.offers_sent, effects.offers),
+            (&self.settings_offers_sent, effects.settings_offers),
+            (&self.package_offers_sent, effects.package_offers),
+            (&self.full_state_requested, effects.full_state_requests),
+            (&self.component_requests_sent, effects.component_requests),
+            (&self.restarts_sent, effects.restarts),
+            (&self.discarded, effects.discarded_oversize),
+            (&self.custom_sent, effects.custom_sent),
+            (&self.custom_received, effects.custom_received),
+            (&self.custom_ignored, effects.custom_ignored),
+            (&self.custom_undelivered, effects.custom_undelivered),
+        ];
+        for (counter, times) in counts {
+            counter.fetch_add(times.into(), Ordering::Relaxed);
+        }
         self.rejected(RefusalReason::CapMismatch, effects.ignored_parts);
     }
 
@@ -115,6 +169,20 @@ impl Counters {
             websocket_duration: self.durations.lock().map(|durations| durations.clone()).unwrap_or_default(),
             http_requests: load(&self.http_requests),
             offers_sent: load(&self.offers_sent),
+            settings_offers_sent: load(&self.settings_offers_sent),
+            package_offers_sent: load(&self.package_offers_sent),
+            component_requests_sent: load(&self.component_requests_sent),
+            custom_sent: load(&self.custom_sent),
+            custom_received: load(&self.custom_received),
+            custom_dropped: load(&self.custom_dropped),
+            custom_ignored: load(&self.custom_ignored),
+            custom_undelivered: load(&self.custom_undelivered),
+            certificates_requested: load(&self.certificates_requested),
+            certificates_issued: load(&self.certificates_issued),
+            certificates_refused: load(&self.certificates_refused),
+            uid_conflicts: load(&self.uid_conflicts),
+            rekeyed: load(&self.rekeyed),
+            throttled: load(&self.throttled),
             full_state_requested: load(&self.full_state_requested),
             restarts_sent: load(&self.restarts_sent),
             messages_discarded_oversize: load(&self.discarded),

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{ConfigHash, DecodeError, InstanceUid, Part, PartSet, Wall, material, pb};
-use prost::Message as _;
+use opamp_proto::{InstanceUid, Part, PartSet, Wall, material};
 
-use crate::refusal::SessionError;
+use super::reports::KindFacts;
 use crate::snapshot::{
-    ChangedFacts, ConnectionInfo, DisconnectReason, FailureFact, Principal, RemoteConfigReport,
-    ReportedState, Seed, StickyFacts, status_index,
+    ChangedFacts, ConnectionInfo, DisconnectReason, Principal, RemoteConfigReport, ReportedState, Seed,
+    StickyFacts, status_index,
 };
 
 /// The cold part of a session.
@@ -18,7 +17,7 @@ pub(super) struct Facts {
     pub(super) state: ReportedState,
     /// Parts held here or by whoever restored the session.
     pub(super) known: PartSet,
-    pub(super) remote_config: Option<RemoteConfigReport>,
+    pub(super) remote_config: KindFacts<RemoteConfigReport>,
     pub(super) connection: Option<Arc<ConnectionInfo>>,
     /// Who authenticated the last connection of an earlier process.
     pub(super) remembered: Option<Principal>,
@@ -41,32 +40,26 @@ impl Facts {
                 self.digests[index] = *digest;
             }
         }
-        self.remote_config = seed.remote_config.clone();
+        self.remote_config = KindFacts::restore(seed.remote_config.clone());
+        if let Some(announced) = &seed.custom_capabilities {
+            self.hold(Part::CustomCapabilities, announced.clone());
+        }
         self.sticky = seed.sticky.clone();
         self.disconnect = seed.disconnect;
         self.start_time_unix_nano = seed.start_time_unix_nano;
         self.remembered = seed.principal.clone();
     }
 
-    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially. `offered_at` is
-    /// when the desired configuration was offered last.
-    pub(super) fn store(
-        &mut self,
-        part: Part,
-        encoded: &[u8],
-        offered_at: Option<Wall>,
-        now: Wall,
-    ) -> Result<(), SessionError> {
+    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
+    pub(super) fn store(&mut self, part: Part, encoded: &[u8]) {
         let Some(index) = status_index(part) else {
-            return Ok(());
+            return;
         };
-        match part {
-            Part::Health => self.note_start_time(encoded),
-            Part::RemoteConfigStatus => self.note_remote_config(encoded, offered_at, now)?,
-            _ => {}
+        if part == Part::Health {
+            self.note_start_time(encoded);
         }
         if self.known.contains(part) && self.state.0[index].as_deref() == Some(encoded) {
-            return Ok(()); // the same bytes: nothing to digest, nothing to keep
+            return; // the same bytes: nothing to digest, nothing to keep
         }
         let digest = material::digest(part, encoded);
         if !self.known.contains(part) || self.digests[index] != digest {
@@ -76,7 +69,24 @@ impl Facts {
         }
         // An exact-size copy: a slice would pin the whole read buffer.
         Arc::make_mut(&mut self.state.0)[index] = Some(Bytes::copy_from_slice(encoded));
-        Ok(())
+    }
+
+    /// Holds a part that is known already, without a word about a change.
+    pub(super) fn hold(&mut self, part: Part, encoded: Bytes) {
+        if let Some(index) = status_index(part) {
+            self.known.insert(part);
+            self.digests[index] = material::digest(part, &encoded);
+            Arc::make_mut(&mut self.state.0)[index] = Some(encoded);
+        }
+    }
+
+    /// Shares the bytes of a part with others that hold the same.
+    pub(super) fn share(&mut self, part: Part, encoded: &Bytes) {
+        if let Some(index) = status_index(part)
+            && self.state.0[index].as_ref() == Some(encoded)
+        {
+            Arc::make_mut(&mut self.state.0)[index] = Some(encoded.clone());
+        }
     }
 
     pub(super) fn note_ignored(&mut self, ignored: PartSet) {
@@ -145,34 +155,5 @@ impl Facts {
             }
             self.start_time_unix_nano = start;
         }
-    }
-
-    fn note_remote_config(
-        &mut self,
-        encoded: &[u8],
-        offered_at: Option<Wall>,
-        now: Wall,
-    ) -> Result<(), SessionError> {
-        let status = pb::RemoteConfigStatus::decode(encoded).map_err(DecodeError::from)?;
-        let report = RemoteConfigReport {
-            hash: ConfigHash::new(Bytes::copy_from_slice(&status.last_remote_config_hash)),
-            status: status.status,
-            error: status.error_message,
-        };
-        let failed_at = self.sticky.last_failure.as_ref().map(|failure| failure.at);
-        // The same words about a later offer are another failure.
-        let again = report.status == pb::RemoteConfigStatuses::Failed as i32 && offered_at > failed_at;
-        if self.remote_config.as_ref() == Some(&report) && !again {
-            return Ok(());
-        }
-        if report.status == pb::RemoteConfigStatuses::Failed as i32 {
-            self.sticky.last_failure =
-                Some(FailureFact { hash: report.hash.clone(), error: report.error.clone(), at: now });
-        } else if report.status == pb::RemoteConfigStatuses::Applied as i32 {
-            self.sticky.last_applied = Some((report.hash.clone(), now));
-        }
-        self.remote_config = Some(report);
-        self.mark(ChangedFacts::REMOTE_CONFIG);
-        Ok(())
     }
 }

@@ -22,10 +22,19 @@
 //! with the answer to a message, or unsolicited on [`Input::Wake`]. Losing a wake-up, a connection or an answer
 //! loses nothing; the next comparison repairs it. An offer whose hash the agent reported as FAILED is not
 //! repeated until the desired generation changes, or server and a self-rolled-back agent would chase each other.
+//! Configurations, connection settings and packages are offered by the same rules, each by its own hash and generation.
+//!
+//! Only custom messages and the restart order are queued. They go out at most once: what could not be written
+//! ([`Input::Unwritten`]) is counted and not repeated.
 
+mod compose;
+mod extra;
 mod facts;
+mod liveness;
+mod message;
 mod offer;
 mod outbox;
+mod reports;
 mod resync;
 #[cfg(test)]
 mod tests;
@@ -33,26 +42,26 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opamp_proto::{
-    AgentCapabilities, AgentMessage, AgentToServerFlags, InstanceUid, Mono, Now, Part, PartSet, SequenceNum,
-    Wall,
-};
+use bytes::Bytes;
+use opamp_proto::{AgentCapabilities, AgentMessage, InstanceUid, Mono, Now, Part, SequenceNum, Wall, pb};
+use prost::Message as _;
 
 use crate::capability::{Negotiated, Received};
-use crate::desired::Desired;
+use crate::custom::{CustomError, CustomMessage};
+use crate::desired::{ConnectionSettingsOffer, Desired, Offered, RemoteConfigOffer, Target};
 use crate::refusal::SessionError;
 use crate::snapshot::{
     AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, DisconnectReason, Liveness,
-    Principal, PrincipalKind, Seed, Transport,
+    OfferFacts, OfferSeed, Principal, PrincipalKind, Seed, Transport,
 };
 
+use self::compose::ENVELOPE_BYTES;
+use self::extra::Extra;
 use self::facts::Facts;
 use self::offer::OfferState;
 pub use self::outbox::{CapabilityMismatch, Effects, Outbox, SessionSettings};
+use self::reports::{KindFacts, Report};
 use self::resync::Resync;
-
-/// The slowest pace that is learned from an agent that polls.
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What happens to a session.
 #[derive(Debug)]
@@ -62,6 +71,13 @@ pub enum Input<'a> {
     Alive,
     /// The agent is on this connection from now on.
     Attached(Arc<ConnectionInfo>),
+    /// The agent's certificate request was granted: this is what it should have from now on, and it asked for it.
+    CertificateIssued(Target<ConnectionSettingsOffer>),
+    /// The agent's certificate request was refused, for this reason (R-CSR-14).
+    CertificateRefused(String),
+    /// A complete list of components the driver knows, encoded as `AvailableComponents`: either the one this agent
+    /// reported, to share its memory, or the one under the hash in the message that comes next (R-COMP-07).
+    Components(Bytes),
     /// What the agent should have changed.
     Desired(Desired),
     /// The connection is gone, or the agent left it.
@@ -79,6 +95,10 @@ pub enum Input<'a> {
     Restart,
     /// [`Session::deadline`] has passed.
     Tick,
+    /// Somebody else sent a message under this agent's identity.
+    UidConflict,
+    /// The messages of the last `Message` or `Wake` did not leave, or not all of them: the connection broke.
+    Unwritten,
     /// A WebSocket can be written: send what is due without being asked.
     Wake,
 }
@@ -92,15 +112,18 @@ pub struct Session {
     negotiated: Negotiated,
     sequence: SequenceNum,
     last_seen: Now,
+    /// Digest of the custom capabilities of the server that the agent was told on this connection; 0 for none.
+    custom_told: u64,
     poll_interval_ms: u32,
     has_sequence: bool,
     liveness: Liveness,
     restart_due: bool,
     checkpoint_due: bool,
     transport: Transport,
-    offer: OfferState,
+    offer: OfferState<RemoteConfigOffer>,
     resync: Resync,
     facts: Box<Facts>,
+    extra: Option<Box<Extra>>,
 }
 
 impl Session {
@@ -111,7 +134,8 @@ impl Session {
             negotiated: Negotiated::new(AgentCapabilities::NONE, settings.announced()),
             sequence: SequenceNum(0),
             last_seen: now,
-            poll_interval_ms: millis(settings.http_interval_assumed),
+            custom_told: 0,
+            poll_interval_ms: liveness::millis(settings.http_interval_assumed),
             has_sequence: false,
             liveness: Liveness::Disconnected,
             restart_due: false,
@@ -120,6 +144,7 @@ impl Session {
             offer: OfferState::default(),
             resync: Resync::default(),
             facts: Box::default(),
+            extra: None,
         }
     }
 
@@ -133,9 +158,27 @@ impl Session {
             session.has_sequence = true;
         }
         session.facts.restore(&seed);
-        session.offer.desire(seed.desired, session.facts.remote_config.as_ref());
-        if seed.desired_failed {
-            session.offer.restore_failure();
+        let Seed { desired, remote_config, connection_settings, packages, components, .. } = seed;
+        let nothing = is_blank(&connection_settings) && is_blank(&packages) && components.is_none();
+        let (settings_failed, settings_before) =
+            (connection_settings.failed, connection_settings.offered.clone());
+        let (packages_failed, packages_before) = (packages.failed, packages.offered.clone());
+        if !nothing {
+            let extra = session.extra.get_or_insert_default();
+            extra.settings_facts = KindFacts::restore(connection_settings);
+            extra.packages_facts = KindFacts::restore(packages);
+            if let Some(list) = components {
+                extra.components.restore(list);
+            }
+        }
+        session.desire(desired);
+        session.offer.restore(remote_config.failed, remote_config.offered.as_ref());
+        if let Some(extra) = &mut session.extra {
+            extra.settings.restore(settings_failed, settings_before.as_ref());
+            if let Some(offer) = extra.settings.desired().filter(|_| extra.settings.is_made()) {
+                extra.delivered.assume(offer, session.negotiated.settings_permits().parts());
+            }
+            extra.packages.restore(packages_failed, packages_before.as_ref());
         }
         session
     }
@@ -153,12 +196,69 @@ impl Session {
             Input::Alive => self.alive(now),
             Input::Tick => self.tick(now, out),
             Input::Attached(connection) => self.attach(connection, now),
-            Input::Detached(reason) => self.detach(reason, now),
-            Input::Desired(desired) => self.offer.desire(desired, self.facts.remote_config.as_ref()),
+            Input::Detached(reason) => self.detach(reason, now, out),
+            Input::Desired(desired) => self.desire(desired),
             Input::Restart => self.restart_due = true,
             Input::RequestFullState => self.resync.request(true),
+            Input::Components(list) => {
+                if self.extra.get_or_insert_default().components.offer(list.clone()) {
+                    self.facts.mark(ChangedFacts::COMPONENTS);
+                }
+                self.facts.share(Part::AvailableComponents, &list);
+            }
+            Input::CertificateIssued(target) => self.certificate_issued(target),
+            Input::CertificateRefused(why) => {
+                self.extra.get_or_insert_default().certificate.decided(Some(why));
+            }
+            Input::UidConflict => {
+                self.facts.count(|sticky| &mut sticky.uid_conflicts);
+                self.facts.sticky.last_uid_conflict = Some(now.wall);
+            }
+            Input::Unwritten => self.unwritten(out),
         }
         Ok(())
+    }
+
+    /// Queues a custom message for the agent; it goes out with the next messages, one in each, in order. It is sent at
+    /// most once, and does not outlive the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`CustomError`] says why it cannot be sent; nothing was queued then.
+    pub fn queue_custom(
+        &mut self,
+        message: CustomMessage,
+        settings: &SessionSettings,
+    ) -> Result<(), CustomError> {
+        self.check_custom(&message, settings)?;
+        self.extra.get_or_insert_default().custom.push(message, settings)
+    }
+
+    /// Whether [`Session::queue_custom`] would take this message now.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn check_custom(
+        &self,
+        message: &CustomMessage,
+        settings: &SessionSettings,
+    ) -> Result<(), CustomError> {
+        if self.liveness == Liveness::Disconnected {
+            return Err(CustomError::NoSession);
+        }
+        let capability = || message.capability.clone();
+        if !settings.custom_capabilities.contains(&message.capability) {
+            return Err(CustomError::NotOurs { capability: capability() });
+        }
+        if !self.announced_custom(&message.capability) {
+            return Err(CustomError::NotAnnounced { capability: capability() });
+        }
+        let (bytes, max) = (message.len_bytes(), settings.send_bytes());
+        if bytes + ENVELOPE_BYTES > max {
+            return Err(CustomError::TooLarge { bytes, max });
+        }
+        self.extra.as_ref().map_or(Ok(()), |extra| extra.custom.has_room(bytes, settings))
     }
 
     /// Whether this session would refuse a message as a whole, without changing anything. `handle` asks the same;
@@ -205,6 +305,17 @@ impl Session {
         }
     }
 
+    /// Whether a message with this number comes right after the last one of this agent.
+    pub fn is_continued_by(&self, sequence: SequenceNum) -> bool {
+        self.has_sequence && sequence.follows(self.sequence)
+    }
+
+    /// The connection settings this agent was offered since they are desired.
+    pub fn settings_offered(&self) -> Option<&ConnectionSettingsOffer> {
+        let settings = &self.extra.as_ref()?.settings;
+        settings.desired().filter(|_| settings.is_made())
+    }
+
     /// The identity the agent was told to take over and has not used yet.
     pub fn assigned_uid(&self) -> Option<InstanceUid> {
         self.facts.assigned_uid
@@ -239,7 +350,7 @@ impl Session {
     /// Whether the session was made and nothing has become of it: no connection, nothing desired, nothing restored.
     pub fn is_unused(&self) -> bool {
         let known = self.principal().is_some() || self.has_sequence || !self.facts.known.is_empty();
-        !known && self.offer.generation() == 0
+        !known && !self.is_anything_desired()
     }
 
     /// Whether nothing is lost with this session but the need of one full report: the agent has been gone for
@@ -249,11 +360,11 @@ impl Session {
             return false;
         }
         let since = self.facts.disconnect.map_or(self.last_seen.wall, |(_, at)| at);
-        let gone = now.0.saturating_sub(since.0) >= millis(after).into();
+        let gone = now.0.saturating_sub(since.0) >= liveness::millis(after).into();
         let told = nobody_listens || !self.has_change();
         // A certificate binds the uid to its name; forgetting it would let somebody else have the uid.
         let bound = self.principal().is_some_and(|principal| principal.kind == PrincipalKind::Certificate);
-        gone && told && !bound && self.offer.generation() == 0
+        gone && told && !bound && !self.is_anything_desired()
     }
 
     /// Whether [`Session::take_change`] has anything to tell.
@@ -269,7 +380,7 @@ impl Session {
 
     /// Everything known of the agent.
     pub fn snapshot(&self) -> AgentSnapshot {
-        let facts = &self.facts;
+        let (facts, extra) = (&self.facts, self.extra.as_deref());
         AgentSnapshot {
             uid: self.uid,
             liveness: self.liveness,
@@ -279,12 +390,16 @@ impl Session {
             sequence_num: self.sequence,
             last_seen: self.last_seen.wall,
             state: facts.state.clone(),
-            remote_config: facts.remote_config.clone(),
-            offered: self.offer.offered(),
-            desired_generation: self.offer.generation(),
+            remote_config: offer_facts(&self.offer, &facts.remote_config),
+            connection_settings: extra
+                .map(|extra| offer_facts(&extra.settings, &extra.settings_facts))
+                .unwrap_or_default(),
+            packages: extra
+                .map(|extra| offer_facts(&extra.packages, &extra.packages_facts))
+                .unwrap_or_default(),
+            components: extra.and_then(|extra| extra.components.list().cloned()),
             sticky: facts.sticky.clone(),
             ignored: facts.ignored,
-            offer_too_large: self.offer.is_too_large(),
         }
     }
 
@@ -297,79 +412,45 @@ impl Session {
         Some(Checkpoint { uid: self.uid, sequence_num: self.sequence, last_seen: self.last_seen.wall })
     }
 
-    fn message(
-        &mut self,
-        message: &AgentMessage<'_>,
-        assign: Option<InstanceUid>,
-        now: Now,
-        out: &mut Outbox,
-    ) -> Result<(), SessionError> {
-        let uid = message.instance_uid()?;
-        self.vet(message, &out.settings)?;
-        let agent = self.announced(message);
-        let accepted = self.accepted_parts(message.parts(), agent, out);
-
-        self.alive(now);
-        self.checkpoint_due = true;
-        if self.facts.assigned_uid == Some(uid) {
-            self.facts.adopt_uid(self.uid);
-            self.uid = uid;
-        }
-        if self.negotiated.agent() != agent {
-            self.negotiated.set_agent(agent);
-            self.facts.mark(ChangedFacts::CAPABILITIES);
-        }
-        // A bare identity, as a poll may be, does not count: it says nothing about what was lost.
-        let counted = message.sequence_num().0 != 0 || message.capabilities().bits() != 0;
-        if counted || !message.parts().is_empty() || !self.has_sequence {
-            self.check_sequence(message.sequence_num(), accepted, agent);
-        }
-        let offered_at = self.offer.offered_at();
-        for part in accepted.iter().filter(|part| part.is_status()) {
-            if let Some(bytes) = message.part(part) {
-                self.facts.store(part, bytes, offered_at, now.wall)?;
+    /// Takes over what the agent should have, kind by kind.
+    fn desire(&mut self, desired: Desired) {
+        let Desired { remote_config, connection_settings, packages } = desired;
+        self.offer.desire(remote_config, self.facts.remote_config.reported());
+        if connection_settings.generation > 0 {
+            let extra = self.extra.get_or_insert_default();
+            if extra.settings.desire(connection_settings, extra.settings_facts.reported()) {
+                extra.delivered.desire();
+                if let Some(offer) = extra.settings.desired().filter(|_| extra.settings.is_current()) {
+                    extra.delivered.assume(offer, self.negotiated.settings_permits().parts());
+                }
             }
         }
-        if accepted.contains(Part::RemoteConfigStatus)
-            && let Some(report) = &self.facts.remote_config
-        {
-            self.offer.reported(report);
+        if packages.generation > 0 {
+            let extra = self.extra.get_or_insert_default();
+            extra.packages.desire(packages, extra.packages_facts.reported());
         }
-        if message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID)
-            && self.facts.assigned_uid.is_none()
-        {
-            self.facts.assigned_uid = assign;
-        }
-        self.answer(uid, accepted.contains(Part::RemoteConfigStatus), now, out);
-        if accepted.contains(Part::AgentDisconnect) {
-            self.detach(DisconnectReason::Graceful, now);
-        }
-        Ok(())
     }
 
-    /// The parts that may be used. The message was vetted: what is not announced is to be ignored.
-    fn accepted_parts(&mut self, parts: PartSet, agent: AgentCapabilities, out: &mut Outbox) -> PartSet {
-        if parts.is_empty() {
-            return parts;
-        }
-        let negotiated = Negotiated::new(agent, self.negotiated.server());
-        let (mut accepted, mut ignored) = (parts, PartSet::NONE);
-        for part in parts.iter() {
-            match negotiated.received(part) {
-                Received::Use => {}
-                // The first message is sent before the agent can know the server's bits: no fault of its own.
-                Received::NotOurs => {
-                    accepted.remove(part);
-                }
-                Received::Missing(_) => {
-                    accepted.remove(part);
-                    ignored.insert(part);
-                    out.effects.ignored_parts += 1;
-                }
-            }
-        }
-        self.facts.note_ignored(ignored);
-        accepted
+    fn certificate_issued(&mut self, target: Target<ConnectionSettingsOffer>) {
+        self.desire(Desired { connection_settings: target, ..Desired::default() });
+        let extra = self.extra.get_or_insert_default();
+        extra.certificate.decided(None);
+        // It asked, so it gets what is desired, whatever it got or failed at before.
+        extra.settings.ask_again();
+        extra.delivered.forget();
+    }
+
+    /// Whether the agent announced this custom capability in its last list (R-CUST-03, R-CUST-04).
+    fn announced_custom(&self, capability: &str) -> bool {
+        let list = self.facts.state.part(Part::CustomCapabilities);
+        let list = list.and_then(|list| pb::CustomCapabilities::decode(list.clone()).ok());
+        list.is_some_and(|list| list.capabilities.iter().any(|name| name == capability))
+    }
+
+    fn is_anything_desired(&self) -> bool {
+        let extra = self.extra.as_ref();
+        self.offer.generation() != 0
+            || extra.is_some_and(|extra| extra.settings.generation() != 0 || extra.packages.generation() != 0)
     }
 
     /// What the agent can do as of this message (A-01: an unset field keeps what is known).
@@ -379,188 +460,23 @@ impl Session {
             announced => announced,
         }
     }
-
-    fn check_sequence(&mut self, sequence: SequenceNum, accepted: PartSet, agent: AgentCapabilities) {
-        let gap = self.has_sequence && !sequence.follows(self.sequence);
-        let unknown = !self.has_sequence && !self.facts.known.contains(Part::AgentDescription);
-        self.sequence = sequence;
-        self.has_sequence = true;
-        if gap {
-            self.facts.count_quietly(|sticky| &mut sticky.gaps);
-            self.offer.answer_may_be_lost();
-        }
-        self.resync.observe(gap || unknown, accepted, agent);
-    }
-
-    /// Answers a message that was processed: one message, or on a WebSocket a command behind it.
-    fn answer(&mut self, uid: InstanceUid, reports_config: bool, now: Now, out: &mut Outbox) {
-        let settings = out.settings;
-        let ask = self.resync.ask(now.mono, settings.repeat_after);
-        let offer = self.offer.due(
-            &self.negotiated,
-            reports_config,
-            self.transport,
-            now,
-            &settings,
-            &mut out.effects,
-        );
-        let assigned = self.facts.assigned_uid.filter(|assigned| *assigned != uid);
-        let restart = self.restart_due.then(|| self.negotiated.permit()).flatten();
-        self.restart_due = restart.is_some(); // withdrawn capability: the order is void
-        let alone = !ask && offer.is_none() && assigned.is_none();
-
-        let mut reply = out.begin(Some(&uid));
-        if let Some((permit, offer)) = &offer {
-            reply.remote_config(permit, offer);
-        }
-        if ask {
-            reply.report_full_state();
-        }
-        reply.capabilities(self.negotiated.server());
-        if let Some(assigned) = &assigned {
-            reply.agent_identification(assigned);
-        }
-        let message = match restart {
-            Some(permit) if alone => {
-                self.restart_due = false;
-                let message = reply.restart(&permit);
-                out.effects.restarts += 1;
-                message
-            }
-            _ => reply.finish(),
-        };
-        out.push(message);
-        Self::note_sent(&mut self.facts, offer.is_some(), ask, out);
-        drop(offer);
-        if self.transport == Transport::WebSocket {
-            self.send_restart(out);
-        }
-    }
-
-    /// Sends what is due without being asked; WebSocket only.
-    fn wake(&mut self, now: Now, out: &mut Outbox) {
-        if self.transport == Transport::Http || self.liveness == Liveness::Disconnected {
-            return;
-        }
-        let settings = out.settings;
-        let ask = self.resync.ask_unsolicited(now.mono);
-        let offer = self.offer.due(&self.negotiated, false, self.transport, now, &settings, &mut out.effects);
-        if offer.is_some() || ask {
-            let mut message = out.begin(Some(&self.uid));
-            if let Some((permit, offer)) = &offer {
-                message.remote_config(permit, offer);
-            }
-            if ask {
-                message.report_full_state();
-            }
-            message.capabilities(self.negotiated.server());
-            let message = message.finish();
-            out.push(message);
-        }
-        Self::note_sent(&mut self.facts, offer.is_some(), ask, out);
-        drop(offer);
-        self.send_restart(out);
-    }
-
-    /// The restart command in a message of its own (R-CMD-01); dropped if the agent withdrew the capability.
-    fn send_restart(&mut self, out: &mut Outbox) {
-        if !std::mem::take(&mut self.restart_due) {
-            return;
-        }
-        let Some(permit) = self.negotiated.permit() else {
-            return;
-        };
-        let mut message = out.begin(Some(&self.uid));
-        message.capabilities(self.negotiated.server());
-        let message = message.restart(&permit);
-        out.push(message);
-        out.effects.restarts += 1;
-    }
-
-    fn note_sent(facts: &mut Facts, offered: bool, asked: bool, out: &mut Outbox) {
-        if offered {
-            out.effects.offers += 1;
-            facts.mark(ChangedFacts::OFFER);
-        }
-        if asked {
-            out.effects.full_state_requests += 1;
-            facts.count_quietly(|sticky| &mut sticky.full_state_requests);
-        }
-        if out.effects.discarded_oversize > 0 {
-            facts.mark(ChangedFacts::OFFER);
-        }
-    }
-
-    fn attach(&mut self, connection: Arc<ConnectionInfo>, now: Now) {
-        if self.liveness != Liveness::Disconnected {
-            // Taken over from a connection whose end nobody noticed.
-            self.facts.count(|sticky| &mut sticky.disconnects);
-        }
-        let gave_up = matches!(self.facts.disconnect, Some((DisconnectReason::Timeout, _)));
-        if gave_up && self.transport == Transport::Http && connection.transport == Transport::Http {
-            // It may poll more slowly than was thought, or it was away: learn in steps, or a long absence would make
-            // the next one invisible.
-            let known = Duration::from_millis(self.poll_interval_ms.into());
-            self.observe_gap((now.mono - self.last_seen.mono).min(known * 2));
-        }
-        self.transport = connection.transport;
-        self.liveness = Liveness::Connected;
-        self.last_seen = now;
-        self.offer.reconnected();
-        self.facts.attach(connection);
-    }
-
-    fn detach(&mut self, reason: DisconnectReason, now: Now) {
-        if self.liveness == Liveness::Disconnected {
-            return;
-        }
-        self.liveness = Liveness::Disconnected;
-        self.restart_due = false; // commands do not wait for agents
-        self.facts.detach(reason, now.wall);
-    }
-
-    fn alive(&mut self, now: Now) {
-        if self.transport == Transport::Http && self.liveness != Liveness::Disconnected {
-            self.observe_gap(now.mono - self.last_seen.mono);
-        }
-        self.last_seen = now;
-        if self.liveness == Liveness::Stale {
-            self.liveness = Liveness::Connected;
-            self.facts.mark(ChangedFacts::LIVENESS);
-        }
-    }
-
-    /// Learns the polling interval. A longer gap counts at once; shorter ones count by the time they cover, so that
-    /// a burst of reports is not taken for a pace.
-    fn observe_gap(&mut self, gap: Duration) {
-        let (gap, known) =
-            (u64::from(millis(gap.min(POLL_INTERVAL_MAX))), u64::from(self.poll_interval_ms).max(1));
-        let learned = if gap >= known { gap } else { known - (known - gap) * gap / (4 * known) };
-        self.poll_interval_ms = u32::try_from(learned).unwrap_or(u32::MAX);
-    }
-
-    fn tick(&mut self, now: Now, out: &Outbox) {
-        while self.deadline(&out.settings).is_some_and(|deadline| deadline <= now.mono) {
-            match self.liveness {
-                Liveness::Connected => {
-                    self.liveness = Liveness::Stale;
-                    self.facts.mark(ChangedFacts::LIVENESS);
-                }
-                Liveness::Stale | Liveness::Disconnected => self.detach(DisconnectReason::Timeout, now),
-            }
-        }
-    }
-
-    fn stale_after(&self, settings: &SessionSettings) -> Duration {
-        match self.transport {
-            Transport::WebSocket => settings.websocket_stale_after,
-            Transport::Http => {
-                (Duration::from_millis(self.poll_interval_ms.into()) * 3).max(settings.http_stale_min)
-            }
-        }
-    }
 }
 
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+fn offer_facts<O: Offered + Clone, R: Report>(
+    offer: &OfferState<O>,
+    reports: &KindFacts<R>,
+) -> OfferFacts<R> {
+    reports.complete(OfferFacts {
+        generation: offer.generation(),
+        offered: offer.offered(),
+        failed: offer.is_failed(),
+        too_large: offer.is_too_large(),
+        ..OfferFacts::default()
+    })
+}
+
+/// Whether an earlier process knew nothing of this kind.
+fn is_blank<R>(seed: &OfferSeed<R>) -> bool {
+    let OfferSeed { report, offered, failed, last_failure, last_applied } = seed;
+    report.is_none() && offered.is_none() && !failed && last_failure.is_none() && last_applied.is_none()
 }

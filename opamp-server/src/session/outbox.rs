@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use opamp_proto::{InstanceUid, ServerCapabilities};
 
+use crate::custom::{CustomCapabilities, CustomMessage};
 use crate::reply::Reply;
 
 /// What a server does with a field whose capability bit the agent did not set.
@@ -20,14 +22,17 @@ pub enum CapabilityMismatch {
 }
 
 /// What every session of one server has in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionSettings {
-    /// Capabilities the server announces; AcceptsStatus is always added (R-CAP-08).
+    /// Capabilities the server announces; AcceptsStatus is always added (R-CAP-08). Default: everything but
+    /// AcceptsConnectionSettingsRequest, which a server announces exactly when it has a
+    /// certificate issuer.
     pub capabilities: ServerCapabilities,
     /// What happens to fields without their capability. Default: ignore.
     pub capability_mismatch: CapabilityMismatch,
     /// Largest message the server sends, in bytes before compression (R-WS-16, R-HTTP-28). An offer beyond it
-    /// is never sent and shows in the snapshot. Default 64 MiB.
+    /// is never sent and shows in the snapshot. Default 64 MiB; less than 512 counts as 512, which every answer fits
+    /// without its offers.
     pub send_bytes_max: usize,
     /// A WebSocket agent without any frame for this long is stale. Default 60 s: two ping intervals.
     pub websocket_stale_after: Duration,
@@ -39,9 +44,21 @@ pub struct SessionSettings {
     /// How long a polling agent may stay silent about an offer before it is offered again, doubling each time;
     /// also the least distance of repeated requests after the first three. Default 30 s.
     pub repeat_after: Duration,
+    /// Custom capabilities the server announces (R-CUST-01). Default: none. Messages of others are ignored.
+    pub custom_capabilities: CustomCapabilities,
+    /// Custom messages that may wait for one agent. Default 64; further ones are refused to the application as full.
+    pub custom_queue_max: usize,
+    /// Bytes of custom messages that may wait for one agent. Default 1 MiB. Every agent can hold that much, as long as it is
+    /// connected and takes nothing.
+    pub custom_queue_bytes_max: usize,
 }
 
 impl SessionSettings {
+    /// The send limit that holds.
+    pub(super) fn send_bytes(&self) -> usize {
+        self.send_bytes_max.max(512)
+    }
+
     /// The announced capabilities, AcceptsStatus included.
     pub fn announced(&self) -> ServerCapabilities {
         self.capabilities.known() | ServerCapabilities::ACCEPTS_STATUS
@@ -53,13 +70,19 @@ impl Default for SessionSettings {
         Self {
             capabilities: ServerCapabilities::ACCEPTS_STATUS
                 | ServerCapabilities::OFFERS_REMOTE_CONFIG
-                | ServerCapabilities::ACCEPTS_EFFECTIVE_CONFIG,
+                | ServerCapabilities::ACCEPTS_EFFECTIVE_CONFIG
+                | ServerCapabilities::OFFERS_PACKAGES
+                | ServerCapabilities::ACCEPTS_PACKAGES_STATUS
+                | ServerCapabilities::OFFERS_CONNECTION_SETTINGS,
             capability_mismatch: CapabilityMismatch::Ignore,
             send_bytes_max: 64 << 20,
             websocket_stale_after: Duration::from_secs(60),
             http_interval_assumed: Duration::from_secs(30),
             http_stale_min: Duration::from_secs(15),
             repeat_after: Duration::from_secs(30),
+            custom_capabilities: CustomCapabilities::default(),
+            custom_queue_max: 64,
+            custom_queue_bytes_max: 1 << 20,
         }
     }
 }
@@ -73,6 +96,9 @@ pub struct Outbox {
     bytes: Vec<u8>,
     messages: Vec<Range<usize>>,
     pub(super) effects: Effects,
+    /// What the agent sent that is not the session's to answer.
+    pub(super) custom: Option<CustomMessage>,
+    pub(super) certificate_request: Option<Bytes>,
 }
 
 /// Shows how much there is to send: offers may hold secrets.
@@ -92,8 +118,22 @@ pub struct Effects {
     pub offers: u32,
     /// Full-state requests sent.
     pub full_state_requests: u32,
+    /// Connection settings offered.
+    pub settings_offers: u32,
+    /// Packages offered.
+    pub package_offers: u32,
+    /// Requests for the list of components sent.
+    pub component_requests: u32,
     /// Restart commands sent.
     pub restarts: u32,
+    /// Custom messages put into messages.
+    pub custom_sent: u32,
+    /// Custom messages received and handed on.
+    pub custom_received: u32,
+    /// Custom messages received and ignored: of a capability the server does not announce (R-CUST-06).
+    pub custom_ignored: u32,
+    /// Custom messages that were accepted for sending and not sent, because the connection ended.
+    pub custom_undelivered: u32,
     /// Offers withheld because they exceed the send limit (R-WS-18, R-HTTP-30).
     pub discarded_oversize: u32,
     /// Received parts ignored because their capability was not announced.
@@ -103,7 +143,14 @@ pub struct Effects {
 impl Outbox {
     /// An empty outbox for sessions with these settings.
     pub fn new(settings: SessionSettings) -> Self {
-        Self { settings, bytes: Vec::new(), messages: Vec::new(), effects: Effects::default() }
+        Self {
+            settings,
+            bytes: Vec::new(),
+            messages: Vec::new(),
+            effects: Effects::default(),
+            custom: None,
+            certificate_request: None,
+        }
     }
 
     /// Forgets messages and effects, keeps the memory unless it grew beyond 64 KiB.
@@ -114,6 +161,8 @@ impl Outbox {
         }
         self.bytes.clear();
         self.effects = Effects::default();
+        self.custom = None;
+        self.certificate_request = None;
     }
 
     /// The messages as WebSocket payloads: header 0, then `ServerToAgent`. Plain HTTP leaves the first byte out.
@@ -124,6 +173,22 @@ impl Outbox {
     /// What happened beside.
     pub fn effects(&self) -> Effects {
         self.effects
+    }
+
+    /// The custom message the agent sent, for the application. Ask once per `handle`.
+    pub fn take_custom(&mut self) -> Option<CustomMessage> {
+        self.custom.take()
+    }
+
+    /// The certificate signing request the agent sent, in PEM as it came. Whoever decides it answers with
+    /// [`Input::CertificateIssued`](super::Input) or [`Input::CertificateRefused`](super::Input). Ask once per `handle`.
+    pub fn take_certificate_request(&mut self) -> Option<Bytes> {
+        self.certificate_request.take()
+    }
+
+    /// Replaces the custom capabilities that sessions announce from now on.
+    pub fn set_custom_capabilities(&mut self, capabilities: CustomCapabilities) {
+        self.settings.custom_capabilities = capabilities;
     }
 
     /// The settings every session that uses this outbox works with.

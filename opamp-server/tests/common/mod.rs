@@ -1,6 +1,12 @@
 //! A server on a loopback port with a clock in the test's hand, and agents made of tokio-tungstenite.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "support of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    dead_code,
+    reason = "support of several tests"
+)]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +17,8 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Request;
 use opamp_proto::{InstanceUid, Mono, Now, Wall, pb};
 use opamp_server::{
-    AgentChange, Authenticate, Clock, Event, Events, InsecureAcceptEveryone, OpampServer, ServerHandle,
-    ServerSettings,
+    AgentChange, Authenticate, Builder, Clock, Event, Events, InsecureAcceptEveryone, OpampServer,
+    ServerHandle, ServerSettings,
 };
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,11 +58,21 @@ impl TestServer {
     }
 
     pub async fn with(auth: Arc<dyn Authenticate>, settings: ServerSettings) -> Self {
+        Self::built(auth, settings, |builder| builder).await
+    }
+
+    /// With what else there is to set.
+    pub async fn built(
+        auth: Arc<dyn Authenticate>,
+        settings: ServerSettings,
+        finish: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let clock = Arc::new(HandClock::default());
         // Sweeps look at the hand clock often; how long a deadline is, the hand clock says.
         let settings = ServerSettings { sweep_interval: Duration::from_millis(5), ..settings };
-        let (service, handle, driver) =
-            OpampServer::builder(auth).settings(settings).clock(Arc::clone(&clock) as Arc<dyn Clock>).build();
+        let builder =
+            OpampServer::builder(auth).settings(settings).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let (service, handle, driver) = finish(builder).build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(driver.run());
@@ -99,6 +115,43 @@ impl TestServer {
         found
     }
 
+    /// Waits for an event that fits.
+    #[allow(clippy::await_holding_lock)] // as above
+    pub async fn event<T>(&self, what: &str, fits: impl Fn(Event) -> Option<T>) -> T {
+        let mut events = self.events.try_lock().expect("one waiter at a time").take().unwrap();
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Some(found) = fits(events.next().await.expect("the server runs")) {
+                    break found;
+                }
+            }
+        });
+        let found = found.await.unwrap_or_else(|_| panic!("no event came: {what}"));
+        *self.events.lock().unwrap() = Some(events);
+        found
+    }
+
+    /// One poll with everything there is about its answer.
+    pub async fn poll(&self, token: Option<&str>, message: &pb::AgentToServer) -> Polled {
+        let body = message.encode_to_vec();
+        let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!(
+            "POST /v1/opamp HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n{token}connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut response = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut response)).await.expect("an answer").unwrap();
+        let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(response[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let retry_after = head.lines().find_map(|line| line.strip_prefix("retry-after: ")?.parse().ok());
+        let message = pb::ServerToAgent::decode(&response[end + 4..]).ok();
+        Polled { status, retry_after, message }
+    }
+
     pub async fn until(&self, what: &str, reached: impl Fn(&ServerHandle) -> bool) {
         let poll = async {
             while !reached(&self.handle) {
@@ -109,24 +162,63 @@ impl TestServer {
     }
 }
 
+/// The answer to a poll.
+#[derive(Debug)]
+pub struct Polled {
+    pub status: u16,
+    pub retry_after: Option<u64>,
+    pub message: Option<pb::ServerToAgent>,
+}
+
+/// An agent whose socket is read all the time, so that pings are answered.
+pub struct Alive {
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<(Agent, Vec<pb::ServerToAgent>)>,
+}
+
+impl Alive {
+    /// The agent back, and what it received meanwhile.
+    pub async fn stop(self) -> (Agent, Vec<pb::ServerToAgent>) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap()
+    }
+}
+
 pub struct Agent {
     pub socket: WebSocketStream<TcpStream>,
     sequence: u64,
 }
 
 impl Agent {
+    /// Reads on in the background.
+    pub fn keep_alive(mut self) -> Alive {
+        let (stop, mut stopped) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut received = Vec::new();
+            loop {
+                tokio::select! {
+                    _ = &mut stopped => break,
+                    message = self.socket.next() => match message {
+                        Some(Ok(Message::Binary(bytes))) => {
+                            received.push(pb::ServerToAgent::decode(&bytes[1..]).unwrap());
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) | None => break,
+                    },
+                }
+            }
+            (self, received)
+        });
+        Alive { stop, task }
+    }
+
     pub async fn send(&mut self, uid: InstanceUid, message: pb::AgentToServer) {
         self.sequence += 1;
         self.send_numbered(uid, self.sequence, message).await;
     }
 
     pub async fn send_numbered(&mut self, uid: InstanceUid, sequence_num: u64, message: pb::AgentToServer) {
-        let message = pb::AgentToServer {
-            instance_uid: uid.as_bytes().to_vec().into(),
-            sequence_num,
-            capabilities: 0xffff,
-            ..message
-        };
+        let message = numbered(uid, sequence_num, message);
         let mut bytes = vec![0];
         message.encode(&mut bytes).unwrap();
         self.socket.send(Message::Binary(bytes.into())).await.unwrap();
@@ -172,12 +264,25 @@ pub fn uid(number: u8) -> InstanceUid {
     InstanceUid::from_bytes([number; 16])
 }
 
+/// A message with its number, as a poll carries it.
+pub fn numbered(uid: InstanceUid, sequence_num: u64, message: pb::AgentToServer) -> pb::AgentToServer {
+    pb::AgentToServer {
+        instance_uid: uid.as_bytes().to_vec().into(),
+        sequence_num,
+        capabilities: 0xffff,
+        ..message
+    }
+}
+
 pub fn full() -> pb::AgentToServer {
     pb::AgentToServer {
         agent_description: Some(pb::AgentDescription::default()),
         health: Some(pb::ComponentHealth { healthy: true, ..Default::default() }),
         effective_config: Some(pb::EffectiveConfig::default()),
         remote_config_status: Some(pb::RemoteConfigStatus::default()),
+        package_statuses: Some(pb::PackageStatuses::default()),
+        available_components: Some(pb::AvailableComponents::default()),
+        connection_settings_status: Some(pb::ConnectionSettingsStatus::default()),
         ..Default::default()
     }
 }

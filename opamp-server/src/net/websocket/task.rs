@@ -4,19 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use opamp_proto::{AgentMessage, InstanceUid, frame};
+use bytes::Bytes;
+use opamp_proto::frame::{self, Framing};
+use opamp_proto::{AgentMessage, InstanceUid};
 
 use super::frames::{Incoming, MessageStream, StreamError};
+use super::parked::Newcomers;
 use crate::net::connection::Connection;
 use crate::net::core::{Core, Sender};
 use crate::net::directory::Slot;
+use crate::net::duplicates::{Contest, Verdict};
+use crate::net::receive::Received;
 use crate::refusal::{CloseCode, RefusalReason, SessionError};
 use crate::session::{Input, Outbox};
 use crate::snapshot::DisconnectReason;
 
 /// Runs a connection to its end. Fixed order of polling: mailbox, then socket.
 pub(super) async fn run<S: MessageStream>(core: Arc<Core>, stream: S, connection: Arc<Connection>) {
-    let mut task = Task { core, stream, connection, agents: HashMap::new(), faults: 0 };
+    let (agents, newcomers) = (HashMap::new(), Newcomers::default());
+    let mut task = Task { core, stream, connection, agents, newcomers, framing: None, faults: 0 };
     let end = loop {
         let step = tokio::select! {
             biased;
@@ -35,6 +41,9 @@ struct Task<S> {
     stream: S,
     connection: Arc<Connection>,
     agents: HashMap<InstanceUid, Arc<Slot>>,
+    newcomers: Newcomers,
+    /// Whether its messages have headers, once one has come.
+    framing: Option<Framing>,
     faults: u32,
 }
 
@@ -52,9 +61,12 @@ impl End {
 impl<S: MessageStream> Task<S> {
     async fn incoming(&mut self, incoming: Result<Incoming, StreamError>) -> Result<(), End> {
         let now = self.core.now();
-        self.connection.heard(now.mono);
         match incoming {
-            Ok(Incoming::Binary(bytes)) => self.message(&bytes).await,
+            Ok(Incoming::Closed) | Err(_) => self.connection.heard(now.mono),
+            Ok(_) => self.connection.frame_arrived(now.mono),
+        }
+        match incoming {
+            Ok(Incoming::Binary(bytes)) => self.message(bytes, None).await,
             Ok(Incoming::Control) => {
                 self.alive();
                 Ok(())
@@ -69,45 +81,91 @@ impl<S: MessageStream> Task<S> {
         }
     }
 
-    async fn message(&mut self, bytes: &[u8]) -> Result<(), End> {
+    async fn message(&mut self, bytes: Bytes, verdict: Option<Verdict>) -> Result<(), End> {
         let mut out = self.core.outbox();
-        let closing = self.receive(bytes, &mut out);
-        let written = self.write_all(&out).await;
+        let (slot, closing) = self.receive(&bytes, verdict, &mut out);
+        let written = self.write_all(slot.as_ref(), &out).await;
         self.core.reuse(out);
         written?;
         closing.map_or(Ok(()), |error| Err(self.ended_by(&error)))
     }
 
-    /// Handles one message; the error that ends the connection, if one does.
-    fn receive(&mut self, bytes: &[u8], out: &mut Outbox) -> Option<SessionError> {
-        self.core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
-        let (uid, error) = match decode(bytes, &self.core) {
+    /// Handles one message; the agent it is of, and the error that ends the connection, if one does.
+    fn receive(
+        &mut self,
+        bytes: &Bytes,
+        verdict: Option<Verdict>,
+        out: &mut Outbox,
+    ) -> (Option<Arc<Slot>>, Option<SessionError>) {
+        if verdict.is_none() {
+            self.core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+        }
+        let (uid, error) = match self.decode(bytes) {
             Err(error) => (None, error),
-            Ok(message) => match self.hand_on(&message, out) {
-                Ok(()) => {
+            Ok(message) => match self.hand_on(&message, bytes, verdict, out) {
+                Ok(slot) => {
                     self.faults = 0;
-                    return None;
+                    return (slot, None);
                 }
                 Err(error) => (message.instance_uid().ok(), error),
             },
         };
         self.core.fault(&error, uid.as_ref(), Sender::Socket(&self.connection), out);
         if error.consequence().close.is_some() {
-            return Some(error);
+            return (None, Some(error));
         }
         // Only what is malformed is the sender's fault for sure; the rest may be one agent's among many.
         self.faults += u32::from(error.consequence().reason == RefusalReason::Malformed);
         let limit = self.core.settings.faults_max;
-        (self.faults >= limit).then_some(SessionError::TooManyFaults { limit })
+        (None, (self.faults >= limit).then_some(SessionError::TooManyFaults { limit }))
     }
 
-    fn hand_on(&mut self, message: &AgentMessage<'_>, out: &mut Outbox) -> Result<(), SessionError> {
+    /// Decodes a message; the first of a socket decides whether it has headers.
+    fn decode<'a>(&mut self, bytes: &'a [u8]) -> Result<AgentMessage<'a>, SessionError> {
+        let (payload, framing) = match self.framing {
+            Some(Framing::Headerless) => (bytes, Framing::Headerless),
+            None if self.core.settings.accept_headerless => frame::decode_either(bytes)?,
+            Some(Framing::Header) | None => (frame::decode(bytes)?, Framing::Header),
+        };
+        let message = AgentMessage::decode(payload, &self.core.limits)?;
+        self.framing = Some(framing);
+        Ok(message)
+    }
+
+    fn hand_on(
+        &mut self,
+        message: &AgentMessage<'_>,
+        bytes: &Bytes,
+        verdict: Option<Verdict>,
+        out: &mut Outbox,
+    ) -> Result<Option<Arc<Slot>>, SessionError> {
         let uid = message.instance_uid()?;
         let limit = self.core.settings.agents_per_connection_max;
+        if self.newcomers.waits(&uid) {
+            self.newcomers.park(uid, bytes.clone(), &self.core.settings.duplicates)?;
+            return Ok(None);
+        }
+        if let Some(fresh) = self.newcomers.told(&uid) {
+            self.core.tell_again(&uid, fresh, out);
+            return Ok(None);
+        }
         if self.agents.len() >= limit && !self.agents.contains_key(&uid) && !self.carries(&uid) {
             return Err(SessionError::TooManyAgentsOnConnection { limit });
         }
-        let (uid, slot) = self.core.receive(message, Sender::Socket(&self.connection), out)?;
+        let slot = match self.core.receive(message, Sender::Socket(&self.connection), verdict, out)? {
+            Received::Handled(slot) => slot,
+            Received::SetAside => return Ok(None),
+            Received::Told(fresh) => {
+                self.newcomers.tell(uid, fresh, limit);
+                return Ok(None);
+            }
+            Received::Contested(contest) => {
+                self.newcomers.park(uid, bytes.clone(), &self.core.settings.duplicates)?;
+                self.settle(contest);
+                return Ok(None);
+            }
+        };
+        self.newcomers.arrived(&uid);
         let (current, stays) = {
             let inner = slot.lock();
             (inner.session.uid(), inner.is_owned_by(&self.connection))
@@ -116,11 +174,21 @@ impl<S: MessageStream> Task<S> {
             // Under a new identity the agent is still one agent.
             self.agents.retain(|_, known| !Arc::ptr_eq(known, &slot));
             if stays {
-                self.agents.insert(current, slot);
+                self.agents.insert(current, Arc::clone(&slot));
             }
             self.connection.set_agents(self.agents.len(), self.core.now().mono);
         }
-        Ok(())
+        Ok(Some(slot))
+    }
+
+    /// Finds out whose identity it is, while this task goes on with other agents.
+    fn settle(&self, contest: Contest) {
+        let (core, connection) = (Arc::clone(&self.core), Arc::clone(&self.connection));
+        self.core.sockets.spawn(async move {
+            if let Some(verdict) = contest.decide(&core).await {
+                connection.tell(verdict);
+            }
+        });
     }
 
     /// Whether this uid leads to an agent that is here already, under the identity it had.
@@ -153,7 +221,7 @@ impl<S: MessageStream> Task<S> {
             }
             self.agents.remove(&uid);
             self.connection.set_agents(self.agents.len(), self.core.now().mono);
-            if self.agents.is_empty() {
+            if self.agents.is_empty() && self.newcomers.is_empty() {
                 let (close, reason) = (Some(CloseCode::Normal), DisconnectReason::Replaced);
                 return Err(End { close, reason, text: "another connection took over" });
             }
@@ -161,16 +229,22 @@ impl<S: MessageStream> Task<S> {
         if let Some((code, reason)) = orders.close {
             return Err(End { close: Some(code), reason, text: reason.as_str() });
         }
-        for slot in orders.wake {
-            let mut out = self.core.outbox();
-            self.wake(&slot, &mut out);
-            let written = self.write_all(&out).await;
-            self.core.reuse(out);
-            written?;
-        }
         if orders.ping {
             let ping = self.stream.ping();
             bounded(&self.core, &self.connection, ping).await?;
+        }
+        for slot in orders.wake {
+            let mut out = self.core.outbox();
+            self.wake(&slot, &mut out);
+            let written = self.write_all(Some(&slot), &out).await;
+            self.core.reuse(out);
+            written?;
+        }
+        for verdict in orders.verdicts {
+            for bytes in self.newcomers.unpark(&verdict.uid) {
+                // On the heap: it is rare, and the idle task must not carry it.
+                Box::pin(self.message(bytes, Some(verdict))).await?;
+            }
         }
         Ok(())
     }
@@ -187,8 +261,30 @@ impl<S: MessageStream> Task<S> {
         self.core.counters.effects(out.effects());
     }
 
-    async fn write_all(&mut self, out: &Outbox) -> Result<(), End> {
+    /// Writes what an agent's session wants sent; the session learns if it could not be written.
+    async fn write_all(&mut self, slot: Option<&Arc<Slot>>, out: &Outbox) -> Result<(), End> {
+        let written = self.write_messages(out).await;
+        if let (Err(_), Some(slot)) = (&written, slot) {
+            let mut inner = slot.lock();
+            if inner.is_owned_by(&self.connection) {
+                let mut effects = self.core.outbox();
+                let told = inner.session.handle(Input::Unwritten, self.core.now(), &mut effects);
+                debug_assert!(told.is_ok(), "only messages are refused");
+                self.core.counters.effects(effects.effects());
+                self.core.note_change(slot, &inner.session);
+                drop(inner);
+                self.core.reuse(effects);
+            }
+        }
+        written
+    }
+
+    async fn write_messages(&mut self, out: &Outbox) -> Result<(), End> {
         for message in out.messages() {
+            let message = match self.framing {
+                Some(Framing::Headerless) => message.get(1..).unwrap_or_default(),
+                Some(Framing::Header) | None => message,
+            };
             let progress = || {
                 // A peer that takes what is written is alive, and its deadline begins anew.
                 let now = self.core.now().mono;
@@ -221,6 +317,7 @@ impl<S: MessageStream> Task<S> {
     }
 
     async fn end(mut self, end: End) {
+        self.connection.end();
         if end.reason == DisconnectReason::Timeout {
             let mut out = self.core.outbox();
             self.core.fault(&SessionError::Timeout, None, Sender::Socket(&self.connection), &mut out);
@@ -239,11 +336,6 @@ impl<S: MessageStream> Task<S> {
         // A peer that does not play along is dropped.
         let _ = tokio::time::timeout(self.core.settings.close_timeout, last).await;
     }
-}
-
-fn decode<'a>(bytes: &'a [u8], core: &Core) -> Result<AgentMessage<'a>, SessionError> {
-    let payload = frame::decode(bytes)?;
-    Ok(AgentMessage::decode(payload, &core.limits)?)
 }
 
 /// A write that the sweep can end when the peer takes nothing for too long.

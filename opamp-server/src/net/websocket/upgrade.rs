@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -16,7 +17,10 @@ use super::task;
 use super::tungstenite::Tungstenite;
 use crate::net::connection::Connection;
 use crate::net::core::Core;
+use crate::net::peer::PeerInfo;
+use crate::net::presented::Presented;
 use crate::net::service::{Response, text, unavailable};
+use crate::net::write_deadline::WriteDeadline;
 use crate::refusal::RefusalReason;
 use crate::snapshot::{Principal, Transport};
 
@@ -58,7 +62,8 @@ pub(crate) fn upgrade(
     }
     let now = core.now();
     let info = core.next_connection(Transport::WebSocket, principal, remote_addr, now);
-    let connection = Arc::new(Connection::new(info, now.mono));
+    let presented = Presented::of(&parts.headers, parts.extensions.get::<PeerInfo>());
+    let connection = Arc::new(Connection::new(info, presented, now.mono));
     core.register(&connection);
     // A task of its own, so that nothing of the handshake stays alive with the connection.
     core.sockets.spawn(hand_over(Arc::clone(core), on_upgrade, connection));
@@ -80,22 +85,37 @@ async fn hand_over(core: Arc<Core>, on_upgrade: OnUpgrade, connection: Arc<Conne
     };
     let limit = core.limits.message_bytes_max;
     let frame = core.settings.frame_bytes;
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => {
-            let stream = Tungstenite::new(parts.io.into_inner(), parts.read_buf, limit, frame).await;
+    let upgraded = match bare::<TcpStream>(upgraded) {
+        Ok((stream, read)) => {
+            let stream = Tungstenite::new(stream, read, limit, frame).await;
+            return spawn(core, stream, connection);
+        }
+        Err(upgraded) => upgraded,
+    };
+    match bare::<TlsStream<TcpStream>>(upgraded) {
+        Ok((stream, read)) => {
+            let stream = Tungstenite::new(stream, read, limit, frame).await;
             spawn(core, stream, connection);
         }
-        Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-            Ok(parts) => {
-                let stream = Tungstenite::new(parts.io.into_inner(), parts.read_buf, limit, frame).await;
-                spawn(core, stream, connection);
-            }
-            Err(upgraded) => {
-                let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
-                let stream = Tungstenite::new(io, bytes::Bytes::new(), limit, frame).await;
-                spawn(core, stream, connection);
-            }
-        },
+        Err(upgraded) => {
+            let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
+            let stream = Tungstenite::new(io, bytes::Bytes::new(), limit, frame).await;
+            spawn(core, stream, connection);
+        }
+    }
+}
+
+/// The stream of this type below an upgraded connection, be it of this crate's listener or of another one, and what was
+/// read of it already.
+fn bare<S>(upgraded: Upgraded) -> Result<(S, bytes::Bytes), Upgraded>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    match upgraded.downcast::<TokioIo<WriteDeadline<S>>>() {
+        Ok(parts) => Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
+        Err(upgraded) => {
+            upgraded.downcast::<TokioIo<S>>().map(|parts| (parts.io.into_inner(), parts.read_buf))
+        }
     }
 }
 

@@ -115,19 +115,21 @@ fn a_restored_session_asks_nothing_of_an_agent_that_goes_on() {
         known.insert(*part);
     }
     let seed = Seed {
-        uid: UID,
         sequence_num: Some(snapshot.sequence_num),
         capabilities: snapshot.capabilities,
         last_seen: snapshot.last_seen,
         known,
         digests,
-        remote_config: snapshot.remote_config.clone(),
+        remote_config: OfferSeed { report: snapshot.remote_config.report.clone(), ..OfferSeed::default() },
+        connection_settings: OfferSeed {
+            report: snapshot.connection_settings.report.clone(),
+            ..OfferSeed::default()
+        },
+        packages: OfferSeed { report: snapshot.packages.report.clone(), ..OfferSeed::default() },
         sticky: StickyFacts { connects: 4, ..snapshot.sticky.clone() },
         desired: desired(3, b"h1"),
-        desired_failed: false,
         start_time_unix_nano: 5,
-        principal: None,
-        disconnect: None,
+        ..Seed::new(UID)
     };
     let mut table = Table::websocket();
     table.session = Session::restore(seed.clone(), &SessionSettings::default(), at(100));
@@ -140,8 +142,8 @@ fn a_restored_session_asks_nothing_of_an_agent_that_goes_on() {
     assert_eq!(table.session.snapshot().sticky.connects, 5);
 
     let mut failed = Table::websocket();
-    failed.session =
-        Session::restore(Seed { desired_failed: true, ..seed }, &SessionSettings::default(), at(100));
+    let remote_config = OfferSeed { failed: true, ..seed.remote_config.clone() };
+    failed.session = Session::restore(Seed { remote_config, ..seed }, &SessionSettings::default(), at(100));
     failed.attach(Transport::WebSocket);
     failed.sequence = before.sequence;
     assert!(

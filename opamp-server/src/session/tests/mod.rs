@@ -1,7 +1,11 @@
 //! The session's rules, one test each, without IO.
 
+mod convergence;
 mod liveness;
+mod messages;
 mod offers;
+mod packages;
+mod settings;
 mod status;
 
 use std::sync::Arc;
@@ -15,8 +19,8 @@ use opamp_proto::{
 use prost::Message as _;
 
 use super::*;
-use crate::desired::{Desired, RemoteConfigOffer};
-use crate::snapshot::{ConnectionInfo, Principal, StickyFacts};
+use crate::desired::{Desired, PackagesOffer, RemoteConfigOffer};
+use crate::snapshot::{ConnectionInfo, OfferSeed, Principal, StickyFacts};
 
 const UID: InstanceUid = InstanceUid::from_bytes([7; 16]);
 const ALL: u64 = 0xffff;
@@ -37,13 +41,8 @@ impl Table {
 
     fn with(transport: Transport, settings: SessionSettings) -> Self {
         let now = at(0);
-        let mut table = Self {
-            session: Session::new(UID, &settings, now),
-            out: Outbox::new(settings),
-            now,
-            sequence: 0,
-            capabilities: ALL,
-        };
+        let session = Session::new(UID, &settings, now);
+        let mut table = Self { session, out: Outbox::new(settings), now, sequence: 0, capabilities: ALL };
         table.attach(transport);
         table
     }
@@ -137,7 +136,7 @@ fn config(text: &str) -> pb::AgentConfigMap {
 
 fn desired(generation: u64, hash: &[u8]) -> Desired {
     let offer = RemoteConfigOffer::new(ConfigHash::new(hash.to_vec()), &config("a: 1"));
-    Desired { generation, remote_config: Some(offer) }
+    Desired::remote_config(generation, offer)
 }
 
 fn report(hash: &[u8], status: pb::RemoteConfigStatuses) -> pb::RemoteConfigStatus {
@@ -163,6 +162,9 @@ fn full_state() -> pb::AgentToServer {
         health: Some(pb::ComponentHealth { healthy: true, start_time_unix_nano: 5, ..Default::default() }),
         effective_config: Some(pb::EffectiveConfig { config_map: Some(config("a: 0")) }),
         remote_config_status: Some(report(b"", pb::RemoteConfigStatuses::Unset)),
+        package_statuses: Some(pb::PackageStatuses::default()),
+        available_components: Some(pb::AvailableComponents::default()),
+        connection_settings_status: Some(pb::ConnectionSettingsStatus::default()),
         ..Default::default()
     }
 }

@@ -52,7 +52,7 @@ fn a_failed_config_is_not_offered_again_until_it_is_assigned_again() {
     for _ in 0..5 {
         assert!(table.reports(b"good", pb::RemoteConfigStatuses::Applied).remote_config.is_none());
     }
-    let failure = table.session.snapshot().sticky.last_failure.unwrap();
+    let failure = table.session.snapshot().remote_config.last_failure.unwrap();
     assert_eq!((failure.hash.as_bytes(), failure.error.as_str()), (&b"bad"[..], "no such exporter"));
     assert_eq!(table.desire(2, b"bad").len(), 1, "the operator wants another try");
 }
@@ -128,12 +128,12 @@ fn an_offer_beyond_the_send_limit_is_never_sent_and_shows() {
     let settings = SessionSettings { send_bytes_max: 100, ..SessionSettings::default() };
     let mut table = Table::with(Transport::WebSocket, settings);
     table.full();
-    table.input(Input::Desired(desired(1, &[9; 200])));
+    table.input(Input::Desired(desired(1, &[9; 600])));
     assert!(table.input(Input::Wake).is_empty());
     assert_eq!(table.out.effects().discarded_oversize, 1);
     assert!(table.heartbeat().remote_config.is_none());
     assert_eq!(table.out.effects().discarded_oversize, 0, "told once");
-    assert!(table.session.snapshot().offer_too_large);
+    assert!(table.session.snapshot().remote_config.too_large);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn the_same_desired_state_again_is_no_news_and_an_older_one_is_none() {
     table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
     assert!(table.desire(2, b"bad").is_empty(), "asserted again, not assigned again");
     assert!(table.desire(1, b"older").is_empty());
-    assert_eq!(table.session.snapshot().desired_generation, 2);
+    assert_eq!(table.session.snapshot().remote_config.generation, 2);
     assert_eq!(table.desire(3, b"newer").len(), 1);
 }
 
@@ -195,7 +195,7 @@ fn the_same_failure_of_a_later_offer_is_another_failure() {
     assert_eq!(table.desire(2, b"bad").len(), 1);
     table.pass(60);
     table.reports(b"bad", pb::RemoteConfigStatuses::Failed);
-    let failure = table.session.take_change().unwrap().snapshot.sticky.last_failure.unwrap();
+    let failure = table.session.take_change().unwrap().snapshot.remote_config.last_failure.unwrap();
     assert_eq!(failure.at, at(120).wall);
 }
 
@@ -246,7 +246,7 @@ fn what_is_shown_of_a_session_holds_no_config() {
     table.say(pb::AgentToServer { effective_config: Some(effective), ..full_state() });
     let object = pb::AgentConfigMap { config_map: config(secret).config_map };
     let offer = RemoteConfigOffer::new(ConfigHash::new(vec![1]), &object);
-    table.input(Input::Desired(Desired { generation: 1, remote_config: Some(offer) }));
+    table.input(Input::Desired(Desired::remote_config(1, offer)));
     assert_eq!(table.input(Input::Wake).len(), 1);
     let shown = format!("{:?} {:?} {:?}", table.session, table.out, table.session.snapshot());
     let bytes = format!("{:?}", secret.as_bytes());

@@ -8,13 +8,13 @@ fn every_message_is_answered_with_its_own_uid_and_the_capabilities() {
         let mut table = Table::on(transport);
         let first = table.full();
         assert_eq!(&first.instance_uid[..], UID.as_bytes());
-        assert_eq!(first.capabilities, 7);
+        assert_eq!(first.capabilities, 0x3f, "all but certificate requests, which nobody decides");
         assert!(!asks_for_full_state(&first));
         for _ in 0..3 {
             let answer = table.heartbeat();
             let expected = pb::ServerToAgent {
                 instance_uid: Bytes::copy_from_slice(UID.as_bytes()),
-                capabilities: 7,
+                capabilities: 0x3f,
                 ..Default::default()
             };
             assert_eq!(answer, expected);
@@ -95,7 +95,7 @@ fn unknown_capability_bits_are_kept_and_have_no_effect() {
     table.capabilities = u64::MAX;
     table.full();
     assert_eq!(table.session.snapshot().capabilities.bits(), u64::MAX);
-    assert_eq!(table.heartbeat().capabilities, 7);
+    assert_eq!(table.heartbeat().capabilities, 0x3f);
 }
 
 #[test]
@@ -155,12 +155,19 @@ fn a_part_without_its_capability_is_ignored_named_and_counted() {
     let snapshot = table.session.snapshot();
     assert!(snapshot.state.part(Part::AgentDescription).is_some());
     let mut gated = PartSet::NONE;
-    for part in [Part::Health, Part::EffectiveConfig, Part::RemoteConfigStatus] {
+    for part in [
+        Part::Health,
+        Part::EffectiveConfig,
+        Part::RemoteConfigStatus,
+        Part::PackageStatuses,
+        Part::AvailableComponents,
+        Part::ConnectionSettingsStatus,
+    ] {
         assert!(snapshot.state.part(part).is_none(), "{part:?}");
         gated.insert(part);
     }
     assert_eq!(snapshot.ignored, gated);
-    assert_eq!(table.out.effects().ignored_parts, 3);
+    assert_eq!(table.out.effects().ignored_parts, 6);
 }
 
 #[test]
@@ -182,8 +189,11 @@ fn a_strict_server_refuses_the_whole_message_and_nothing_of_it_remains() {
 
 #[test]
 fn a_part_the_server_does_not_accept_is_left_out_without_a_complaint() {
-    let settings =
-        SessionSettings { capability_mismatch: CapabilityMismatch::Reject, ..SessionSettings::default() };
+    let settings = SessionSettings {
+        capabilities: ServerCapabilities::ACCEPTS_STATUS,
+        capability_mismatch: CapabilityMismatch::Reject,
+        ..SessionSettings::default()
+    };
     let mut table = Table::with(Transport::WebSocket, settings);
     let statuses = pb::PackageStatuses { error_message: "x".into(), ..Default::default() };
     table.say(pb::AgentToServer { package_statuses: Some(statuses), ..Default::default() });
@@ -200,4 +210,16 @@ fn full_state_on_demand_is_pushed_once() {
     assert!(asks_for_full_state(&sent[0]));
     assert!(table.input(Input::Wake).is_empty());
     assert!(!asks_for_full_state(&table.full()));
+}
+
+/// what the capabilities promise, as far as the server takes it.
+#[test]
+fn a_first_report_that_lacks_a_promised_part_is_asked_about_unless_the_server_does_not_take_it() {
+    let mut deaf = SessionSettings::default();
+    deaf.capabilities.remove(ServerCapabilities::ACCEPTS_PACKAGES_STATUS);
+    for (settings, asks) in [(SessionSettings::default(), true), (deaf, false)] {
+        let mut table = Table::with(Transport::WebSocket, settings);
+        let answer = table.say(pb::AgentToServer { package_statuses: None, ..full_state() });
+        assert_eq!(asks_for_full_state(&answer), asks);
+    }
 }

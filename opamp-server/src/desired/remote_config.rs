@@ -1,4 +1,4 @@
-//! What an agent should have: the input the dispatcher gives a session, never a queue of messages.
+//! A remote configuration to offer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,15 +7,7 @@ use bytes::Bytes;
 use opamp_proto::{ConfigHash, Fingerprint, pb};
 use prost::Message;
 
-/// What one agent should have. The session compares it with what the agent reports and sends only the difference.
-#[derive(Clone, Debug, Default)]
-pub struct Desired {
-    /// Grows with every change of the desired state of this agent; a new generation makes the session
-    /// forget that an earlier offer of the same hash failed.
-    pub generation: u64,
-    /// The configuration the agent should run, or none to leave it alone.
-    pub remote_config: Option<RemoteConfigOffer>,
-}
+use super::Offered;
 
 /// A remote configuration ready to be offered: encoded once, shared by every agent it is meant for.
 #[derive(Clone)]
@@ -52,8 +44,14 @@ impl RemoteConfigOffer {
     pub fn encoded(&self) -> &Bytes {
         &self.0.encoded
     }
+}
 
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
+impl Offered for RemoteConfigOffer {
+    fn hash(&self) -> &ConfigHash {
+        &self.0.hash
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint
     }
 }

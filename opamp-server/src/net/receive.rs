@@ -1,0 +1,359 @@
+//! A message of an agent on its way to the session: whose it is, and whether it may be.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+use opamp_proto::{AgentMessage, AgentToServerFlags, InstanceUid, Now, Part, SequenceNum};
+
+use super::certificates;
+use super::changes::ReceivedCustom;
+use super::core::{Core, Sender};
+use super::directory::{Owner, Slot, SlotInner};
+use super::duplicates::{Contest, Verdict};
+use super::settings::{OtherCredential, SameCredential};
+use crate::refusal::{RefusalReason, SessionError};
+use crate::session::{Input, Outbox, Session};
+use crate::snapshot::{Liveness, PrincipalKind, Transport};
+
+/// What became of a message. The answer, if there is one now, is in the outbox.
+pub(crate) enum Received {
+    /// It is not known yet whose it is; nothing was done. Ask again with the verdict.
+    Contested(Contest),
+    /// Its session handled it.
+    Handled(Arc<Slot>),
+    /// It was answered and not processed: the agent is somebody else's, and this sender has left it, or never was it.
+    SetAside,
+    /// Its sender was told to take over this identity; nothing else of it was processed.
+    Told(InstanceUid),
+}
+
+/// Whether a sender may speak as the agent it says it is.
+enum Judgement {
+    Ask(Contest),
+    Leave,
+    Refuse(SessionError),
+    Rekey,
+    /// It replaces somebody else, as the settings have it.
+    TakeOver,
+    Welcome,
+}
+
+impl Core {
+    /// Handles one decoded `AgentToServer`.
+    pub(crate) fn receive(
+        self: &Arc<Self>,
+        message: &AgentMessage<'_>,
+        sender: Sender<'_>,
+        verdict: Option<Verdict>,
+        out: &mut Outbox,
+    ) -> Result<Received, SessionError> {
+        let uid = message.instance_uid()?;
+        let now = self.now();
+        if self.throttle.get().is_some() && !message.parts().contains(Part::AgentDisconnect) {
+            self.counters.throttled.fetch_add(1, Ordering::Relaxed);
+            return Err(SessionError::Throttled);
+        }
+        if !self.auth.owns(sender.principal(), &uid) {
+            return Err(SessionError::UidConflict { uid });
+        }
+        let slot = loop {
+            let max = self.settings.agents_max;
+            let slot = self
+                .directory
+                .find_or_insert(&uid, max, || Session::new(uid, &self.settings.session, now))
+                .ok_or(SessionError::TooManyAgents { limit: max })?;
+            let mut inner = slot.lock();
+            if inner.forgotten {
+                drop(inner);
+                continue; // removed between the look-up and the lock
+            }
+            if is_second_with_temporary_uid(&inner, message, sender) {
+                inner.session.adopt_assigned();
+                self.directory.adopt(&uid, &inner.session.uid(), &slot);
+                self.note_change(&slot, &inner.session);
+                drop(inner);
+                continue; // the uid is free for the newcomer now
+            }
+            if let Err(error) = inner.session.vet(message, &self.settings.session) {
+                self.discard_unused(&slot, inner, uid);
+                return Err(error);
+            }
+            match self.judge(&mut inner, uid, message, sender, verdict) {
+                Judgement::Welcome => {}
+                Judgement::TakeOver => {
+                    self.note_conflict(&slot, &mut inner, now, out);
+                    let detail = format!("instance_uid {uid} was taken over with other credentials");
+                    self.conflict_told(detail, sender);
+                }
+                Judgement::Ask(contest) => return Ok(Received::Contested(contest)),
+                Judgement::Leave => {
+                    drop(inner);
+                    self.acknowledge(&uid, out);
+                    return Ok(Received::SetAside);
+                }
+                Judgement::Refuse(error) => {
+                    self.note_conflict(&slot, &mut inner, now, out);
+                    return Err(error);
+                }
+                Judgement::Rekey => return self.rekey(&slot, inner, uid, sender, out),
+            }
+            let handled = self
+                .attach(&mut inner, sender, message.sequence_num(), now, out)
+                .and_then(|()| self.handle_message(&slot, &mut inner, message, now, out));
+            if let Err(error) = handled {
+                self.discard_unused(&slot, inner, uid);
+                return Err(error);
+            }
+            drop(inner);
+            break slot;
+        };
+        self.counters.effects(out.effects());
+        if let Some(message) = out.take_custom() {
+            let principal = sender.principal().clone();
+            let received = ReceivedCustom { uid, principal, at: now.wall, message, dropped: 0 };
+            if !self.changes.custom(received) {
+                self.counters.custom_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(csr) = out.take_certificate_request() {
+            certificates::decide(self, &slot, uid, sender, csr);
+        }
+        Ok(Received::Handled(slot))
+    }
+
+    /// Repeats to a sender what it was told: to take over this identity.
+    pub(crate) fn tell_again(&self, uid: &InstanceUid, fresh: InstanceUid, out: &mut Outbox) {
+        self.counters.rekeyed.fetch_add(1, Ordering::Relaxed);
+        let mut reply = out.begin(Some(uid));
+        reply.capabilities(self.settings.session.announced());
+        reply.agent_identification(&fresh);
+        let message = reply.finish();
+        out.push(message);
+    }
+
+    /// Whether the sender may go on with this agent.
+    fn judge(
+        &self,
+        inner: &mut SlotInner,
+        uid: InstanceUid,
+        message: &AgentMessage<'_>,
+        sender: Sender<'_>,
+        verdict: Option<Verdict>,
+    ) -> Judgement {
+        let settings = self.settings.duplicates;
+        let number = message.sequence_num();
+        if is_attached(inner, sender) {
+            // A bare identity says nothing about whose it is.
+            let counted = number.0 != 0 || message.capabilities().bits() != 0;
+            let second = sender.transport() == Transport::Http
+                && settings.same_credential == SameCredential::PingThenRekey
+                && counted
+                && inner.polled.get_or_insert_default().is_second(number);
+            return if second { Judgement::Rekey } else { Judgement::Welcome };
+        }
+        let live = inner.session.liveness() != Liveness::Disconnected;
+        if let Some(known) = inner.session.principal()
+            && known != sender.principal()
+        {
+            let bound = known.kind == PrincipalKind::Certificate;
+            let offered = inner.session.settings_offered();
+            if offered.is_some_and(|offer| sender.presented().are_of(offer)) {
+                // The agent moved to the credentials this server gave it, and its old connection is not over yet.
+                return Judgement::Welcome;
+            }
+            if bound || live {
+                return match settings.other_credential {
+                    OtherCredential::NewestWins if !bound => Judgement::TakeOver,
+                    OtherCredential::NewestWins | OtherCredential::Flag => {
+                        Judgement::Refuse(SessionError::UidConflict { uid })
+                    }
+                    OtherCredential::Reject => Judgement::Refuse(SessionError::UidRejected { uid }),
+                    OtherCredential::Rekey => Judgement::Rekey,
+                };
+            }
+        }
+        let Owner::Socket(incumbent) = &inner.owner else { return Judgement::Welcome };
+        if !live
+            || settings.same_credential == SameCredential::NewestWins
+            || inner.session.is_continued_by(number)
+        {
+            return Judgement::Welcome;
+        }
+        if message.parts().contains(Part::AgentDisconnect) {
+            // The good-bye of a connection that another one has followed already.
+            return Judgement::Leave;
+        }
+        match verdict.filter(|verdict| verdict.incumbent == incumbent.id() && verdict.uid == uid) {
+            Some(verdict) if verdict.alive => Judgement::Rekey,
+            Some(_) => Judgement::Welcome,
+            None => Judgement::Ask(Contest { uid, incumbent: Arc::clone(incumbent) }),
+        }
+    }
+
+    /// Tells the sender to take over a fresh identity. Nothing is kept of it: under that identity it is an agent nobody knows.
+    fn rekey(
+        &self,
+        slot: &Arc<Slot>,
+        mut inner: MutexGuard<'_, SlotInner>,
+        uid: InstanceUid,
+        sender: Sender<'_>,
+        out: &mut Outbox,
+    ) -> Result<Received, SessionError> {
+        let now = self.now();
+        let from = sender.remote_addr().map(|addr| addr.ip());
+        let polls = sender.transport() == Transport::Http;
+        self.note_conflict(slot, &mut inner, now, out);
+        let told = inner.polled.as_ref().filter(|_| polls).and_then(|polled| polled.told(from));
+        drop(inner); // the application is asked below
+        let unused = |fresh: &InstanceUid| self.directory.find(fresh).is_none();
+        let fresh = told
+            .filter(unused)
+            .or_else(|| (0..4).filter_map(|_| self.fresh_uid()).find(unused))
+            // It would be refused under that identity.
+            .filter(|fresh| self.auth.owns(sender.principal(), fresh))
+            .ok_or(SessionError::UidConflict { uid })?;
+        if polls {
+            let mut inner = slot.lock();
+            inner.polled.get_or_insert_default().tell(from, fresh);
+            if matches!(inner.owner, Owner::Polling) {
+                // What the two said until it was noticed is mixed up.
+                let asked = inner.session.handle(Input::RequestFullState, now, out);
+                debug_assert!(asked.is_ok(), "only messages are refused");
+            }
+        }
+        let detail = format!("instance_uid {uid} is in use; the newcomer was told to take over {fresh}");
+        self.conflict_told(detail, sender);
+        self.tell_again(&uid, fresh, out);
+        Ok(Received::Told(fresh))
+    }
+
+    /// Acknowledges a message that nothing becomes of.
+    fn acknowledge(&self, uid: &InstanceUid, out: &mut Outbox) {
+        let mut reply = out.begin(Some(uid));
+        reply.capabilities(self.settings.session.announced());
+        let message = reply.finish();
+        out.push(message);
+    }
+
+    /// The agent that is there gets a mark for good: somebody else spoke in its name.
+    fn note_conflict(&self, slot: &Arc<Slot>, inner: &mut SlotInner, now: Now, out: &mut Outbox) {
+        self.counters.uid_conflicts.fetch_add(1, Ordering::Relaxed);
+        let noted = inner.session.handle(Input::UidConflict, now, out);
+        debug_assert!(noted.is_ok(), "only messages are refused");
+        self.note_change(slot, &inner.session);
+    }
+
+    /// A conflict that ends without an error: it is told all the same.
+    fn conflict_told(&self, detail: String, sender: Sender<'_>) {
+        let principal = sender.principal();
+        let named = (principal.kind != PrincipalKind::Anonymous).then(|| principal.to_string());
+        let (from, transport) = (sender.remote_addr(), Some(sender.transport()));
+        self.refused(RefusalReason::UidConflict, detail, named, from, transport);
+    }
+
+    /// Makes the sender the agent's owner if it is not yet.
+    fn attach(
+        &self,
+        inner: &mut SlotInner,
+        sender: Sender<'_>,
+        number: SequenceNum,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), SessionError> {
+        let attached = is_attached(inner, sender);
+        if attached && inner.session.liveness() != Liveness::Disconnected {
+            return Ok(());
+        }
+        let (owner, info) = match sender {
+            Sender::Socket(connection) => {
+                (Owner::Socket(Arc::clone(connection)), Arc::clone(&connection.info))
+            }
+            Sender::Polling { principal, remote_addr, .. } => {
+                (Owner::Polling, self.next_connection(Transport::Http, principal.clone(), remote_addr, now))
+            }
+        };
+        let previous = inner.own(owner);
+        if let (Owner::Socket(previous), false) = (previous, attached) {
+            previous.release(inner.session.uid());
+        }
+        if sender.transport() == Transport::Http {
+            inner.polled.get_or_insert_default().is_second(number);
+        }
+        inner.session.handle(Input::Attached(info), now, out)
+    }
+
+    /// Removes a slot that was made for a message which was refused: a refusal makes no agent.
+    fn discard_unused(&self, slot: &Arc<Slot>, mut inner: MutexGuard<'_, SlotInner>, uid: InstanceUid) {
+        if inner.session.is_unused() {
+            inner.forgotten = true;
+            drop(inner);
+            self.directory.remove(&uid, slot);
+        }
+    }
+
+    fn handle_message(
+        &self,
+        slot: &Arc<Slot>,
+        inner: &mut SlotInner,
+        message: &AgentMessage<'_>,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), SessionError> {
+        let wants_uid = message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID);
+        let known_assignment = inner.session.assigned_uid();
+        let assign = if wants_uid && known_assignment.is_none() { self.assign_uid(slot) } else { None };
+        let before = inner.session.uid();
+        let list = message.part(Part::AvailableComponents).and_then(|report| self.components.resolve(report));
+        let tell = |session: &mut Session, out: &mut Outbox| {
+            if let Some(list) = list.clone() {
+                let told = session.handle(Input::Components(list), now, out);
+                debug_assert!(told.is_ok(), "only messages are refused");
+            }
+        };
+        // Before, so that a hash alone need not be asked about; after, so that equal lists share their memory.
+        tell(&mut inner.session, out);
+        let handled = inner.session.handle(Input::Message { message, assign }, now, out);
+        tell(&mut inner.session, out);
+        let after = inner.session.uid();
+        if inner.session.liveness() == Liveness::Disconnected {
+            inner.own(Owner::Nobody); // it said good-bye: the association ends before the stream (R-LIFE-11)
+        }
+        if before != after {
+            self.directory.adopt(&before, &after, slot);
+        }
+        if let Some(unused) = assign.filter(|assign| inner.session.assigned_uid() != Some(*assign)) {
+            self.directory.remove(&unused, slot);
+        }
+        self.note_change(slot, &inner.session);
+        handled
+    }
+
+    /// A fresh uid that already leads to the agent it is meant for.
+    fn assign_uid(&self, slot: &Arc<Slot>) -> Option<InstanceUid> {
+        (0..4).filter_map(|_| self.fresh_uid()).find(|uid| self.directory.assign(*uid, slot))
+    }
+}
+
+/// Whether the agent is on this very connection, or polls with these credentials.
+fn is_attached(inner: &SlotInner, sender: Sender<'_>) -> bool {
+    match (&inner.owner, sender) {
+        (Owner::Socket(_), Sender::Socket(connection)) => inner.is_owned_by(connection),
+        (Owner::Polling, Sender::Polling { principal, .. }) => {
+            inner.session.connection().is_some_and(|known| known.principal == *principal)
+        }
+        _ => false,
+    }
+}
+
+/// Whether this asks for an identity under a temporary uid that an agent on another live socket used to ask for its
+/// own: two agents, which must not be told the same (R-ID-05, R-ID-07).
+fn is_second_with_temporary_uid(inner: &SlotInner, message: &AgentMessage<'_>, sender: Sender<'_>) -> bool {
+    let asks = message.flags().contains(AgentToServerFlags::REQUEST_INSTANCE_UID);
+    let told = inner.session.assigned_uid().is_some();
+    let elsewhere = match (&inner.owner, sender) {
+        (Owner::Socket(owner), Sender::Socket(connection)) => owner.id() != connection.id(),
+        (Owner::Socket(_), Sender::Polling { .. }) => true,
+        (Owner::Polling | Owner::Nobody, _) => false,
+    };
+    asks && told && elsewhere
+}

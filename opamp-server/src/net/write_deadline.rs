@@ -1,0 +1,127 @@
+//! A stream whose peer has to take what is written to it.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Fails a write that makes no progress for some time, so that a peer that takes nothing holds neither its place nor what
+/// it asked for. Over TLS what fills the TLS layer's buffer is one step of progress.
+///
+/// The timer exists only while the peer makes the writer wait.
+#[derive(Debug)]
+pub(crate) struct WriteDeadline<S> {
+    stream: S,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> WriteDeadline<S> {
+    pub(crate) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, waiting: None }
+    }
+
+    /// The stream, without the deadline.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    /// What a write comes to: itself if it is ready, else a failure once it has waited too long.
+    fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
+        waiting.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.judge(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.judge(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.judge(shut, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_fails_the_write_in_time() {
+        let (stream, _peer) = duplex(10);
+        let mut stream = WriteDeadline::new(stream, LIMIT);
+        let since = Instant::now();
+        let error = stream.write_all(&[0; 11]).await.unwrap_err();
+        assert_eq!((error.kind(), since.elapsed().as_secs()), (io::ErrorKind::TimedOut, 20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_little_now_and_then_is_waited_for() {
+        let (stream, mut peer) = duplex(10);
+        let mut stream = WriteDeadline::new(stream, LIMIT);
+        let slow = async move {
+            for _ in 0..20 {
+                sleep(LIMIT - Duration::from_secs(1)).await;
+                peer.read_exact(&mut [0; 5]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(stream.write_all(&[0; 100]), slow);
+        written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_rests_is_left_alone() {
+        let (stream, mut peer) = duplex(10);
+        let mut stream = WriteDeadline::new(stream, LIMIT);
+        for _ in 0..3 {
+            stream.write_all(&[0; 10]).await.unwrap();
+            peer.read_exact(&mut [0; 10]).await.unwrap();
+            sleep(LIMIT * 3).await;
+        }
+    }
+}

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, AgentId, InstanceUid, Now};
 use opamp_server::{AgentSnapshot, CommandError, Dispatch};
-use opamp_store::{AgentRecord, CommitError, PAGE_MAX, Page, Precondition, WriteBatch};
+use opamp_store::{AgentRecord, BlobId, CommitError, PAGE_MAX, Page, Precondition, WriteBatch};
 use prost::Message;
 use serde_json::json;
 
 use super::audit::Deed;
+use super::connection_settings::settings_value;
 use super::error::{AgentCommandError, AgentError, StoreFailure};
 use super::observe::new_agent_id;
+use super::offers;
+use super::package_sets::packages_value;
 use super::state::{Newest, unchanged};
 use super::types::{Actor, AgentDetail, AgentQuery, AgentSummary};
 use super::{FleetManager, Inner, record};
@@ -67,7 +71,7 @@ impl FleetManager {
         // Record and inventory change under one lock, but reading the record may wait for the store. What the
         // inventory says after the wait must be what it said before, or the answer would be of two moments.
         let mut before = inner.state().index.facts(id);
-        let (facts, Newest { record, blob }) = loop {
+        let (facts, Newest { record, blobs }) = loop {
             let Some(newest) = inner.peek(id).await? else { return Ok(None) };
             let after = inner.state().index.facts(id);
             match (before == after, after) {
@@ -77,15 +81,13 @@ impl FleetManager {
             }
         };
         let flapping = inner.state().index.is_flapping(id, inner.now());
-        let effective_config = match (blob, record.effective_config) {
-            (Some(bytes), _) => Some(bytes),
-            (None, Some(id)) => inner.store.blob(&id).await?,
-            (None, None) => None,
-        };
-        let effective_config = effective_config.and_then(|bytes| Message::decode(bytes).ok());
+        let effective_config = inner.referred(&blobs, record.effective_config).await?;
+        let components = inner.referred(&blobs, record.components).await?;
         let snapshot = inner.heard(&facts);
         let mut detail = detail(record, summary(&facts, flapping), snapshot);
-        detail.effective_config = effective_config;
+        detail.effective_config = effective_config.and_then(|bytes| Message::decode(bytes).ok());
+        let components = components.and_then(|bytes| Message::decode(bytes).ok());
+        detail.available_components = components.or(detail.available_components);
         Ok(Some(detail))
     }
 
@@ -221,10 +223,16 @@ impl Inner {
             "instance_uid": base.record.uid,
             "identity": base.record.identity,
             "desired": super::audit::desired_value(base.record.desired.as_ref()),
+            "connection_settings": settings_value(base.record.desired_settings.as_ref(), None),
+            "packages": packages_value(base.record.desired_packages.as_ref()),
         });
         let mut batch = WriteBatch::new();
         batch.require(unchanged(&base.record));
         batch.delete_agent(*id);
+        if let Some(settings) = &base.record.desired_settings {
+            // They hold secrets, and do not wait for the next sweep.
+            batch.delete_blob_if_unreferenced(settings.blob);
+        }
         let deed = Deed::of_agent("agent.delete", id, Some(before), None);
         batch.append_audit(self.audit_entry(actor, now.wall, deed));
         self.commit_agent(batch, id).await?;
@@ -317,7 +325,12 @@ fn own_label<'a>(labels: &'a Labels, key: &str) -> Option<&'a str> {
 }
 
 fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnapshot>) -> AgentDetail {
+    let connection_settings = offers::settings_detail(&record, snapshot.as_ref());
+    let packages = offers::packages_detail(&record, snapshot.as_ref());
     let parts = &record.parts;
+    // The progress of a download is no change that is written, but it is shown.
+    let newest_statuses =
+        snapshot.as_ref().and_then(|snapshot| snapshot.state.part(opamp_proto::Part::PackageStatuses));
     let mut sticky = record.sticky;
     if let Some(snapshot) = &snapshot {
         // These count with every message and are written with the next change only.
@@ -332,7 +345,7 @@ fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnap
         health_report: decoded(parts.health.as_ref()),
         remote_config: record::remote_config(parts),
         effective_config: None,
-        package_statuses: decoded(parts.package_statuses.as_ref()),
+        package_statuses: decoded(newest_statuses.or(parts.package_statuses.as_ref())),
         available_components: decoded(parts.available_components.as_ref()),
         custom_capabilities: decoded(parts.custom_capabilities.as_ref()),
         connection_settings_status: decoded(parts.connection_settings_status.as_ref()),
@@ -347,8 +360,10 @@ fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnap
         sticky,
         revision: record.revision,
         sequence_num: snapshot.as_ref().map(|snapshot| snapshot.sequence_num),
-        offered: snapshot.as_ref().and_then(|snapshot| snapshot.offered.clone()),
-        offer_too_large: snapshot.as_ref().is_some_and(|snapshot| snapshot.offer_too_large),
+        offered: snapshot.as_ref().and_then(|snapshot| snapshot.remote_config.offered.clone()),
+        offer_too_large: snapshot.as_ref().is_some_and(|snapshot| snapshot.remote_config.too_large),
+        connection_settings,
+        packages,
         ignored: snapshot.map_or(opamp_proto::PartSet::NONE, |snapshot| snapshot.ignored),
     }
 }
@@ -363,6 +378,15 @@ impl Inner {
     fn heard(&self, facts: &AgentFacts) -> Option<AgentSnapshot> {
         let heard = facts.liveness != crate::Liveness::NeverSeen;
         heard.then(|| self.server.agent(&facts.uid)).flatten()
+    }
+
+    /// What a record refers to, stored or waiting to be.
+    async fn referred(&self, waiting: &[Bytes], id: Option<BlobId>) -> Result<Option<Bytes>, StoreFailure> {
+        let Some(id) = id else { return Ok(None) };
+        match waiting.iter().find(|bytes| BlobId::of(bytes) == id) {
+            Some(bytes) => Ok(Some(bytes.clone())),
+            None => Ok(self.store.blob(&id).await?),
+        }
     }
 
     /// The time by the manager's clock.

@@ -6,12 +6,12 @@ use opamp_proto::{AgentCapabilities, AgentId};
 use opamp_server::{Desired, RemoteConfigOffer};
 use opamp_store::{AgentRecord, CommitError, ConfigState, DesiredConfig, Precondition, Revision};
 
-use super::agents::changed_record_batch;
 use super::audit::{Deed, desired_value};
 use super::configs::version_state;
-use super::error::{AssignError, IDEMPOTENCY_KEY_BYTES_MAX, StoreFailure};
+use super::desire::{DecideError, Decided, Decision, is_key, scoped};
+use super::error::{AssignError, StoreFailure};
 use super::types::{Actor, Assigned};
-use super::{FleetManager, Inner, record};
+use super::{FleetManager, Inner};
 
 impl FleetManager {
     /// Assigns a published version to one agent. Committed together with its audit entry before it is offered; an
@@ -54,8 +54,7 @@ impl FleetManager {
         wanted: Wanted,
         idempotency_key: Option<String>,
     ) -> Result<Assigned, AssignError> {
-        let lengths = 1..=IDEMPOTENCY_KEY_BYTES_MAX;
-        if idempotency_key.as_ref().is_some_and(|key| !lengths.contains(&key.len())) {
+        if !is_key(idempotency_key.as_ref()) {
             return Err(AssignError::IdempotencyKey);
         }
         let key = idempotency_key.map(|key| wanted.scoped(agent, &key));
@@ -74,7 +73,7 @@ impl Wanted {
     fn scoped(&self, agent: &AgentId, key: &str) -> String {
         match self {
             Self::Nothing => format!("unassign/{agent}/{key}"),
-            Self::Version { config, version } => format!("assign/{agent}/{config}@{version}/{key}"),
+            Self::Version { config, version } => scoped("assign", agent, &format!("{config}@{version}"), key),
         }
     }
 }
@@ -106,39 +105,37 @@ impl Inner {
         let action = if changed.desired.is_some() { "agent.assign" } else { "agent.unassign" };
         let (before, after) =
             (desired_value(base.record.desired.as_ref()), desired_value(changed.desired.as_ref()));
-        let mut batch = changed_record_batch(&base, changed.clone());
+        let mut require = Vec::new();
         if let (Some(desired), Some(revision)) = (&changed.desired, published) {
             let (config, version) = (desired.config.clone(), desired.version);
-            batch.require(Precondition::ConfigVersionAt { config, version, revision });
+            require.push(Precondition::ConfigVersionAt { config, version, revision });
         }
-        batch.append_audit(self.audit_entry(actor, now.wall, Deed::of_agent(action, id, before, after)));
-
-        let revision = match self.commit(batch, key).await {
-            Ok(revision) => revision,
-            Err(CommitError::Precondition(Precondition::ConfigVersionAt { config, version, .. })) => {
-                // A published version changes in no other way.
-                let state = crate::VersionState::Archived;
-                return Err(AssignError::NotPublished { config, version, state });
-            }
-            Err(CommitError::Precondition(_)) => return Err(AssignError::Conflict(*id)),
-            Err(error) => {
-                if matches!(error, CommitError::OutcomeUnknown(_)) {
-                    self.doubt(id);
-                }
-                return Err(StoreFailure::from(error).into());
-            }
+        let decision = Decision {
+            blobs: Vec::new(),
+            require,
+            deed: Deed::of_agent(action, id, before, after),
+            desired: Desired::remote_config(generation, offer),
+            changed: changed.clone(),
         };
-        if base.record.revision >= revision {
-            // The key was used before: the answer is the revision of then.
-            return self.replayed(base.record).await;
+        let former = base.record.desired.clone();
+        match self.decide(actor, base, decision, key).await {
+            Ok(decided) => {
+                let desired = if matches!(decided, Decided::Now(_)) { changed.desired } else { former };
+                let (dispatch, replayed) = decided.outcome();
+                Ok(Assigned { desired, dispatch, replayed })
+            }
+            Err(DecideError::Commit(CommitError::Precondition(Precondition::ConfigVersionAt {
+                config,
+                version,
+                ..
+            }))) => {
+                // A published version changes in no other way.
+                Err(AssignError::NotPublished { config, version, state: crate::VersionState::Archived })
+            }
+            Err(DecideError::Commit(CommitError::Precondition(_))) => Err(AssignError::Conflict(*id)),
+            Err(DecideError::Commit(error)) => Err(StoreFailure::from(error).into()),
+            Err(DecideError::Store(failure)) => Err(failure.into()),
         }
-        {
-            let mut state = self.state();
-            state.unwritten.discard(id);
-            state.index.set_drift(id, record::drift(&changed));
-        }
-        let dispatch = self.server.set_desired(&changed.uid, Desired { generation, remote_config: offer });
-        Ok(Assigned { desired: changed.desired, dispatch, replayed: false })
     }
 
     /// The record with another desired configuration; the former one goes into its history.
@@ -182,19 +179,6 @@ impl Inner {
             return Err(StoreFailure::Damaged(missing).into());
         };
         Ok((desired, Some(offer), found.revision))
-    }
-
-    /// The answer to a repeated call. The first may have ended between the commit and what follows it, so that is
-    /// done again, with what is desired by now.
-    async fn replayed(&self, base: AgentRecord) -> Result<Assigned, AssignError> {
-        let remote_config = match &base.desired {
-            Some(desired) => self.offer(desired).await?,
-            None => None,
-        };
-        self.state().index.set_drift(&base.id, record::drift(&base));
-        let desired = Desired { generation: base.desired_generation, remote_config };
-        let dispatch = self.server.set_desired(&base.uid, desired);
-        Ok(Assigned { desired: base.desired, dispatch, replayed: true })
     }
 }
 

@@ -21,7 +21,7 @@ impl Inner {
         if let Some(newest) = self.state().unwritten.get(id) {
             return Ok(Some(newest.clone()));
         }
-        Ok(self.stored(id).await?.map(|record| Newest { record, blob: None }))
+        Ok(self.stored(id).await?.map(|record| Newest { record, blobs: Vec::new() }))
     }
 
     pub(super) fn is_in_doubt(&self, id: &AgentId) -> bool {
@@ -94,9 +94,9 @@ impl Inner {
     /// Reads a record that is in doubt. What agents report is newer here, what operators decide is newer there.
     async fn reread(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
         let stored = self.stored(id).await?;
-        let offer = match stored.as_ref().and_then(|stored| stored.desired.as_ref()) {
-            Some(desired) => self.offer(desired).await?,
-            None => None,
+        let desired = match &stored {
+            Some(stored) => self.desired(stored).await?,
+            None => Desired::default(),
         };
         let now = self.now();
         let mut state = self.state();
@@ -106,8 +106,8 @@ impl Inner {
         let waiting = state.unwritten.get(id).cloned();
         let Some(stored) = stored else {
             return match waiting {
-                Some(Newest { record, blob }) if record.revision == Revision::default() => {
-                    state.unwritten.push(record, blob, now.mono);
+                Some(Newest { record, blobs }) if record.revision == Revision::default() => {
+                    state.unwritten.push(record, blobs, now.mono);
                     Ok(state.unwritten.get(id).cloned())
                 }
                 _ => {
@@ -121,13 +121,17 @@ impl Inner {
             };
         };
         let newest = match waiting {
-            None => Newest { record: stored, blob: None },
-            Some(Newest { record, blob }) => {
+            None => Newest { record: stored, blobs: Vec::new() },
+            Some(Newest { record, blobs }) => {
                 let mut record = AgentRecord {
                     labels: stored.labels.clone(),
                     desired: stored.desired.clone(),
                     desired_generation: stored.desired_generation,
                     desired_history: stored.desired_history.clone(),
+                    desired_settings: stored.desired_settings.clone(),
+                    settings_generation: stored.settings_generation,
+                    desired_packages: stored.desired_packages.clone(),
+                    packages_generation: stored.packages_generation,
                     revision: stored.revision,
                     ..record
                 };
@@ -135,9 +139,9 @@ impl Inner {
                 if record == stored {
                     state.unwritten.discard(id);
                 } else {
-                    state.unwritten.push(record.clone(), blob.clone(), now.mono);
+                    state.unwritten.push(record.clone(), blobs.clone(), now.mono);
                 }
-                Newest { record, blob }
+                Newest { record, blobs }
             }
         };
         let record = &newest.record;
@@ -148,8 +152,7 @@ impl Inner {
         state.index.set_labels(id, &record::labels(record));
         state.index.set_drift(id, record::drift(record));
         drop(state);
-        if record.desired_generation > 0 {
-            let desired = Desired { generation: record.desired_generation, remote_config: offer };
+        if record.desired_generation + record.settings_generation + record.packages_generation > 0 {
             self.server.set_desired(&record.uid, desired);
         }
         Ok(Some(newest))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opamp_proto::{Mono, Now};
 use opamp_server::{Event, Events};
-use opamp_store::{Checkpoint, sweep_unreferenced_blobs};
+use opamp_store::Checkpoint;
 use tokio::sync::watch;
 
 use super::Inner;
@@ -118,9 +118,7 @@ impl ManagerDriver {
         }
         if now.mono >= duties.blob_sweep {
             duties.blob_sweep = now.mono + inner.settings.blob_sweep_interval;
-            if let Err(error) = sweep_unreferenced_blobs(inner.store.as_ref(), None).await {
-                tracing::warn!(%error, "unreferenced blobs were not deleted");
-            }
+            inner.sweep_blobs().await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! One error type for each family of operations; each variant says what the caller can do.
 
 use opamp_proto::{AgentId, InstanceUid};
-use opamp_store::{CommitError, ReadError};
+use opamp_server::{CustomError, InvalidOffer};
+use opamp_store::{CommitError, PackageKey, ReadError};
 
 use crate::{ConfigError, LabelError, VersionState};
 
@@ -124,6 +125,173 @@ pub enum AssignError {
         /// The version.
         version: u32,
     },
+}
+
+/// Why connection settings were not set or not withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionSettingsError {
+    /// Somebody changed the agent's record meanwhile. Read it and decide again.
+    #[error("agent {0} was changed meanwhile")]
+    Conflict(AgentId),
+    /// The idempotency key is empty or too long: choose one of 1 to 64 bytes.
+    #[error("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")]
+    IdempotencyKey,
+    /// The agent announced its capabilities, and accepts no part of these settings. Enable that in the agent.
+    #[error(
+        "agent {0} does not accept any of these connection settings (its capabilities for them are missing)"
+    )]
+    NotAccepted(AgentId),
+    /// There is no such agent.
+    #[error("there is no agent {0}")]
+    NotFound(AgentId),
+    /// The store could not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// The settings are larger than one message may be: leave something out.
+    #[error("the settings have {bytes} bytes, and at most {bytes_max} are kept")]
+    TooLarge {
+        /// Their size, encoded.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+}
+
+/// Why a package version was not published or not deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackageError {
+    /// An earlier call on this upload failed or was given up. Drop it and begin again.
+    #[error("the upload was given up; begin it again")]
+    Aborted,
+    /// What was uploaded before is gone, because another process swept the store. Upload it again.
+    #[error("what was uploaded is not in the store any more; upload it again")]
+    ContentLost,
+    /// There is nothing in it: a package has a file of at least one byte.
+    #[error("the content is empty")]
+    Empty,
+    /// There is such a version, and it cannot change. Choose another version.
+    #[error("there is a version {:?} of package {:?} already", .0.version, .0.name)]
+    Exists(PackageKey),
+    /// An agent is meant to have it. Take it away from all agents before.
+    #[error("version {:?} of package {:?} is assigned, to agent {agent} among others", .key.version, .key.name)]
+    InUse {
+        /// The package version.
+        key: PackageKey,
+        /// One of the agents.
+        agent: AgentId,
+    },
+    /// The name is refused: it is empty, or a letter or digit, then letters, digits, `.`, `_` and `-`.
+    #[error(
+        "a package's name is empty, or up to {PACKAGE_TEXT_BYTES_MAX} letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
+    )]
+    Name,
+    /// There is no such version.
+    #[error("there is no version {:?} of package {:?}", .0.version, .0.name)]
+    NotFound(PackageKey),
+    /// The signature is too long.
+    #[error("a signature has at most {bytes_max} bytes")]
+    Signature {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// The store could not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// The content is larger than packages may be.
+    #[error("the content has more than {bytes_max} bytes")]
+    TooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// There are as many package versions as there may be: delete some.
+    #[error("there are {max} package versions, as many as there may be; delete some before")]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
+    /// So many uploads are under way. Try again when one has ended.
+    #[error("{max} uploads are under way already; try again later")]
+    TooManyUploads {
+        /// The bound.
+        max: usize,
+    },
+    /// The version is refused: a letter or digit, then letters, digits, `.`, `_`, `+`, `~` and `-`.
+    #[error(
+        "a package's version is up to {PACKAGE_TEXT_BYTES_MAX} letters, digits, `.`, `_`, `+`, `~` and `-`, and begins with a letter or digit"
+    )]
+    Version,
+    /// The content is not the one that was meant: its SHA-256 differs.
+    #[error("the content has SHA-256 {actual}, expected was {expected}")]
+    WrongHash {
+        /// In hexadecimal digits.
+        expected: String,
+        /// In hexadecimal digits.
+        actual: String,
+    },
+}
+
+/// Longest name and longest version of a package, in bytes.
+pub const PACKAGE_TEXT_BYTES_MAX: usize = 128;
+
+/// Why packages were not assigned or not withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssignPackagesError {
+    /// Somebody changed the agent's record meanwhile. Read it and decide again.
+    #[error("agent {0} was changed meanwhile")]
+    Conflict(AgentId),
+    /// The idempotency key is empty or too long: choose one of 1 to 64 bytes.
+    #[error("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")]
+    IdempotencyKey,
+    /// The packages make no valid offer.
+    #[error(transparent)]
+    InvalidOffer(#[from] InvalidOffer),
+    /// The agent announced its capabilities, and AcceptsPackages is not among them (R-PKG-06). Enable it in the agent.
+    #[error("agent {0} does not accept packages (capability AcceptsPackages is missing)")]
+    NotAccepted(AgentId),
+    /// It is not known where agents can download packages: set the URL base in the server's settings.
+    #[error("no URL is configured from which agents can download packages")]
+    NoUrlBase,
+    /// There is no such agent.
+    #[error("there is no agent {0}")]
+    NotFound(AgentId),
+    /// Only the sole top-level package may have the empty name (R-PKG-02): name the others, or leave them out.
+    #[error("a package with the empty name must be top-level, and the only one that is")]
+    NotSoleTopLevel,
+    /// There is no such package version.
+    #[error("there is no version {:?} of package {:?}", .0.version, .0.name)]
+    PackageNotFound(PackageKey),
+    /// The operating system has no random numbers, so that there is no key for download tokens.
+    #[error("no random numbers: {0}")]
+    Random(String),
+    /// The store could not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// An agent cannot have so many packages.
+    #[error("{count} packages were given, and an agent can have {max}")]
+    TooMany {
+        /// How many there were.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// Why a custom message was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendCustomError {
+    /// The server does not send it.
+    #[error(transparent)]
+    NotSent(#[from] CustomError),
+    /// There is no such agent.
+    #[error("there is no agent {0}")]
+    NotFound(AgentId),
+    /// The store could not do its part, so the message was not sent: it could not be audited.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
 }
 
 /// Longest idempotency key a caller may give, in bytes.

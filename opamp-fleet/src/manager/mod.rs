@@ -8,6 +8,9 @@
 //! callers ─► assign, set_labels, publish, … ─────────────────────┘─► ServerHandle::set_desired
 //! ```
 //!
+//! What an agent should have (configuration, connection settings, packages) is composed from its record whenever its
+//! session may not know it: after a decision, a restart, a new identity, a commit of unknown outcome. Nothing is queued.
+//!
 //! # What is promised
 //!
 //! - Acknowledged means committed. What a call changes is in the store, with its audit entry, before it acts.
@@ -19,7 +22,9 @@
 //!   agent; calls that change something answer [`StoreFailure::Unavailable`]. It recovers by itself.
 //! - Where the store does not say what became of a write, the record is read again before it is used or written,
 //!   and what it holds is what is offered.
-//! - A configuration is assigned to one agent at a time.
+//! - A configuration is assigned to one agent at a time; so are connection settings and packages.
+//! - Secrets (headers, keys, tokens, bodies of configurations and of custom messages) are in no audit entry, error or
+//!   `Debug` output. Connection settings lie in the store as they are, until they are replaced or withdrawn.
 //!
 //! # How it is run
 //!
@@ -31,16 +36,24 @@ mod assignments;
 mod audit;
 mod catch_up;
 mod configs;
+mod connection_settings;
+mod custom;
+mod desire;
+mod downloads;
 mod driver;
 mod durations;
 mod error;
 mod observe;
+mod offers;
+mod package_sets;
+mod packages;
 mod record;
 mod settings;
 mod start;
 mod state;
 mod throttle;
 mod types;
+mod uploads;
 mod writes;
 
 use std::fmt;
@@ -50,14 +63,17 @@ use opamp_server::{Clock, ServerHandle};
 use opamp_store::Store;
 use tokio::sync::watch;
 
+pub use custom::{CustomEntry, CustomMessages};
 pub use driver::ManagerDriver;
 pub use durations::{APPLY_DURATION_BOUNDS_S, ApplyHistogram};
 pub use error::{
-    AgentCommandError, AgentError, AssignError, ConfigOpError, IDEMPOTENCY_KEY_BYTES_MAX, NotReady,
-    StartError, StoreFailure,
+    AgentCommandError, AgentError, AssignError, AssignPackagesError, ConfigOpError, ConnectionSettingsError,
+    IDEMPOTENCY_KEY_BYTES_MAX, NotReady, PACKAGE_TEXT_BYTES_MAX, PackageError, SendCustomError, StartError,
+    StoreFailure,
 };
-pub use settings::{AuditRate, ManagerSettings};
-pub use types::{Actor, AgentDetail, AgentQuery, AgentSummary, Assigned, FleetStats};
+pub use settings::{AuditRate, CustomSettings, ManagerSettings, PackageSettings};
+pub use types::{Actor, AgentDetail, AgentQuery, AgentSummary, Assigned, FleetStats, OfferDetail};
+pub use uploads::{NewPackage, PackageUpload};
 
 use crate::{Drift, Health, Liveness};
 use state::State;
@@ -77,6 +93,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held by whoever reads, changes and writes agents' records, so that no change is lost between the three.
     writer: tokio::sync::Mutex<()>,
+    /// Held for writing by the sweep of blobs, for reading while a chunk of an upload is stored.
+    sweeping: tokio::sync::RwLock<()>,
     /// Something has become due earlier than the driver knows.
     sooner: tokio::sync::Notify,
     stop: watch::Sender<bool>,
@@ -99,7 +117,8 @@ impl FleetManager {
         let state = Mutex::new(State::new(&settings, clock.now()));
         let writer = tokio::sync::Mutex::new(());
         let sooner = tokio::sync::Notify::new();
-        let inner = Inner { store, server, settings, clock, state, writer, sooner, stop };
+        let sweeping = tokio::sync::RwLock::new(());
+        let inner = Inner { store, server, settings, clock, state, writer, sweeping, sooner, stop };
         let inner = Arc::new(inner);
         inner.load().await?;
         let driver = ManagerDriver { inner: Arc::clone(&inner), events, stop: stopped, running };
@@ -124,6 +143,7 @@ impl FleetManager {
             changes_waiting: count(state.missed.len()),
             audit_waiting: count(state.audit.len()),
             audit_dropped: state.audit.dropped(),
+            custom_lost: state.custom.lost(),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use opamp_proto::{AgentId, InstanceUid, Now, Part, PartSet, Wall};
 use opamp_server::{
-    AgentChange, AgentSnapshot, ChangedFacts, Desired, Event, Liveness as SessionLiveness, RefusalReason,
+    AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason,
 };
-use opamp_store::{AgentRecord, DesiredConfig, NewAuditEntry};
+use opamp_store::{AgentRecord, NewAuditEntry};
 use serde_json::{Value, json};
 
 use super::audit::Deed;
@@ -24,6 +24,7 @@ impl Inner {
     pub(super) async fn observe(&self, event: Event) {
         match event {
             Event::Agent(change) => self.observe_agent(*change).await,
+            Event::Custom(received) => self.observe_custom(*received),
             Event::Refused(refusal) => {
                 // Every failure to prove who one is belongs into the log; the rest is counted by the server.
                 if matches!(refusal.reason, RefusalReason::AuthFailed | RefusalReason::UidConflict) {
@@ -62,29 +63,19 @@ impl Inner {
             return;
         };
         let moved_from = Some(newest.record.uid).filter(|former| *former != change.snapshot.uid);
-        let (generation, desired) = (newest.record.desired_generation, newest.record.desired.clone());
+        let record = moved_from.map(|_| newest.record.clone());
         self.merge(newest, change);
-        if let Some(former) = moved_from {
-            self.follow(&former, &change.snapshot.uid, generation, desired.as_ref()).await;
+        if let (Some(former), Some(record)) = (moved_from, record) {
+            self.follow(&former, &change.snapshot.uid, &record).await;
         }
     }
 
     /// What was decided for an agent while its identity changed may have gone to the former one, where it would wait
     /// for ever in a session nobody comes for.
-    async fn follow(
-        &self,
-        former: &InstanceUid,
-        present: &InstanceUid,
-        generation: u64,
-        desired: Option<&DesiredConfig>,
-    ) {
-        let offer = match desired {
-            Some(desired) => self.offer(desired).await,
-            None => Ok(None),
-        };
-        match offer {
-            Ok(remote_config) => {
-                self.server.set_desired(present, Desired { generation, remote_config });
+    async fn follow(&self, former: &InstanceUid, present: &InstanceUid, record: &AgentRecord) {
+        match self.desired(record).await {
+            Ok(desired) => {
+                self.server.set_desired(present, desired);
             }
             // The session took along what it had.
             Err(error) => tracing::warn!(uid = %present, %error, "desired state was not set again"),
@@ -110,7 +101,7 @@ impl Inner {
     }
 
     /// Makes a record for an agent nobody knows.
-    fn admit(&self, uid: InstanceUid) {
+    pub(super) fn admit(&self, uid: InstanceUid) {
         // As it is now: the change may tell of a session that was forgotten since.
         let Some(snapshot) = self.server.agent(&uid) else { return };
         let Some(first_seen) = snapshot.connection.as_ref().map(|connection| connection.connected_at) else {
@@ -124,7 +115,7 @@ impl Inner {
         self.state().index.insert(&AgentFacts::expected(id, uid, first_seen));
         let change =
             AgentChange { changed: reported(&snapshot), snapshot, facts: everything(), previous_uid: None };
-        self.merge(Newest { record, blob: None }, &change);
+        self.merge(Newest { record, blobs: Vec::new() }, &change);
     }
 
     /// Merges a change into a record and the inventory.
@@ -173,8 +164,8 @@ impl Inner {
             state.durations.observe(agent_type, took);
         }
         if record != before {
-            let blob = absorbed.blob.or(newest.blob);
-            state.unwritten.push(record, blob, now.mono);
+            let blobs = absorbed.blobs.into_iter().chain(newest.blobs).collect();
+            state.unwritten.push(record, blobs, now.mono);
         }
     }
 
@@ -272,6 +263,10 @@ fn everything() -> ChangedFacts {
         | ChangedFacts::LIVENESS
         | ChangedFacts::CAPABILITIES
         | ChangedFacts::REMOTE_CONFIG
+        | ChangedFacts::CONNECTION_SETTINGS
+        | ChangedFacts::PACKAGES
+        | ChangedFacts::COMPONENTS
+        | ChangedFacts::OFFER
         | ChangedFacts::STICKY
 }
 

@@ -3,26 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_proto::{AgentCapabilities, ConfigHash, Part, PartSet, Wall, hash, material, pb};
+use opamp_proto::{AgentCapabilities, Part, PartSet, Wall, hash, material, pb};
 use opamp_server::{
-    AgentChange, AgentSnapshot, DisconnectReason, FailureFact, Principal, PrincipalKind, RemoteConfigReport,
+    AgentChange, AgentSnapshot, ChangedFacts, DisconnectReason, Principal, PrincipalKind, RemoteConfigReport,
     Seed, StickyFacts,
 };
-use opamp_store::{
-    AgentRecord, BlobId, Checkpoint, ConnectionFacts, FailureRecord, StickyRecord, StoredParts,
-};
+use opamp_store::{AgentRecord, BlobId, Checkpoint, ConnectionFacts, StickyRecord, StoredParts};
 use prost::Message;
 
+use super::offers;
 use crate::{AgentFacts, Drift, DriftFacts, Health, Labels, Liveness};
-
-/// How much of an agent's words about a failure is kept for good, in bytes.
-const FAILURE_BYTES_MAX: usize = 4 << 10;
 
 /// What [`absorb`] found while it merged a change into a record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Absorbed {
-    /// An effective config the record refers to now, to be stored with it.
-    pub(super) blob: Option<Bytes>,
+    /// What the record refers to now, to be stored with it: an effective config, components.
+    pub(super) blobs: Vec<Bytes>,
     /// The description changed, and the labels with it.
     pub(super) relabelled: bool,
     /// The credentials changed: the former ones.
@@ -57,6 +53,10 @@ pub(super) fn absorb(
     {
         absorb_effective_config(record, bytes, &mut absorbed);
     }
+    if change.changed.contains(Part::AvailableComponents) || change.facts.contains(ChangedFacts::COMPONENTS) {
+        absorb_components(record, snapshot, &mut absorbed);
+    }
+    offers::note_offered(record, snapshot);
     note_known_good(record);
     absorbed
 }
@@ -88,16 +88,18 @@ fn absorb_sticky(
     if began_anew(record, snapshot, earlier.as_ref()) {
         *earlier = Some(record.sticky.clone());
     }
-    let mut sticky = sticky_record(&snapshot.sticky);
+    let mut sticky = sticky_record(snapshot);
     if let Some(earlier) = earlier {
         sticky.connects += earlier.connects;
         sticky.disconnects += earlier.disconnects;
         sticky.gaps += earlier.gaps;
         sticky.start_time_changes += earlier.start_time_changes;
         sticky.full_state_requests += earlier.full_state_requests;
+        sticky.uid_conflicts += earlier.uid_conflicts;
     }
     sticky.absorb(&record.sticky);
-    if let (Some((hash, at)), Some((offered, offered_at))) = (&sticky.last_applied, &snapshot.offered)
+    if let (Some((hash, at)), Some((offered, offered_at))) =
+        (&sticky.last_applied, &snapshot.remote_config.offered)
         && sticky.last_applied != record.sticky.last_applied
         && hash == offered
         && at >= offered_at
@@ -128,7 +130,25 @@ fn absorb_effective_config(record: &mut AgentRecord, bytes: &Bytes, absorbed: &m
     if record.effective_config != Some(blob) {
         record.effective_config = Some(blob);
         record.effective_config_hash = Some(hash::config_hash(&effective.config_map.unwrap_or_default()));
-        absorbed.blob = Some(canonical);
+        absorbed.blobs.push(canonical);
+    }
+}
+
+/// The list of components goes into a blob that agents of one build share, and its hash stays with the record. A hash
+/// whose list is not known (yet) has none.
+fn absorb_components(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+    let decoded = |bytes: &Bytes| pb::AvailableComponents::decode(bytes.clone()).ok();
+    let Some(reported) = record.parts.available_components.as_ref().and_then(decoded) else { return };
+    let bare = pb::AvailableComponents { hash: reported.hash.clone(), ..pb::AvailableComponents::default() };
+    record.parts.set(Part::AvailableComponents, Some(bare.encode_to_vec().into()));
+    // The one the server knows under this hash, or else what the agent itself just listed.
+    let known = snapshot.components.as_ref().and_then(decoded).filter(|known| known.hash == reported.hash);
+    let list = known.unwrap_or(reported);
+    let canonical = (!list.components.is_empty()).then(|| Bytes::from(list.encode_to_vec()));
+    let blob = canonical.as_ref().map(|canonical| BlobId::of(canonical));
+    if record.components != blob {
+        record.components = blob;
+        absorbed.blobs.extend(canonical);
     }
 }
 
@@ -204,11 +224,7 @@ pub(super) fn drift(record: &AgentRecord) -> Drift {
 /// The stored remote config status.
 pub(super) fn remote_config(parts: &StoredParts) -> Option<RemoteConfigReport> {
     let status = pb::RemoteConfigStatus::decode(parts.remote_config_status.clone()?).ok()?;
-    Some(RemoteConfigReport {
-        hash: ConfigHash::new(status.last_remote_config_hash),
-        status: status.status,
-        error: status.error_message,
-    })
+    Some(RemoteConfigReport::of(&status))
 }
 
 /// Liveness of an agent no connection is known of yet, and since when.
@@ -245,26 +261,21 @@ pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> See
     let start_time =
         record.parts.health.as_ref().map(|bytes| material::health_summary(bytes).start_time_unix_nano);
     Seed {
-        uid: record.uid,
         sequence_num: checkpoint.map(|checkpoint| opamp_proto::SequenceNum(checkpoint.sequence_num)),
         capabilities: AgentCapabilities::from_bits(record.capabilities),
         last_seen: resting(record, checkpoint).1,
         known,
         digests,
-        remote_config: remote_config(&record.parts),
+        remote_config: offers::remote_config_seed(record),
+        connection_settings: offers::settings_seed(record),
+        packages: offers::packages_seed(record),
         sticky: sticky_facts(&record.sticky),
-        desired: opamp_server::Desired { generation: record.desired_generation, remote_config: None },
-        desired_failed: desired_failed(record),
+        custom_capabilities: record.parts.custom_capabilities.clone(),
         start_time_unix_nano: start_time.unwrap_or(0),
         principal: record.identity.as_deref().and_then(principal),
         disconnect: record.connection.as_ref().and_then(disconnect),
+        ..Seed::new(record.uid)
     }
-}
-
-/// Whether what is desired failed since it was assigned, as [`Drift::judge`] has it.
-fn desired_failed(record: &AgentRecord) -> bool {
-    let (Some(desired), Some(failure)) = (&record.desired, &record.sticky.last_failure) else { return false };
-    failure.hash == desired.hash && failure.at >= desired.assigned_at
 }
 
 /// Who authenticated, as it is stored; none for nobody in particular.
@@ -295,19 +306,24 @@ fn disconnect(connection: &ConnectionFacts) -> Option<(DisconnectReason, Wall)> 
     Some((reason, connection.disconnected_at?))
 }
 
-fn sticky_record(facts: &StickyFacts) -> StickyRecord {
+fn sticky_record(snapshot: &AgentSnapshot) -> StickyRecord {
+    let facts = &snapshot.sticky;
+    let (config, settings, packages) =
+        (&snapshot.remote_config, &snapshot.connection_settings, &snapshot.packages);
     StickyRecord {
         connects: facts.connects.into(),
         disconnects: facts.disconnects.into(),
         gaps: facts.gaps.into(),
         start_time_changes: facts.start_time_changes.into(),
         full_state_requests: facts.full_state_requests.into(),
-        last_failure: facts.last_failure.as_ref().map(|failure| FailureRecord {
-            hash: failure.hash.clone(),
-            error: failure.error[..failure.error.floor_char_boundary(FAILURE_BYTES_MAX)].to_owned(),
-            at: failure.at,
-        }),
-        last_applied: facts.last_applied.clone(),
+        last_failure: config.last_failure.as_ref().map(offers::failure_record),
+        last_applied: config.last_applied.clone(),
+        last_settings_failure: settings.last_failure.as_ref().map(offers::failure_record),
+        last_settings_applied: settings.last_applied.clone(),
+        last_packages_failure: packages.last_failure.as_ref().map(offers::failure_record),
+        last_packages_applied: packages.last_applied.clone(),
+        uid_conflicts: facts.uid_conflicts.into(),
+        last_uid_conflict: facts.last_uid_conflict,
     }
 }
 
@@ -319,12 +335,8 @@ fn sticky_facts(record: &StickyRecord) -> StickyFacts {
         gaps: count(record.gaps),
         start_time_changes: count(record.start_time_changes),
         full_state_requests: count(record.full_state_requests),
-        ignored_parts: 0,
-        last_failure: record.last_failure.as_ref().map(|failure| FailureFact {
-            hash: failure.hash.clone(),
-            error: failure.error.clone(),
-            at: failure.at,
-        }),
-        last_applied: record.last_applied.clone(),
+        uid_conflicts: count(record.uid_conflicts),
+        last_uid_conflict: record.last_uid_conflict,
+        ..StickyFacts::default()
     }
 }

@@ -21,8 +21,16 @@ pub struct ManagerSettings {
     pub checkpoint_interval: Duration,
     /// How often expired agents, and refusals that were left out of the audit log, are looked for. Default 5 s.
     pub sweep_interval: Duration,
-    /// How often blobs that nothing refers to any more are deleted. Default 1 h.
+    /// How often blobs that nothing refers to any more are deleted. Default 1 h. Connection settings, which hold
+    /// secrets, are deleted with the decision that replaces or withdraws them and do not wait for this.
     pub blob_sweep_interval: Duration,
+    /// Longest connection settings of one agent, encoded, in bytes. Default 1 MiB. They must stay below what the server may
+    /// send in one message.
+    pub connection_settings_bytes_max: usize,
+    /// Packages.
+    pub packages: PackageSettings,
+    /// Custom messages that are kept to be looked at.
+    pub custom: CustomSettings,
     /// Earlier assignments kept with each agent. Default 20. Each keeps its configuration from being deleted.
     pub history_max: usize,
     /// Earlier identities kept with each agent. Default 16.
@@ -37,6 +45,54 @@ pub struct ManagerSettings {
     pub audit_writer: String,
     /// How long [`FleetManager::ready`](super::FleetManager::ready) waits for the store. Default 2 s.
     pub ready_timeout: Duration,
+}
+
+/// Where packages are downloaded from, and bounds on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageSettings {
+    /// Where agents download: `{url_base}/{agent id}/{SHA-256 of the content, in hexadecimal digits}`, without a slash at
+    /// its end. None, the default: packages can be published but not assigned. A change reaches agents with their next
+    /// assignment or the next process; it changes no hash, so that nothing is downloaded again.
+    pub url_base: Option<String>,
+    /// Largest content, in bytes. Default 1 GiB, at most 16 GiB. It lies in the store, whose file does not become smaller
+    /// when a package is deleted: the space is used again.
+    pub file_bytes_max: u64,
+    /// Most package versions in the catalogue. Default 1,000, at most
+    /// [`PackageVersion::PACKAGES_MAX`](opamp_store::PackageVersion::PACKAGES_MAX).
+    pub versions_max: usize,
+    /// Most packages of one agent. Default 32. Each is some 400 bytes of its offer.
+    pub per_agent_max: usize,
+    /// Most uploads at a time. Default 4. Each holds up to two chunks of 1 MiB in memory.
+    pub uploads_max: usize,
+}
+
+impl Default for PackageSettings {
+    fn default() -> Self {
+        Self {
+            url_base: None,
+            file_bytes_max: 1 << 30,
+            versions_max: 1_000,
+            per_agent_max: 32,
+            uploads_max: 4,
+        }
+    }
+}
+
+/// Bounds on received custom messages that are kept in memory, newest first to stay. They do not survive the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CustomSettings {
+    /// Most messages of one agent. Default 32.
+    pub messages_max: usize,
+    /// Most bytes of one agent. Default 256 KiB. A larger message is kept without its data.
+    pub bytes_max: usize,
+    /// Most bytes of all agents together; the oldest of all go first. Default 32 MiB.
+    pub total_bytes_max: usize,
+}
+
+impl Default for CustomSettings {
+    fn default() -> Self {
+        Self { messages_max: 32, bytes_max: 256 << 10, total_bytes_max: 32 << 20 }
+    }
 }
 
 /// A bound on audit entries that others can cause, so that nobody fills the disk. What is left out is counted in
@@ -64,6 +120,9 @@ impl Default for ManagerSettings {
             checkpoint_interval: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(5),
             blob_sweep_interval: Duration::from_secs(3600),
+            connection_settings_bytes_max: 1 << 20,
+            packages: PackageSettings::default(),
+            custom: CustomSettings::default(),
             history_max: 20,
             previous_uids_max: 16,
             agent_types_max: 32,

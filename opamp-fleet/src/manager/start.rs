@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use opamp_proto::{AgentId, Now};
 use opamp_server::RemoteConfigOffer;
 use opamp_store::{AgentRecord, BlobId, Checkpoint, DesiredConfig, PAGE_MAX, ReadError};
@@ -9,6 +10,9 @@ use opamp_store::{AgentRecord, BlobId, Checkpoint, DesiredConfig, PAGE_MAX, Read
 use super::error::StoreFailure;
 use super::{Inner, record};
 use crate::{ConfigMap, Liveness};
+
+/// Different lists of components kept while the fleet is loaded.
+const COMPONENTS_KEPT: usize = 64;
 
 /// Checkpoints, read beside the records in the same order.
 #[derive(Default)]
@@ -23,6 +27,7 @@ impl Inner {
     pub(super) async fn load(&self) -> Result<(), StoreFailure> {
         let now = self.now();
         let mut checkpoints = CheckpointPages::default();
+        let mut components = Components::default();
         let mut after = None;
         loop {
             let page = self.store.agents(after, PAGE_MAX).await?;
@@ -30,9 +35,8 @@ impl Inner {
             for agent in page.items {
                 let checkpoint = checkpoints.find(self, &agent.id).await?;
                 let mut seed = record::seed(&agent, checkpoint.as_ref());
-                if let Some(desired) = &agent.desired {
-                    seed.desired.remote_config = self.offer(desired).await?;
-                }
+                seed.desired = self.desired(&agent).await?;
+                seed.components = components.find(self, &agent).await?;
                 seeds.push(seed);
                 self.admit_known(&agent, checkpoint.as_ref(), now);
             }
@@ -85,6 +89,32 @@ impl Inner {
 
     fn known_offer(&self, blob: &BlobId) -> Option<RemoteConfigOffer> {
         self.state().offers.get(blob).cloned()
+    }
+}
+
+/// Lists of components read so far: most agents of a fleet share a few.
+#[derive(Default)]
+struct Components(BTreeMap<BlobId, Bytes>);
+
+impl Components {
+    /// The list an agent has, if it is known. One that is lost is asked for again.
+    async fn find(&mut self, inner: &Inner, agent: &AgentRecord) -> Result<Option<Bytes>, StoreFailure> {
+        let Some(id) = agent.components else { return Ok(None) };
+        if let Some(known) = self.0.get(&id) {
+            return Ok(Some(known.clone()));
+        }
+        let found = match inner.store.blob(&id).await {
+            Ok(found) => found,
+            Err(ReadError::Corrupt { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(bytes) = &found {
+            if self.0.len() >= COMPONENTS_KEPT {
+                self.0.clear();
+            }
+            self.0.insert(id, bytes.clone());
+        }
+        Ok(found)
     }
 }
 

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid, Mono, Now, PartSet};
 use opamp_server::{AgentChange, ChangedFacts, RemoteConfigOffer};
 use opamp_store::{
-    AgentRecord, BlobId, Checkpoint, NewAuditEntry, Precondition, StickyRecord, WriteBatch, WriteBehind,
-    WriteBehindLimits,
+    AgentRecord, BlobId, Checkpoint, NewAuditEntry, PackageKey, PackageVersion, Precondition, StickyRecord,
+    WriteBatch, WriteBehind, WriteBehindLimits,
 };
 
+use super::custom::CustomLog;
+use super::downloads::DownloadKey;
 use super::durations::ApplyDurations;
 use super::settings::ManagerSettings;
 use super::throttle::AuditThrottle;
@@ -18,6 +20,9 @@ use crate::FleetIndex;
 
 /// Encoded offers kept to be shared by agents that get the same configuration; sessions keep theirs anyway.
 const OFFERS_KEPT: usize = 256;
+
+/// Package versions kept to compose offers from without reading them for each agent.
+const PACKAGES_KEPT: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -39,6 +44,13 @@ pub(super) struct State {
     pub(super) earlier: BTreeMap<AgentId, StickyRecord>,
     pub(super) durations: ApplyDurations,
     pub(super) offers: BTreeMap<BlobId, RemoteConfigOffer>,
+    /// Package versions read before.
+    pub(super) package_versions: BTreeMap<PackageKey, PackageVersion>,
+    pub(super) download_key: Option<DownloadKey>,
+    /// Chunks of packages that are being uploaded, by upload.
+    pub(super) uploads: BTreeMap<u64, BTreeSet<BlobId>>,
+    /// The last custom messages received.
+    pub(super) custom: CustomLog,
     /// Why the store could not be read last time, until it can again.
     pub(super) read_fault: Option<String>,
     /// The same for writing: that something can be read proves nothing about that.
@@ -60,6 +72,10 @@ impl State {
             earlier: BTreeMap::new(),
             durations: ApplyDurations::new(settings.agent_types_max),
             offers: BTreeMap::new(),
+            package_versions: BTreeMap::new(),
+            download_key: None,
+            uploads: BTreeMap::new(),
+            custom: CustomLog::new(settings.custom),
             read_fault: None,
             write_fault: None,
         }
@@ -73,6 +89,7 @@ impl State {
         self.given_up.remove(id);
         self.checkpoints.remove(id);
         self.earlier.remove(id);
+        self.custom.forget(id);
     }
 
     /// Remembers what could not be merged, to be tried again at `retry` if nothing is to be before.
@@ -88,6 +105,13 @@ impl State {
             self.offers.clear();
         }
         self.offers.insert(blob, offer);
+    }
+
+    pub(super) fn remember_package(&mut self, version: PackageVersion) {
+        if self.package_versions.len() >= PACKAGES_KEPT {
+            self.package_versions.clear();
+        }
+        self.package_versions.insert(version.key.clone(), version);
     }
 }
 
@@ -131,8 +155,8 @@ pub(super) struct Unwritten {
 #[derive(Clone, Debug)]
 pub(super) struct Newest {
     pub(super) record: AgentRecord,
-    /// The effective config, if it is not in the store yet.
-    pub(super) blob: Option<Bytes>,
+    /// What it refers to and is not in the store yet: the effective config, the components.
+    pub(super) blobs: Vec<Bytes>,
 }
 
 impl Unwritten {
@@ -148,12 +172,15 @@ impl Unwritten {
         self.records.get(id)
     }
 
-    pub(super) fn push(&mut self, record: AgentRecord, blob: Option<Bytes>, now: Mono) {
-        let earlier = self.records.remove(&record.id).and_then(|earlier| earlier.blob);
-        let blob =
-            blob.or_else(|| earlier.filter(|bytes| record.effective_config == Some(BlobId::of(bytes))));
-        self.behind.push_with_blobs(record.clone(), blob.clone(), now);
-        self.records.insert(record.id, Newest { record, blob });
+    pub(super) fn push(&mut self, record: AgentRecord, mut blobs: Vec<Bytes>, now: Mono) {
+        let earlier = self.records.remove(&record.id).map(|earlier| earlier.blobs).unwrap_or_default();
+        blobs.extend(earlier);
+        blobs.retain(|bytes| {
+            let id = Some(BlobId::of(bytes));
+            record.effective_config == id || record.components == id
+        });
+        self.behind.push_with_blobs(record.clone(), blobs.iter().cloned(), now);
+        self.records.insert(record.id, Newest { record, blobs });
     }
 
     /// Makes everything due: something must not wait.

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use opamp_proto::{AgentCapabilities, AgentId, ConfigHash, InstanceUid, PartSet, SequenceNum, Wall, pb};
-use opamp_server::{Dispatch, RemoteConfigReport};
-use opamp_store::{ConnectionFacts, DesiredConfig, Revision, StickyRecord};
+use opamp_server::{ConnectionSettingsReport, Dispatch, PackagesReport, RemoteConfigReport};
+use opamp_store::{
+    ConnectionFacts, DesiredConfig, DesiredPackages, DesiredSettings, FailureRecord, OfferRecord, Revision,
+    StickyRecord,
+};
 
 use super::durations::ApplyHistogram;
 use crate::{Drift, FleetCounts, Health, Liveness, Selector};
@@ -102,9 +105,9 @@ pub struct AgentDetail {
     pub effective_config: Option<pb::EffectiveConfig>,
     /// Canonical hash of that configuration.
     pub effective_config_hash: Option<ConfigHash>,
-    /// State of its packages.
+    /// State of its packages, the progress of downloads included.
     pub package_statuses: Option<pb::PackageStatuses>,
-    /// Components built into it.
+    /// Components built into it: in full if they are known under the hash it reported, else that hash alone.
     pub available_components: Option<pb::AvailableComponents>,
     /// Custom capabilities it announced.
     pub custom_capabilities: Option<pb::CustomCapabilities>,
@@ -118,6 +121,10 @@ pub struct AgentDetail {
     pub last_known_good: Option<ConfigHash>,
     /// The configuration offered last by this process, and when.
     pub offered: Option<(ConfigHash, Wall)>,
+    /// Its connection settings: desired, offered, reported.
+    pub connection_settings: OfferDetail<DesiredSettings, ConnectionSettingsReport>,
+    /// Its packages: desired, offered, reported.
+    pub packages: OfferDetail<DesiredPackages, PackagesReport>,
     /// Whether the desired configuration cannot be offered because it exceeds the send limit.
     pub offer_too_large: bool,
     /// Counters and facts that never go back: connects, gaps, restarts, the last failure.
@@ -128,11 +135,35 @@ pub struct AgentDetail {
     pub revision: Revision,
 }
 
-/// What [`assign`](super::FleetManager::assign) and [`unassign`](super::FleetManager::unassign) did.
+/// One kind of what an agent should have: what was decided, what it was offered, what it says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfferDetail<D, R> {
+    /// What it should have; none to leave it alone.
+    pub desired: Option<D>,
+    /// How often that was decided.
+    pub generation: u64,
+    /// How the report relates to it. Packages are in sync when the agent reports each of them installed in the version it
+    /// should have; that it names the hash of the offer is not enough.
+    pub drift: Drift,
+    /// What was offered last, by this process or an earlier one.
+    pub offered: Option<OfferRecord>,
+    /// What the agent reported last.
+    pub report: Option<R>,
+    /// It failed since it was decided, and is not offered again before it is decided anew.
+    pub failed: bool,
+    /// It cannot be offered because it exceeds the send limit.
+    pub too_large: bool,
+    /// The last one that failed.
+    pub last_failure: Option<FailureRecord>,
+    /// The last one that was applied, and when.
+    pub last_applied: Option<(ConfigHash, Wall)>,
+}
+
+/// What a change of what an agent should have did: by default of its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// What the agent should run now.
-    pub desired: Option<DesiredConfig>,
+pub struct Assigned<D = DesiredConfig> {
+    /// What the agent should have now.
+    pub desired: Option<D>,
     /// Where the change went.
     pub dispatch: Dispatch,
     /// The idempotency key was used before: nothing was changed this time.
@@ -164,4 +195,6 @@ pub struct FleetStats {
     pub audit_waiting: u64,
     /// Audit entries that were dropped because too many waited.
     pub audit_dropped: u64,
+    /// Custom messages of agents that were dropped before this manager took them.
+    pub custom_lost: u64,
 }

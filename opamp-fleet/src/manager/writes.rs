@@ -30,6 +30,11 @@ impl Inner {
         if let Some(key) = key.or_else(random_key) {
             batch.idempotency_key(key);
         }
+        self.commit_repeatable(batch).await
+    }
+
+    /// The same for a batch that may be repeated as it is, because it has a key or puts nothing but blobs.
+    pub(super) async fn commit_repeatable(&self, batch: WriteBatch) -> Result<Revision, CommitError> {
         let mut repeats = 0;
         let mut unknown = None;
         loop {
@@ -60,7 +65,7 @@ impl Inner {
 
     /// Puts a record a call changed into its batch, with what the record refers to and the store may not have.
     pub(super) fn put_changed(batch: &mut WriteBatch, record: AgentRecord, base: &Newest) {
-        if let Some(blob) = &base.blob {
+        for blob in &base.blobs {
             batch.put_blob(blob.clone());
         }
         batch.put_agent(record);
@@ -97,6 +102,7 @@ impl Inner {
                 Err(
                     error @ (CommitError::BlobMissing(_)
                     | CommitError::Invalid(_)
+                    | CommitError::PackageMissing(_)
                     | CommitError::Precondition(_)
                     | CommitError::UidTaken { .. }),
                 ) => {

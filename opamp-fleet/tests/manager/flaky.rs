@@ -183,6 +183,27 @@ impl ConfigStore for Flaky {
     }
 }
 
+impl PackageStore for Flaky {
+    fn package(&self, key: &PackageKey) -> BoxFuture<'_, Result<Option<PackageVersion>, ReadError>> {
+        self.read(self.store.package(key))
+    }
+    fn packages(
+        &self,
+        after: Option<PackageKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page<PackageVersion, PackageKey>, ReadError>> {
+        self.read(self.store.packages(after, limit))
+    }
+    fn package_chunks(
+        &self,
+        key: &PackageKey,
+        first: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobId>, ReadError>> {
+        self.read(self.store.package_chunks(key, first, limit))
+    }
+}
+
 impl AuditLog for Flaky {
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Page<AuditEntry, u64>, ReadError>> {
         self.read(self.store.audit(query))
@@ -201,6 +222,9 @@ impl CredentialStore for Flaky {
     }
     fn tokens(&self) -> BoxFuture<'_, Result<Vec<ApiToken>, ReadError>> {
         self.read(self.store.tokens())
+    }
+    fn secret(&self, name: &str) -> BoxFuture<'_, Result<Option<ServerSecret>, ReadError>> {
+        self.read(self.store.secret(name))
     }
 }
 

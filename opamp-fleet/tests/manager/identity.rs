@@ -166,5 +166,21 @@ async fn nobody_takes_over_an_agent_that_proved_itself_by_certificate_even_after
     assert_eq!(refused[0].actor, "certificate:edge-2");
     assert_eq!(refused[0].after.as_ref().unwrap()["reason"], "uid_conflict");
     agent.heartbeat(&process).await;
+    process.settle().await;
+    let sticky = process.detail(&agent.uid).await.sticky;
+    assert_eq!(sticky.uid_conflicts, 1);
+    let first = sticky.last_uid_conflict.expect("it is known when");
+    process.stop().await;
+
+    // That it happened is not forgotten with the process, and the next one is another.
+    let process = start().await;
+    assert_eq!(process.detail(&agent.uid).await.sticky.last_uid_conflict, Some(first));
+    agent.heartbeat(&process).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    process.poll(&agent.full(), agent.from, Some("edge-2")).await;
+    process.settle().await;
+    let sticky = process.detail(&agent.uid).await.sticky;
+    assert_eq!(sticky.uid_conflicts, 2);
+    assert!(sticky.last_uid_conflict > Some(first));
     process.stop().await;
 }

@@ -1,16 +1,22 @@
 //! The fleet manager with a real server and a real store, driven by polls on a virtual clock.
 
-#![expect(clippy::expect_used, reason = "a helper that fails is a failed test")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod assignment;
 mod audit;
+mod components;
 mod configs;
+mod connection_settings;
+mod convergence;
+mod custom;
 mod doubt;
 mod flaky;
 mod heartbeat;
 mod identity;
 mod liveness;
 mod outage;
+mod packages;
 mod recording;
 mod restart;
 mod support;
+mod uploads;

@@ -185,6 +185,9 @@ pub(crate) struct Agent {
     pub(crate) health: pb::ComponentHealth,
     pub(crate) effective: pb::AgentConfigMap,
     pub(crate) remote_config: Option<pb::RemoteConfigStatus>,
+    pub(crate) settings: Option<pb::ConnectionSettingsStatus>,
+    pub(crate) packages: Option<pb::PackageStatuses>,
+    pub(crate) components: Option<pb::AvailableComponents>,
     pub(crate) token: Option<String>,
     pub(crate) from: SocketAddr,
     /// How often the server asked for full state.
@@ -201,6 +204,9 @@ impl Agent {
             health: health(true, 1),
             effective: files(&[("", "receivers: {}")]),
             remote_config: None,
+            settings: None,
+            packages: None,
+            components: None,
             token: None,
             from: SocketAddr::from(([198, 51, 100, 7], 4000 + n)),
             asked: 0,
@@ -218,6 +224,13 @@ impl Agent {
             // An agent that was never offered anything says so by an empty status.
             remote_config_status: reports(AgentCapabilities::REPORTS_REMOTE_CONFIG)
                 .then(|| self.remote_config.clone().unwrap_or_default()),
+            connection_settings_status: self.settings.clone(),
+            package_statuses: self.packages.clone(),
+            // The list itself only when it is asked for (R-COMP-02).
+            available_components: self
+                .components
+                .clone()
+                .map(|list| pb::AvailableComponents { components: BTreeMap::new(), ..list }),
             ..self.bare()
         }
     }
@@ -240,6 +253,8 @@ impl Agent {
         self.asked += 1;
         let mut later = self.send_once(process, self.full()).await;
         later.remote_config = later.remote_config.or(answer.remote_config);
+        later.connection_settings = later.connection_settings.or(answer.connection_settings);
+        later.packages_available = later.packages_available.or(answer.packages_available);
         later
     }
 

@@ -22,6 +22,17 @@ pub enum Transport {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
+    /// No request for a certificate could be made.
+    CertificateNotRequested {
+        /// Why.
+        why: String,
+    },
+    /// The server refuses to issue a certificate (R-CSR-14). It is asked again after
+    /// [`certificate_spacing`](crate::session::SessionSettings::certificate_spacing).
+    CertificateRefused {
+        /// What the server says, made fit for a log line.
+        message: String,
+    },
     /// An attempt to reach the server failed; the agent was not connected.
     ConnectFailed {
         /// The endpoint that was tried.
@@ -37,6 +48,30 @@ pub enum Event {
         endpoint: Arc<str>,
         /// How messages travel now.
         transport: Transport,
+    },
+    /// Settings of the connection to the server are in use and saved from now on: the server has answered on them.
+    ConnectionSettingsApplied {
+        /// The endpoint they lead to.
+        endpoint: Arc<str>,
+    },
+    /// Settings of the connection to the server were tried, and the agent goes back to those before.
+    ConnectionSettingsFailed {
+        /// The endpoint they lead to.
+        endpoint: Arc<str>,
+        /// Why.
+        failure: Failure,
+    },
+    /// Connection settings were not taken, in whole or in part; nothing of what was refused was tried.
+    ConnectionSettingsRejected {
+        /// Which, and why.
+        why: String,
+    },
+    /// Custom messages got lost.
+    CustomDropped {
+        /// The capability.
+        capability: String,
+        /// Why.
+        why: &'static str,
     },
     /// The connection is over, whoever ended it.
     Disconnected {
@@ -56,7 +91,7 @@ pub enum Event {
     },
     /// A handler of the application panicked, or did not end in time and was given up.
     HandlerFailed {
-        /// Which one: `remote config`, `restart` or `effective config`.
+        /// Which one, such as `remote config`, `restart` or `effective config`.
         handler: &'static str,
         /// What happened.
         why: String,
@@ -114,6 +149,22 @@ pub enum ServerErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerFault {
+    /// The hash of connection settings is longer than what is kept.
+    #[error(
+        "the server offered connection settings with a hash of {length} bytes, more than {max}; they are ignored"
+    )]
+    ConnectionsHashLength {
+        /// Its length in bytes.
+        length: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Connection settings came without their hash, so they could never be acknowledged.
+    #[error("the server offered connection settings without a hash; they are ignored")]
+    ConnectionsWithoutHash,
+    /// Packages came without a usable hash, so they could never be acknowledged.
+    #[error("the server offered packages without a hash that can be kept; they are ignored")]
+    PackagesWithoutHash,
     /// The hash of a remote configuration is longer than what is kept.
     #[error(
         "the server offered a remote configuration with a hash of {length} bytes, more than {max}; it is ignored"
@@ -146,9 +197,16 @@ impl Event {
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         match self {
-            Self::Connected { .. } | Self::IdentityAssigned { .. } => false,
+            Self::Connected { .. }
+            | Self::ConnectionSettingsApplied { .. }
+            | Self::IdentityAssigned { .. } => false,
             Self::Disconnected { cause, .. } => matches!(cause, DisconnectCause::Failed { .. }),
-            Self::ConnectFailed { .. }
+            Self::CertificateNotRequested { .. }
+            | Self::CertificateRefused { .. }
+            | Self::ConnectFailed { .. }
+            | Self::ConnectionSettingsFailed { .. }
+            | Self::ConnectionSettingsRejected { .. }
+            | Self::CustomDropped { .. }
             | Self::Discarded { .. }
             | Self::HandlerFailed { .. }
             | Self::ServerError { .. }
@@ -162,6 +220,7 @@ impl Event {
     pub const fn failure(&self) -> Option<&Failure> {
         match self {
             Self::ConnectFailed { failure, .. }
+            | Self::ConnectionSettingsFailed { failure, .. }
             | Self::Disconnected { cause: DisconnectCause::Failed { failure, .. }, .. } => Some(failure),
             _ => None,
         }
@@ -176,6 +235,26 @@ impl fmt::Display for Event {
             }
             Self::ConnectFailed { endpoint, failure, retry_in: Some(retry_in) } => {
                 write!(f, "cannot connect to {endpoint}: {failure}; next attempt in {}", Seconds(*retry_in))
+            }
+            Self::CertificateNotRequested { why } => {
+                write!(f, "no certificate is asked for: {why}; look into the agent's own log")
+            }
+            Self::CertificateRefused { message } => write!(
+                f,
+                "the server refuses to issue a certificate: {message} (the agent asks again later; approve it at the server)"
+            ),
+            Self::ConnectionSettingsApplied { endpoint } => {
+                write!(f, "connection settings of the server are in use: {endpoint}")
+            }
+            Self::ConnectionSettingsFailed { endpoint, failure } => write!(
+                f,
+                "connection settings of the server do not work, the agent returns to those before: {endpoint}: {failure}"
+            ),
+            Self::ConnectionSettingsRejected { why } => {
+                write!(f, "connection settings of the server are not taken: {why}")
+            }
+            Self::CustomDropped { capability, why } => {
+                write!(f, "custom messages of {capability} got lost: {why}")
             }
             Self::Connected { endpoint, transport } => {
                 write!(f, "connected to {endpoint} over {}", transport.as_str())

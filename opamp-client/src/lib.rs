@@ -27,17 +27,20 @@
 //! | subject | where |
 //! |---|---|
 //! | running an agent | [`Client`], [`Builder`], [`ClientSettings`] |
-//! | what it reports | [`Description`], [`Health`], [`EffectiveConfig`] |
+//! | what it reports | [`Description`], [`Health`], [`EffectiveConfig`], [`Components`] |
 //! | what it takes | [`RemoteConfigHandler`], [`RestartHandler`], [`EffectiveConfigProvider`] |
+//! | connections that the server sets | [`connection`], [`OwnTelemetryHandler`], [`OtherConnectionsHandler`], [`CertificateRequester`] |
+//! | what goes beyond the protocol | [`CustomMessage`], [`CustomMessageHandler`] |
 //! | what it is told | [`EventHandler`], [`Event`], [`Failure`] |
 //! | reaching the server | [`TlsSource`], [`Proxy`], [`TokenSource`] |
 //! | what it keeps | [`StateStore`], [`FileState`] |
+//! | packages | [`packages`] |
 //! | one conversation as a plain struct, without IO or clock | [`session`] |
 //! | when to try again | [`retry`] |
 //!
 //! Without the feature `net` (on by default) the last two remain, with the types they use, and neither tokio nor a clock
 //! nor a source of randomness. The feature `native-roots` adds trust in the certificate authorities of the operating
-//! system.
+//! system; `csr` adds a requester of client certificates; `packages` adds an installer that downloads and verifies them.
 //!
 //! Credentials and bodies of configurations are in no log of this crate. The WebSocket library below it writes whole frames
 //! to the `log` facade at level TRACE: keep its target `tungstenite` at INFO where that is collected.
@@ -82,28 +85,39 @@
 // Half of what is linked to does not exist without the drivers.
 #![cfg_attr(not(feature = "net"), allow(rustdoc::broken_intra_doc_links))]
 
+mod components;
 mod config;
+pub mod connection;
+mod custom;
 mod description;
 mod event;
 mod failure;
 mod health;
+pub mod packages;
 pub mod retry;
 mod saved;
 pub mod session;
 mod stats;
 
+pub use components::{Component, Components};
 pub use config::{ConfigFile, EffectiveConfig, Rejected, RemoteConfig};
+pub use custom::{CustomCapabilityError, CustomMessage, SendCustomError};
 pub use description::{AttributeValue, Description};
 pub use event::{DisconnectCause, Event, ServerErrorKind, ServerFault, Transport};
 pub use failure::{Failure, FailureKind, TlsProblem};
 pub use health::Health;
 pub use opamp_proto::{ConfigHash, InstanceUid, Mono, Now, SequenceNum, Wall};
-pub use saved::{ConfigStatus, Forgetful, SavedConfig, SavedState, StateError, StateStore};
+pub use saved::{Forgetful, OfferStatus, SavedConnections, SavedOffer, SavedState, StateError, StateStore};
 pub use session::Stopped;
 pub use stats::Stats;
 
 #[cfg(feature = "net")]
 mod net;
+#[cfg(feature = "csr")]
+pub use net::ecdsa::EcdsaRequester;
+#[cfg(feature = "net")]
+#[doc(hidden)]
+pub use net::fuzzing;
 #[cfg(feature = "net")]
 pub use net::{
     builder::{Builder, ProbeError, StartError},
@@ -111,9 +125,13 @@ pub use net::{
     clock::{Clock, SystemClock},
     credentials::{HeaderError, TokenSource},
     endpoint::EndpointError,
-    handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler},
+    handler::{
+        CertificateRequester, CustomMessageHandler, EffectiveConfigProvider, EventHandler,
+        OtherConnectionsHandler, OwnTelemetryHandler, RemoteConfigHandler, RestartHandler,
+    },
     proxy::{Proxy, ProxyError},
     settings::ClientSettings,
     state_file::FileState,
+    telemetry::TelemetrySender,
     tls::{MinTlsVersion, TlsError, TlsOptions, TlsSource},
 };

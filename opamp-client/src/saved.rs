@@ -1,9 +1,15 @@
 //! What an agent keeps over its own restarts, and where: identity, where the sequence stands, what became of the
-//! last remote configuration.
+//! last offers, and the connections it was given.
 //!
-//! Without it a restarted agent is a new agent to its server, and every configuration is applied anew.
+//! Without it a restarted agent is a new agent to its server, every configuration is applied anew, and it connects as it was
+//! configured at first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use opamp_proto::{ConfigHash, InstanceUid, SequenceNum};
+
+use crate::connection::{CertificateSigningRequest, OpampSettings, OtherSettings, Signal, TelemetrySettings};
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,25 +22,47 @@ pub struct SavedState {
     /// goes on from an older number, which costs nothing, since the first report of a process is complete.
     pub sequence_num: SequenceNum,
     /// What became of the remote configuration that was received last; `None` before the first.
-    pub remote_config: Option<SavedConfig>,
+    pub remote_config: Option<SavedOffer>,
+    /// The connections that a server has set.
+    pub connections: SavedConnections,
 }
 
-/// What became of a remote configuration.
+/// The connections that a server has set, and what became of its last offer of them. There are secrets in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedConnections {
+    /// The address the agent was configured with when it was given all this, as events show it. An agent configured with
+    /// another one begins without: what a person says comes before what a server said.
+    pub configured: Option<String>,
+    /// What became of the last offer.
+    pub offer: Option<SavedOffer>,
+    /// How the OpAMP server is reached, in place of what was configured.
+    pub accepted: Option<Arc<OpampSettings>>,
+    /// What is to be tried, or was being tried when the process ended; how often is counted in `offer`.
+    pub candidate: Option<Arc<OpampSettings>>,
+    /// Where own telemetry goes.
+    pub telemetry: BTreeMap<Signal, Arc<TelemetrySettings>>,
+    /// Other connections, by name.
+    pub others: BTreeMap<String, Arc<OtherSettings>>,
+    /// A certificate was asked for and has not come yet.
+    pub request: Option<CertificateSigningRequest>,
+}
+
+/// What became of something that a server offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedConfig {
+pub struct SavedOffer {
     /// The hash it was offered under.
     pub hash: ConfigHash,
     /// How far it got.
-    pub status: ConfigStatus,
+    pub status: OfferStatus,
     /// Why it failed; empty otherwise (R-CONF-27).
     pub error: String,
-    /// How often the application began with it, as long as it has not come to an end.
+    /// How often it was begun, as long as it has not come to an end.
     pub attempts: u32,
 }
 
-/// How far a remote configuration got (spec section "RemoteConfigStatus").
+/// How far an offer got (spec sections "RemoteConfigStatus" and "ConnectionSettingsStatus").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigStatus {
+pub enum OfferStatus {
     /// In use.
     Applied,
     /// Being applied, or interrupted by the end of the agent.
@@ -43,7 +71,7 @@ pub enum ConfigStatus {
     Failed,
 }
 
-/// Where an agent keeps its state. Saving is rare: a new identity, a step of a remote configuration, a stop.
+/// Where an agent keeps its state. Saving is rare: a new identity, a step of an offer, a stop.
 ///
 /// Methods may block; the drivers call them where that is allowed.
 pub trait StateStore: Send + Sync {
@@ -60,6 +88,12 @@ pub trait StateStore: Send + Sync {
     ///
     /// [`StateError`] if it could not be made durable. The agent goes on and says so in an event.
     fn save(&self, state: &SavedState) -> Result<(), StateError>;
+
+    /// Whether what is saved outlives the process. An agent without such a place takes no certificates from a server
+    /// (R-CONN-15): the old one may be worth nothing by the next start. Yes, unless told otherwise.
+    fn is_durable(&self) -> bool {
+        true
+    }
 }
 
 /// Why state could not be loaded or saved.
@@ -104,17 +138,38 @@ impl StateStore for Forgetful {
     fn save(&self, _state: &SavedState) -> Result<(), StateError> {
         Ok(())
     }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 impl SavedState {
     /// The state of an agent that starts for the first time.
     #[must_use]
     pub const fn new(uid: InstanceUid) -> Self {
-        Self { uid, uid_assigned: false, sequence_num: SequenceNum(0), remote_config: None }
+        let connections = SavedConnections::new();
+        Self { uid, uid_assigned: false, sequence_num: SequenceNum(0), remote_config: None, connections }
     }
 }
 
-impl ConfigStatus {
+impl SavedConnections {
+    /// Nothing was ever offered.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            configured: None,
+            offer: None,
+            accepted: None,
+            candidate: None,
+            telemetry: BTreeMap::new(),
+            others: BTreeMap::new(),
+            request: None,
+        }
+    }
+}
+
+impl OfferStatus {
     /// The word for it: `applied`, `applying` or `failed`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -22,6 +22,13 @@ pub struct Stats {
     pub foreign: u64,
     /// Messages of the server ignored because they are malformed.
     pub malformed: u64,
+    /// Custom messages that were written or answered.
+    pub custom_sent: u64,
+    /// Custom messages of the server that were handed over.
+    pub custom_received: u64,
+    /// Custom messages that got lost: of the server because their handler was too slow, of the application because a request
+    /// ended in a way that leaves open whether it arrived.
+    pub custom_dropped: u64,
     /// Connections that were reached after the first.
     pub reconnects: u64,
     /// Attempts to connect that failed.

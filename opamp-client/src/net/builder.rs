@@ -11,15 +11,23 @@ use super::connector::{Connector, Rigour};
 use super::credentials::{Credentials, HeaderError, TokenSource};
 use super::driver::Driver;
 use super::endpoint::{Endpoint, EndpointError};
-use super::handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler};
+use super::handler::{
+    CertificateRequester, CustomMessageHandler, EffectiveConfigProvider, EventHandler,
+    OtherConnectionsHandler, OwnTelemetryHandler, RemoteConfigHandler, RestartHandler,
+};
 use super::lanes::{Handlers, Lanes};
+use super::offered::Offered;
 use super::proxy::Proxy;
 use super::settings::ClientSettings;
 use super::tls::TlsSource;
+use crate::components::Components;
 use crate::config::EffectiveConfig;
+use crate::connection::{SettingsPolicy, Signal};
+use crate::custom::CustomCapabilityError;
 use crate::description::Description;
 use crate::failure::Failure;
 use crate::health::Health;
+use crate::packages::PackageHandler;
 use crate::saved::{Forgetful, SavedState, StateError, StateStore};
 use crate::session::{Abilities, EndpointInfo, Input, Outbox, Session, Setup};
 
@@ -31,6 +39,11 @@ pub struct Builder {
     description: Description,
     health: Option<Health>,
     effective: Option<EffectiveConfig>,
+    components: Option<Components>,
+    signals: Vec<Signal>,
+    opamp_settings: bool,
+    policy: SettingsPolicy,
+    capabilities: Result<(), CustomCapabilityError>,
     handlers: Handlers,
     headers: Vec<(String, String)>,
     basic: Option<(String, String)>,
@@ -46,6 +59,9 @@ pub struct Builder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A custom capability has no name that it may have. Correct it.
+    #[error(transparent)]
+    CustomCapability(#[from] CustomCapabilityError),
     /// An endpoint is not one. Correct it.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -86,6 +102,11 @@ impl Builder {
             description,
             health: None,
             effective: None,
+            components: None,
+            signals: Vec::new(),
+            opamp_settings: false,
+            policy: SettingsPolicy::strict(),
+            capabilities: Ok(()),
             handlers: Handlers::default(),
             headers: Vec::new(),
             basic: None,
@@ -133,6 +154,76 @@ impl Builder {
     /// Who restarts the agent; announces AcceptsRestartCommand.
     pub fn on_restart(mut self, handler: impl RestartHandler) -> Self {
         self.handlers.restart = Some(Arc::new(handler));
+        self
+    }
+
+    /// Takes settings of its connection to the server; announces AcceptsOpAMPConnectionSettings and
+    /// ReportsConnectionSettingsStatus. Off without.
+    ///
+    /// Settings are tried by really connecting with them, and are in use only once the server has answered; whatever else
+    /// happens, the agent goes back to those before (R-CONN-14). They are kept in the [state](Self::state) and used from the
+    /// next start on, in place of the first endpoint, its credentials, TLS and proxy; fallbacks stay as they are. An agent
+    /// that is configured with another first endpoint than when it was given them begins without them.
+    pub fn accept_connection_settings(mut self, policy: SettingsPolicy) -> Self {
+        self.opamp_settings = true;
+        self.policy = policy;
+        self
+    }
+
+    /// What no server may change about connections, for agents that take other settings than those of
+    /// [`Builder::accept_connection_settings`]. Default: [`SettingsPolicy::strict`].
+    pub fn connection_policy(mut self, policy: SettingsPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Who sends these signals of the agent's own telemetry where the server says; announces ReportsOwnMetrics,
+    /// ReportsOwnTraces and ReportsOwnLogs accordingly.
+    pub fn on_own_telemetry(
+        mut self,
+        signals: impl IntoIterator<Item = Signal>,
+        handler: impl OwnTelemetryHandler,
+    ) -> Self {
+        self.signals = signals.into_iter().collect();
+        self.handlers.own_telemetry = Some(Arc::new(handler));
+        self
+    }
+
+    /// Who takes settings of connections that only the application knows; announces AcceptsOtherConnectionSettings.
+    pub fn on_other_connections(mut self, handler: impl OtherConnectionsHandler) -> Self {
+        self.handlers.other_connections = Some(Arc::new(handler));
+        self
+    }
+
+    /// Who installs packages; announces AcceptsPackages and ReportsPackageStatuses.
+    pub fn on_packages(mut self, handler: impl PackageHandler) -> Self {
+        self.handlers.packages = Some(Arc::new(handler));
+        self
+    }
+
+    /// Announces a custom capability, named by the reverse domain name of its owner, a dot and a short name, and perhaps `/`
+    /// and a version (R-CUST-05); `handler` takes its messages.
+    pub fn custom_capability(mut self, name: impl Into<String>, handler: impl CustomMessageHandler) -> Self {
+        match super::client::checked_name(name.into()) {
+            Ok(name) => {
+                self.handlers.custom.insert(name, Arc::new(handler));
+            }
+            Err(error) => self.capabilities = self.capabilities.and(Err(error)),
+        }
+        self
+    }
+
+    /// What is built into the agent; announces ReportsAvailableComponents.
+    pub fn available_components(mut self, components: Components) -> Self {
+        self.components = Some(components);
+        self
+    }
+
+    /// Who makes keys and requests for client certificates. The agent asks for one when the server takes requests and has
+    /// not given one yet, before that expires, and on [`Client::request_certificate`](crate::Client::request_certificate). It
+    /// needs [`Builder::accept_connection_settings`] to take the certificate.
+    pub fn certificate_requests(mut self, requester: impl CertificateRequester) -> Self {
+        self.handlers.certificates = Some(Arc::new(requester));
         self
     }
 
@@ -208,7 +299,7 @@ impl Builder {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
         let connector = self.connector()?;
         let clock = Arc::clone(&connector.clock);
-        let state = self.state.unwrap_or_else(|| Arc::new(Forgetful));
+        let state = self.state.take().unwrap_or_else(|| Arc::new(Forgetful));
         let saved = match state.load()? {
             Some(saved) => saved,
             None => {
@@ -224,20 +315,29 @@ impl Builder {
         let session = Session::new(Setup {
             endpoint: info(&connector.endpoints[0]),
             fallbacks: connector.endpoints[1..].iter().map(info).collect(),
+            abilities: Abilities {
+                shows_certificate: connector.tls.as_ref().is_some_and(TlsSource::has_identity),
+                ..self.abilities(state.is_durable())
+            },
             description: self.description,
             saved,
-            abilities: Abilities {
-                remote_config: self.handlers.remote_config.is_some(),
-                restart: self.handlers.restart.is_some(),
-            },
             settings: self.settings.session.clone(),
             seed: u64::from_le_bytes(random()?),
         });
-        let session = begin(session, self.health, self.effective, &*clock);
-        let client = Client::new(uid, Arc::clone(&clock));
+        let known = [
+            self.health.map(Input::Health),
+            self.effective.map(Input::EffectiveConfig),
+            self.components.map(Input::AvailableComponents),
+        ];
+        let session = begin(session, known, &*clock);
+        let client = Client::new(uid, Arc::clone(&clock), &self.settings.session);
         let shared = Arc::clone(&client.shared);
+        for (name, handler) in std::mem::take(&mut self.handlers.custom) {
+            shared.custom.change(name, Some(handler));
+        }
         let lanes = Lanes::start(self.handlers, &shared, &connector.clock, &connector.settings);
-        runtime.spawn(Driver::new(session, lanes, shared, Arc::new(connector), state).run());
+        let connector = Offered::new(connector, self.policy);
+        runtime.spawn(Driver::new(session, lanes, shared, connector, state).run());
         Ok(client)
     }
 
@@ -276,7 +376,31 @@ impl Builder {
         self.addressed().map(drop)
     }
 
+    fn abilities(&self, durable: bool) -> Abilities {
+        let handlers = &self.handlers;
+        let takes = |signal| handlers.own_telemetry.is_some() && self.signals.contains(&signal);
+        Abilities {
+            certificates: handlers.certificates.is_some() && self.opamp_settings,
+            certificates_name_identity: handlers
+                .certificates
+                .as_ref()
+                .is_some_and(|made| made.names_identity()),
+            durable,
+            opamp_settings: self.opamp_settings,
+            other_connections: handlers.other_connections.is_some(),
+            own_logs: takes(Signal::Logs),
+            own_metrics: takes(Signal::Metrics),
+            own_traces: takes(Signal::Traces),
+            packages: handlers.packages.is_some(),
+            policy: self.policy,
+            remote_config: handlers.remote_config.is_some(),
+            restart: handlers.restart.is_some(),
+            shows_certificate: false,
+        }
+    }
+
     fn addressed(&self) -> Result<(Vec<Endpoint>, Credentials), StartError> {
+        self.capabilities.clone()?;
         let mut endpoints = vec![Endpoint::parse(&self.endpoint)?];
         for fallback in &self.fallbacks {
             endpoints.push(Endpoint::parse(fallback)?);
@@ -322,14 +446,13 @@ impl fmt::Debug for Builder {
 }
 
 /// Tells a session what is known before it starts; nothing comes of it yet.
-fn begin(
+fn begin<'a>(
     mut session: Session,
-    health: Option<Health>,
-    effective: Option<EffectiveConfig>,
+    known: impl IntoIterator<Item = Option<Input<'a>>>,
     clock: &dyn Clock,
 ) -> Session {
     let mut out = Outbox::new();
-    for input in [health.map(Input::Health), effective.map(Input::EffectiveConfig)].into_iter().flatten() {
+    for input in known.into_iter().flatten() {
         // A session that has not begun has not stopped.
         let _ = session.handle(input, clock.now(), &mut out);
     }

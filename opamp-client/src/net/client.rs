@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opamp_proto::{InstanceUid, Mono};
 use tokio::sync::{Notify, watch};
 
+use super::board::Board;
 use super::builder::Builder;
 use super::clock::Clock;
+use super::handler::CustomMessageHandler;
+use crate::components::Components;
 use crate::config::EffectiveConfig;
+use crate::custom::{CustomCapabilityError, CustomMessage, SendCustomError};
 use crate::description::Description;
 use crate::health::Health;
-use crate::session::Stopped;
+use crate::session::{SessionSettings, Stopped};
 use crate::stats::Stats;
 
 /// A running agent, as the application sees it. Cheap to clone.
@@ -32,12 +36,15 @@ pub(crate) struct Shared {
     changed: Notify,
     published: Mutex<Published>,
     finished: watch::Sender<bool>,
+    pub(crate) custom: Board,
     clock: Arc<dyn Clock>,
 }
 
 /// What the driver has not taken yet: the newest of each kind.
 #[derive(Default)]
 pub(crate) struct Pending {
+    pub(crate) certificate: bool,
+    pub(crate) components: Option<Components>,
     pub(crate) description: Option<Description>,
     pub(crate) effective: Option<EffectiveConfig>,
     pub(crate) health: Option<Health>,
@@ -104,6 +111,63 @@ impl Client {
         self.tell(|pending| pending.refresh = true)
     }
 
+    /// Says what is built into the agent. From the first time on the capability ReportsAvailableComponents is announced. A
+    /// list too large for a message is told in an [`Event::Discarded`](crate::Event::Discarded) when the server asks for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: nothing is reported any more.
+    pub fn set_available_components(&self, components: Components) -> Result<(), Stopped> {
+        self.tell(|pending| pending.components = Some(components))
+    }
+
+    /// Sends a custom message, after those that wait already, one with each message of the agent. At most once: what was
+    /// under way when a connection ended is not sent again if it may have arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`SendCustomError`]: it will not be sent.
+    pub fn send_custom(&self, message: CustomMessage) -> Result<(), SendCustomError> {
+        let mut sent = Ok(());
+        self.tell(|_| sent = self.shared.custom.send(message))?;
+        sent
+    }
+
+    /// Announces one more custom capability, or changes the handler of one.
+    ///
+    /// # Errors
+    ///
+    /// [`CustomCapabilityError`]: it is not announced.
+    pub fn add_custom_capability(
+        &self,
+        name: impl Into<String>,
+        handler: impl CustomMessageHandler,
+    ) -> Result<(), CustomCapabilityError> {
+        let name = checked_name(name.into())?;
+        self.tell(|_| self.shared.custom.change(name, Some(Arc::new(handler))))?;
+        Ok(())
+    }
+
+    /// Announces a custom capability no longer. What has arrived is still handed to its handler.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: nothing is announced any more.
+    pub fn remove_custom_capability(&self, name: &str) -> Result<(), Stopped> {
+        self.tell(|_| self.shared.custom.change(name.to_owned(), None))
+    }
+
+    /// Asks the server for a client certificate, as soon as it can be asked: when it is reached and announces
+    /// AcceptsConnectionSettingsRequest. Nothing without a
+    /// [`CertificateRequester`](crate::CertificateRequester).
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: nothing is asked for any more.
+    pub fn request_certificate(&self) -> Result<(), Stopped> {
+        self.tell(|pending| pending.certificate = true)
+    }
+
     /// Leaves the server in good order and connects anew, with what certificates and tokens are now. An agent that waits for
     /// its next attempt makes it now, unless the server is overloaded and asked to be left alone.
     ///
@@ -147,13 +211,14 @@ impl Client {
     }
 
     /// A client, and what it shares with its driver.
-    pub(crate) fn new(uid: InstanceUid, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(uid: InstanceUid, clock: Arc<dyn Clock>, settings: &SessionSettings) -> Self {
         let published = Published { uid, stats: Stats::default(), at: clock.now().mono };
         let shared = Arc::new(Shared {
             pending: Mutex::default(),
             changed: Notify::new(),
             published: Mutex::new(published),
             finished: watch::Sender::new(false),
+            custom: Board::new(settings),
             clock,
         });
         Self { _lease: Some(Arc::new(Lease(Arc::clone(&shared)))), shared }
@@ -216,6 +281,14 @@ impl Shared {
 
     fn published(&self) -> MutexGuard<'_, Published> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name that a custom capability may have (R-CUST-05).
+pub(crate) fn checked_name(name: String) -> Result<String, CustomCapabilityError> {
+    match opamp_proto::custom::check_capability_name(&name) {
+        Ok(()) => Ok(name),
+        Err(why) => Err(CustomCapabilityError::Name { name, why }),
     }
 }
 

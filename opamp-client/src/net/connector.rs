@@ -251,7 +251,7 @@ impl Connector {
 }
 
 impl Trail {
-    fn new(origin: Endpoint) -> Self {
+    pub(crate) fn new(origin: Endpoint) -> Self {
         Self { target: origin.clone(), seen: vec![origin.clone()], origin }
     }
 

@@ -131,6 +131,13 @@ impl Credentials {
     }
 }
 
+impl Clone for Credentials {
+    fn clone(&self) -> Self {
+        let refused = AtomicBool::new(self.refused.load(Ordering::Relaxed));
+        Self { headers: self.headers.clone(), tokens: self.tokens.clone(), refused }
+    }
+}
+
 /// Names headers, never their values.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::connector::{Connector, Rigour};
 use super::lanes::{Lanes, Outcome};
 use super::link::Link;
+use super::offered::Offered;
 use crate::event::Event;
 use crate::saved::{StateError, StateStore};
 use crate::session::{Input, Outbox, Output, Session};
@@ -25,6 +26,7 @@ pub(crate) struct Driver {
     lanes: Lanes,
     shared: Arc<Shared>,
     connector: Arc<Connector>,
+    offered: Arc<Offered>,
     state: Arc<dyn StateStore>,
     clock: Arc<dyn Clock>,
     probe: Option<BoxFuture<'static, bool>>,
@@ -33,6 +35,10 @@ pub(crate) struct Driver {
     saving: Option<JoinHandle<Result<(), StateError>>>,
     /// There is something newer than what is being saved.
     unsaved: bool,
+    /// A save has failed, and the session does not know yet.
+    not_saved: bool,
+    /// Which custom capabilities of the server the application knows of.
+    announced: u64,
     /// Dropped last, when everything else is gone: whoever waits for the end may start anew at once.
     _end: End,
 }
@@ -51,9 +57,10 @@ impl Driver {
         session: Session,
         lanes: Lanes,
         shared: Arc<Shared>,
-        connector: Arc<Connector>,
+        offered: Arc<Offered>,
         state: Arc<dyn StateStore>,
     ) -> Self {
+        let connector = Arc::clone(offered.configured());
         let clock = Arc::clone(&connector.clock);
         let (out, link) = (Outbox::new(), Link::None);
         Self {
@@ -64,12 +71,15 @@ impl Driver {
             _end: End(Arc::clone(&shared)),
             shared,
             connector,
+            offered,
             state,
             clock,
             probe: None,
             alarm: None,
             saving: None,
             unsaved: false,
+            not_saved: false,
+            announced: 0,
         }
     }
 
@@ -81,9 +91,17 @@ impl Driver {
     }
 
     async fn drive(mut self) {
+        let connections = self.session.saved().connections;
+        self.lanes.restore(connections.telemetry, connections.others);
+        if let Some(accepted) = connections.accepted
+            && let Err(why) = self.offered.examine(accepted).await
+        {
+            self.tell(Input::SettingsUnusable(why)).await;
+        }
+        self.change_capabilities().await;
         // The first report is to be complete, so what is asked for it is waited for.
-        let mut begun = !self.lanes.refresh();
-        if begun {
+        let mut asked = u32::from(self.lanes.refresh()) + u32::from(self.lanes.installed());
+        if asked == 0 {
             self.tell(Input::Start).await;
         }
         while !self.session.is_finished() {
@@ -92,9 +110,16 @@ impl Driver {
             tokio::select! {
                 () = self.shared.changed() => self.take_pending().await,
                 Some(outcome) = self.lanes.outcomes.recv() => {
+                    let answers = matches!(
+                        outcome,
+                        Outcome::Effective(_) | Outcome::NoEffective | Outcome::Installed(_)
+                    );
                     self.take_outcome(outcome).await;
-                    if !std::mem::replace(&mut begun, true) {
-                        self.tell(Input::Start).await;
+                    if answers && asked > 0 {
+                        asked -= 1;
+                        if asked == 0 {
+                            self.tell(Input::Start).await;
+                        }
                     }
                 }
                 event = self.link.next() => self.tell(event.as_input()).await,
@@ -115,9 +140,17 @@ impl Driver {
                 }
             }
             self.publish();
+            self.shared.custom.left(self.session.custom_waiting());
         }
         self.await_outcome().await;
         self.finish_saving().await;
+        // Whoever waits for the end may open the same packages at once.
+        let too_late =
+            self.clock.sleep_until(self.clock.now().mono + self.connector.settings.session.close_timeout);
+        tokio::select! {
+            () = self.lanes.end() => {}
+            () = too_late => {}
+        }
     }
 
     /// A disk that was slow before gets the last state too, if it takes until after the end.
@@ -150,6 +183,7 @@ impl Driver {
     async fn await_outcome(&mut self) {
         let settings = &self.connector.settings.session;
         let mut too_late = self.clock.sleep_until(self.clock.now().mono + settings.stop_timeout);
+        self.lanes.cancel_packages();
         while self.session.is_applying() {
             tokio::select! {
                 Some(outcome) = self.lanes.outcomes.recv() => self.take_outcome(outcome).await,
@@ -164,15 +198,31 @@ impl Driver {
             pending.description.map(Input::Describe),
             pending.effective.map(Input::EffectiveConfig),
             pending.health.map(Input::Health),
+            pending.components.map(Input::AvailableComponents),
+            pending.certificate.then_some(Input::RequestCertificate),
             pending.reconnect.then_some(Input::Reconnect),
             pending.stop.then_some(Input::Stop),
         ];
         if pending.refresh {
             self.lanes.refresh();
         }
-        for input in told.into_iter().flatten() {
+        self.change_capabilities().await;
+        let custom = self.shared.custom.take().into_iter().map(Input::Custom);
+        for input in custom.chain(told.into_iter().flatten()) {
             self.tell(input).await;
         }
+    }
+
+    /// Installs handlers of custom capabilities, and takes them away.
+    async fn change_capabilities(&mut self) {
+        let changes = self.shared.custom.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        for (name, handler) in changes {
+            self.lanes.install_custom(name, handler);
+        }
+        self.tell(Input::CustomCapabilities(self.lanes.custom_capabilities())).await;
     }
 
     async fn take_outcome(&mut self, outcome: Outcome) {
@@ -180,6 +230,15 @@ impl Driver {
             Outcome::Config { hash, result, effective } => {
                 self.tell(Input::ConfigOutcome { hash, result, effective }).await;
             }
+            Outcome::Certificate(result) => self.tell(Input::CertificateRequest(result)).await,
+            Outcome::Connections { hash, failed } => {
+                self.tell(Input::ConnectionsOutcome { hash, failed }).await;
+            }
+            Outcome::Installed(statuses) => {
+                self.tell(Input::PackageStatuses(statuses.unwrap_or_default())).await;
+            }
+            Outcome::PackageStatuses(statuses) => self.tell(Input::PackageStatuses(statuses)).await,
+            Outcome::Packages { hash, result } => self.tell(Input::PackagesOutcome { hash, result }).await,
             Outcome::Effective(config) => self.tell(Input::EffectiveConfig(config)).await,
             Outcome::NoEffective => {}
         }
@@ -188,8 +247,14 @@ impl Driver {
     async fn tell(&mut self, input: Input<'_>) {
         // Only what comes from the application is refused, and only after a stop, which the client has refused already.
         let _ = self.session.handle(input, self.clock.now(), &mut self.out);
-        while let Some(output) = self.out.take() {
-            self.perform(output).await;
+        loop {
+            while let Some(output) = self.out.take() {
+                self.perform(output).await;
+            }
+            if !std::mem::take(&mut self.not_saved) {
+                return;
+            }
+            let _ = self.session.handle(Input::NotSaved, self.clock.now(), &mut self.out);
         }
     }
 
@@ -200,10 +265,24 @@ impl Driver {
                 self.publish();
                 self.lanes.apply(config);
             }
+            Output::CancelPackages => self.lanes.cancel_packages(),
             Output::Close(code) => self.link.close(code),
             Output::Connect { endpoint } => {
                 self.probe = None;
                 self.link = Link::dial(&self.connector, endpoint);
+            }
+            Output::ConnectOffered(settings) => {
+                self.probe = None;
+                self.link = Link::dial_offered(self.offered.dial(settings));
+            }
+            Output::Connections(change) => {
+                let examination = change.opamp.clone().map(|settings| self.offered.examine(settings));
+                self.publish();
+                self.lanes.connections(*change, examination);
+            }
+            Output::Custom(message) => {
+                self.publish();
+                self.lanes.custom(message);
             }
             Output::Event(event) => {
                 // Who is told finds the client as it is told.
@@ -216,8 +295,14 @@ impl Driver {
                 let probe = Arc::clone(&self.connector).try_out(endpoint, Rigour::SomebodyIsThere);
                 self.probe = Some(Box::pin(async move { probe.await.is_ok() }));
             }
+            Output::ProbeOffered(settings) => self.probe = Some(self.offered.probe(settings)),
+            Output::RequestCertificate(uid) => self.lanes.request_certificate(uid),
             Output::Restart => self.lanes.restart(),
             Output::Send => self.link.send(&self.session.uid(), self.out.message()),
+            Output::SyncPackages(offer) => {
+                self.publish();
+                self.lanes.sync_packages(offer);
+            }
         }
     }
 
@@ -239,18 +324,20 @@ impl Driver {
                 () = &mut too_late => {
                     self.saving = Some(saving);
                     let why = "saving takes too long".to_owned();
+                    self.not_saved = true;
                     return self.lanes.event(Event::StateNotSaved { why });
                 }
             }
         }
     }
 
-    fn tell_unsaved(&self, result: Result<Result<(), StateError>, JoinError>) {
+    fn tell_unsaved(&mut self, result: Result<Result<(), StateError>, JoinError>) {
         let why = match result {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "saving failed in a way it should not".to_owned(),
         };
+        self.not_saved = true;
         self.lanes.event(Event::StateNotSaved { why });
     }
 
@@ -262,10 +349,16 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let now = self.clock.now().mono;
         let mut stats = self.session.stats(now);
         stats.events_dropped = self.lanes.events_dropped();
+        stats.custom_dropped += self.lanes.custom_dropped();
+        let (announced, theirs) = self.session.server_custom_capabilities();
+        if announced != self.announced {
+            self.announced = announced;
+            self.shared.custom.announced(Arc::clone(theirs));
+        }
         self.shared.publish(self.session.uid(), stats, now);
     }
 }

@@ -165,6 +165,20 @@ fn is_absolute(location: &str) -> bool {
         && scheme.chars().all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
 }
 
+/// A URL whose path is `/` if it has none: files and telemetry are not where OpAMP is unless told otherwise.
+pub(crate) fn with_path(url: &str) -> String {
+    let Some((scheme, rest)) = url.trim().split_once("://") else { return url.to_owned() };
+    if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return url.to_owned(); // part of a query
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if path.starts_with('/') {
+        return url.trim().to_owned();
+    }
+    format!("{scheme}://{authority}/{path}")
+}
+
 /// An address without user, password and query.
 fn without_secrets(text: &str) -> &str {
     let text = text.split('?').next().unwrap_or_default();
@@ -238,5 +252,19 @@ mod tests {
         assert_eq!(plain.redirected("https://h/x").unwrap().to_string(), "https://h/x");
         assert!(!from.is_same_origin(&Endpoint::parse("wss://h:444").unwrap()));
         assert!(from.is_same_origin(&Endpoint::parse("https://H").unwrap()));
+    }
+
+    #[test]
+    fn an_address_without_a_path_is_that_of_the_root() {
+        for (given, meant) in [
+            ("https://h", "https://h/"),
+            ("https://h?a=b/c", "https://h/?a=b/c"),
+            ("https://h/x?y", "https://h/x?y"),
+            (" https://h:1/x ", "https://h:1/x"),
+            ("/x", "/x"),
+            ("x?next=http://h", "x?next=http://h"),
+        ] {
+            assert_eq!(with_path(given), meant);
+        }
     }
 }

@@ -40,6 +40,11 @@ impl Link {
         Self::Dialing(Box::pin(Arc::clone(connector).connect(endpoint)))
     }
 
+    /// Begins to connect in a way that a server has set.
+    pub(crate) const fn dial_offered(attempt: BoxFuture<'static, Result<Connected, Failure>>) -> Self {
+        Self::Dialing(attempt)
+    }
+
     /// Begins to send a message of this agent.
     pub(crate) fn send(&mut self, uid: &InstanceUid, message: &[u8]) {
         match self {

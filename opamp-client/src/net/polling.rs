@@ -206,12 +206,12 @@ pub(crate) fn question(
     addressed(Request::get(uri(target, through_proxy)).body(Empty::new()), target, through_proxy, headers)
 }
 
-fn uri(target: &Endpoint, through_proxy: Option<&Option<HeaderValue>>) -> String {
+pub(crate) fn uri(target: &Endpoint, through_proxy: Option<&Option<HeaderValue>>) -> String {
     if through_proxy.is_some() { target.http_url() } else { target.path_and_query.clone() }
 }
 
 /// The request with what every one has: credentials, host, and what the proxy wants.
-fn addressed<B>(
+pub(crate) fn addressed<B>(
     request: http::Result<Request<B>>,
     target: &Endpoint,
     through_proxy: Option<&Option<HeaderValue>>,

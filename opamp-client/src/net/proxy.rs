@@ -17,6 +17,7 @@ use super::tls::TlsSource;
 /// Exceptions, from `NO_PROXY` or given, are separated by commas: names, with all names below them; `*.name` and `.name`
 /// alike; addresses, IPv6 with or without brackets; networks such as `10.0.0.0/8`; any of these with a port; `*` for
 /// every server.
+#[derive(Clone)]
 pub struct Proxy {
     /// For wss and https.
     tls: Option<Address>,
@@ -26,6 +27,8 @@ pub struct Proxy {
     connect_headers: HeaderMap,
     /// How an https proxy is reached.
     tls_source: Option<TlsSource>,
+    /// It is shown the certificate that the server is shown.
+    shows_identity: bool,
     /// From the environment, where servers on this machine are not meant.
     spares_loopback: bool,
 }
@@ -39,6 +42,7 @@ struct Address {
 }
 
 /// A server that is reached without the proxy.
+#[derive(Clone)]
 struct Exception {
     host: String,
     port: Option<u16>,
@@ -119,6 +123,7 @@ impl Proxy {
             exceptions,
             connect_headers: HeaderMap::new(),
             tls_source: None,
+            shows_identity: false,
             spares_loopback: false,
         }
     }
@@ -145,10 +150,17 @@ impl Proxy {
         self
     }
 
+    /// Shows the agent's certificate to an https proxy as well, unless that is reached in a way of its own.
+    pub(crate) fn showing_identity(mut self) -> Self {
+        self.shows_identity = true;
+        self
+    }
+
     /// How an https proxy is reached by an agent with this TLS configuration.
     pub(crate) async fn tls_source(&self, agent: Option<&TlsSource>) -> Option<TlsSource> {
         match (&self.tls_source, agent) {
             (Some(own), _) => Some(own.clone()),
+            (None, Some(agent)) if self.shows_identity => Some(agent.clone()),
             (None, Some(agent)) => Some(agent.without_identity().await),
             (None, None) => None,
         }

@@ -32,6 +32,12 @@ pub struct ClientSettings {
     pub provider_timeout: Duration,
     /// How long saving the state may take before the agent goes on without. Default 5 s.
     pub save_timeout: Duration,
+    /// Custom messages of one capability that wait for a handler that is slow; more are dropped, counted and told. Default
+    /// 100.
+    pub custom_kept: usize,
+    /// How long the packages of one offer may take. Then the handler is dropped where it waits, and the offer counts as
+    /// failed. Default 6 h: downloads may be large and lines slow, and handlers have timeouts of their own.
+    pub package_timeout: Duration,
 }
 
 impl Default for ClientSettings {
@@ -47,6 +53,8 @@ impl Default for ClientSettings {
             handler_timeout: Duration::from_secs(600),
             provider_timeout: Duration::from_secs(10),
             save_timeout: Duration::from_secs(5),
+            custom_kept: 100,
+            package_timeout: Duration::from_secs(6 * 3600),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use zeroize::Zeroizing;
+
 use super::state_text::{parse, print};
 use crate::saved::{SavedState, StateError, StateStore};
 
-/// The largest file that is read; the error text is the only part without a length of its own.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The largest file that is read; what is in it has bounds of its own, which the application may raise.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Keeps an agent's state in one file.
 ///
@@ -91,7 +93,7 @@ impl StateStore for FileState {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.io(error)),
         };
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::new());
         let corrupt = |what| StateError::Corrupt { location: self.location(), what };
         match file.take(FILE_BYTES_MAX).read_to_string(&mut text) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -14,6 +14,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::tls_offered::{Origin, Unverified};
+
 /// The TLS configuration of a client. It may change while the client runs; connections made afterwards use what it
 /// is then, and [`Client::reconnect`](crate::Client::reconnect) makes one.
 ///
@@ -27,12 +29,14 @@ pub struct TlsSource(Arc<Mutex<Inner>>);
 /// The crypto provider is the caller's choice, for example `rustls::crypto::ring::default_provider()`.
 #[derive(Clone)]
 pub struct TlsOptions {
-    provider: Arc<CryptoProvider>,
-    authorities: Vec<Pem>,
-    identity: Option<(Pem, Pem)>,
-    versions: Vec<&'static SupportedProtocolVersion>,
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) authorities: Vec<Pem>,
+    pub(super) identity: Option<(Pem, Pem)>,
+    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    /// No server is verified. Nothing that can be called from outside sets it.
+    pub(super) unverified: bool,
     #[cfg(feature = "native-roots")]
-    native_roots: bool,
+    pub(super) native_roots: bool,
 }
 
 /// Why no TLS configuration can be made.
@@ -83,7 +87,7 @@ struct Files {
 
 /// PEM text, in memory or to be read.
 #[derive(Clone)]
-enum Pem {
+pub(super) enum Pem {
     File(PathBuf),
     Text(Zeroizing<Vec<u8>>),
 }
@@ -100,6 +104,7 @@ impl TlsOptions {
             authorities: Vec::new(),
             identity: None,
             versions: vec![&TLS13, &TLS12],
+            unverified: false,
             #[cfg(feature = "native-roots")]
             native_roots: false,
         }
@@ -115,7 +120,7 @@ impl TlsOptions {
     /// Trusts the certificate authorities in PEM text.
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.authorities.push(Pem::Text(Zeroizing::new(pem.into())));
+        self.authorities.push(Pem::text(pem.into()));
         self
     }
 
@@ -137,8 +142,7 @@ impl TlsOptions {
     /// Presents the certificate chain and key in PEM text.
     #[must_use]
     pub fn client_certificate_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        let text = |pem: Vec<u8>| Pem::Text(Zeroizing::new(pem));
-        self.identity = Some((text(chain.into()), text(key.into())));
+        self.identity = Some((Pem::text(chain.into()), Pem::text(key.into())));
         self
     }
 
@@ -153,19 +157,24 @@ impl TlsOptions {
     }
 
     fn build(&self) -> Result<ClientConfig, TlsError> {
-        let roots = self.roots()?;
-        if roots.is_empty() {
-            return Err(TlsError::NoAuthority);
-        }
         let provider_error = |error: rustls::Error| TlsError::Provider(error.to_string());
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-                .build()
-                .map_err(|error| TlsError::Provider(error.to_string()))?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.versions)
-            .map_err(provider_error)?
-            .with_webpki_verifier(verifier);
+            .map_err(provider_error)?;
+        let builder = if self.unverified {
+            let nobody = Unverified(self.provider.signature_verification_algorithms);
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(nobody))
+        } else {
+            let roots = self.roots()?;
+            if roots.is_empty() {
+                return Err(TlsError::NoAuthority);
+            }
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                    .build()
+                    .map_err(|error| TlsError::Provider(error.to_string()))?;
+            builder.with_webpki_verifier(verifier)
+        };
         let Some((chain, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let certificates = chain.certificates()?;
         builder
@@ -236,6 +245,21 @@ impl TlsSource {
             Inner::Files(files) => Arc::clone(&files.options),
         };
         options.build().map(drop)
+    }
+
+    /// Whether it shows a client certificate.
+    pub(crate) fn has_identity(&self) -> bool {
+        match &*self.inner() {
+            Inner::Fixed(config) => config.client_auth_cert_resolver.has_certs(),
+            Inner::Files(files) => files.options.identity.is_some(),
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        match &*self.inner() {
+            Inner::Fixed(config) => Origin::Whole(Arc::clone(config)),
+            Inner::Files(files) => Origin::Options(Arc::clone(&files.options)),
+        }
     }
 
     /// The same trust, and no client certificate: for whoever is on the way.
@@ -313,7 +337,7 @@ impl Drop for Looking {
 }
 
 #[derive(Debug)]
-struct NoIdentity;
+pub(super) struct NoIdentity;
 
 impl ResolvesClientCert for NoIdentity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
@@ -332,6 +356,10 @@ impl fmt::Debug for TlsSource {
 }
 
 impl Pem {
+    pub(super) fn text(text: Vec<u8>) -> Self {
+        Self::Text(Zeroizing::new(text))
+    }
+
     fn bytes(&self) -> Result<Zeroizing<Vec<u8>>, TlsError> {
         match self {
             Self::File(path) => {
@@ -341,7 +369,7 @@ impl Pem {
         }
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let bytes = self.bytes()?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let certificates = certificates.map_err(|error| self.error(error.to_string()))?;
@@ -351,7 +379,7 @@ impl Pem {
         Ok(certificates)
     }
 
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let bytes = self.bytes()?;
         PrivateKeyDer::from_pem_slice(&bytes)
             .map_err(|_| self.error("no private key in PEM form is in there".to_owned()))

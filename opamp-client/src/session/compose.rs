@@ -1,11 +1,12 @@
 //! Writing messages: when, and what is in them.
 
+use bytes::Bytes;
 use opamp_proto::{AgentToServerFlags, Mono, Part, PartSet, SequenceNum, ServerCapabilities, encode, frame};
 
 use super::Session;
 use super::link::{Busy, Kind, Leaving, Link, Open, Then};
 use super::outbox::{Outbox, Output};
-use crate::event::{Event, Transport};
+use crate::event::{DisconnectCause, Event, Transport};
 
 const INSTANCE_UID: u32 = 1;
 const SEQUENCE_NUM: u32 = 2;
@@ -38,21 +39,59 @@ impl Session {
         if let Some(leaving) = leaving {
             return if leaving.said || !greeted { self.depart(now, out) } else { self.say_goodbye(now, out) };
         }
+        if greeted && self.is_ready_to_try() {
+            if let Link::Open(open) = &mut self.link {
+                open.leave(Then::Dial, DisconnectCause::Reconnecting, now);
+            }
+            return self.say_goodbye(now, out);
+        }
         if self.is_held_back(open) {
             return;
         }
         if self.full_state.take(now) {
             self.report.demanded();
         }
+        self.list_components(now);
         let changes = self.permitted_changes();
-        let only_health = changes == Part::Health.into();
-        let debounced = only_health && greeted && self.health_ready_at().is_some_and(|ready| ready > now);
+        let debounced = greeted && self.is_debounced(changes, now);
         let parts = if debounced { PartSet::NONE } else { self.select(changes, out) };
-        if !parts.is_empty() || !greeted || self.is_heartbeat_due(now) {
+        if !parts.is_empty() || !greeted {
             // The first message is a report, also if there is no news (R-STATUS-01).
-            let kind = if parts.is_empty() && greeted { Kind::Heartbeat } else { Kind::Report };
-            self.send(kind, parts, now, out);
+            return self.send(Kind::Report, parts, now, out);
         }
+        if let Some(request) = self.request_to_send(now) {
+            return self.send_with(
+                Kind::Request,
+                PartSet::NONE,
+                Some((Self::request_part(), &request)),
+                now,
+                out,
+            );
+        }
+        if let Some(custom) = self.next_custom(out) {
+            return self.send_with(
+                Kind::Custom,
+                PartSet::NONE,
+                Some((Part::CustomMessage, &custom)),
+                now,
+                out,
+            );
+        }
+        if self.is_heartbeat_due(now) {
+            self.send(Kind::Heartbeat, PartSet::NONE, now, out);
+        }
+    }
+
+    /// Whether there is nothing to be sent but what may wait a little, and has to.
+    fn is_debounced(&self, changes: PartSet, now: Mono) -> bool {
+        changes.iter().all(|part| {
+            let ready = match part {
+                Part::Health => self.health_ready_at(),
+                Part::PackageStatuses => self.packages_ready_at(),
+                _ => None,
+            };
+            ready.is_some_and(|ready| ready > now)
+        })
     }
 
     /// Which part is too large for the server can only be told if one at a time is under way.
@@ -67,7 +106,7 @@ impl Session {
         }
         let Some(kind) = self.sent() else { return };
         if let Link::Open(open) = &mut self.link
-            && kind == Kind::Report
+            && matches!(kind, Kind::Custom | Kind::Report | Kind::Request)
         {
             open.awaiting.get_or_insert(now);
         }
@@ -79,7 +118,10 @@ impl Session {
         let Busy { kind, .. } = open.busy.take()?;
         self.report.sent();
         self.stats.messages_sent += 1;
+        self.components_told_if_sent();
+        let Link::Open(open) = &mut self.link else { return Some(kind) };
         match (kind, &mut open.leaving) {
+            (Kind::Custom, _) => self.custom_sent(),
             (Kind::Heartbeat, _) => self.stats.heartbeats_sent += 1,
             (Kind::Goodbye, Some(leaving)) => leaving.said = true,
             _ => {}
@@ -105,8 +147,10 @@ impl Session {
     /// polling: an interval that somebody forgot to fill in reads as 0.
     pub(super) fn interval(&self) -> Option<std::time::Duration> {
         let settings = &self.settings;
+        let accepted = || self.connections.in_use().map(|offered| offered.heartbeat_seconds);
         let offered = self
             .offered_interval
+            .or_else(|| settings.heartbeat.and_then(|_| accepted()))
             .map(|seconds| std::time::Duration::from_secs(seconds).min(settings.interval_max));
         match (self.endpoints.transport(), offered) {
             (Transport::WebSocket, Some(offered)) => {
@@ -149,6 +193,9 @@ impl Session {
                 self.report.refuse_size(part);
                 self.stats.discarded_outgoing += 1;
                 out.event(Event::Discarded { part, bytes: envelope + needed, limit });
+                if part == Part::AvailableComponents {
+                    self.components_told();
+                }
             } else if bytes + needed <= limit && (!self.one_at_a_time || selected.is_empty()) {
                 bytes += needed;
                 selected.insert(part);
@@ -179,9 +226,21 @@ impl Session {
     }
 
     fn send(&mut self, kind: Kind, parts: PartSet, now: Mono, out: &mut Outbox) {
+        self.send_with(kind, parts, None, now, out);
+    }
+
+    /// Sends parts of the report, and one that is told only once.
+    fn send_with(
+        &mut self,
+        kind: Kind,
+        parts: PartSet,
+        once: Option<(Part, &Bytes)>,
+        now: Mono,
+        out: &mut Outbox,
+    ) {
         self.sequence = SequenceNum(self.sequence.0.wrapping_add(1));
         let message = out.begin();
-        if self.endpoints.transport() == Transport::WebSocket {
+        if self.endpoints.transport() == Transport::WebSocket && !self.settings.headerless {
             message.push(frame::HEADER);
         }
         encode::uid_field(INSTANCE_UID, &self.uid, message);
@@ -192,6 +251,9 @@ impl Session {
                 encode::bytes_field(part.field_number(), encoded, message);
             }
         }
+        if let Some((part, encoded)) = once {
+            encode::bytes_field(part.field_number(), encoded, message);
+        }
         if kind == Kind::Goodbye {
             encode::bytes_field(Part::AgentDisconnect.field_number(), &[], message);
         }
@@ -199,6 +261,9 @@ impl Session {
         self.report.sending(parts);
         if parts.contains(Part::Health) {
             self.health_sent = Some(now);
+        }
+        if parts.contains(Part::PackageStatuses) {
+            self.packages_reported(now);
         }
         if let Link::Open(open) = &mut self.link {
             if kind == Kind::Heartbeat {

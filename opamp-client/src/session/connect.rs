@@ -1,5 +1,6 @@
 //! Getting connected, staying connected, leaving.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_proto::Mono;
@@ -22,6 +23,10 @@ const FAILED_RETURNS_MAX: u32 = 5;
 impl Session {
     /// Tries the first endpoint that may be tried, or waits for one.
     pub(super) fn dial_round(&mut self, now: Mono, out: &mut Outbox) {
+        self.begin_trial(now);
+        if self.connections.is_trying() {
+            return self.dial(now, out);
+        }
         match self.endpoints.begin(now) {
             Ok(_) => self.dial(now, out),
             Err(until) => self.link = Link::Waiting { until },
@@ -33,19 +38,24 @@ impl Session {
             return;
         }
         let (current, transport) = (self.endpoints.current(), self.endpoints.transport());
-        if self.last_endpoint != Some(current) {
+        let trial = self.endpoints.is_trial();
+        if trial || self.last_endpoint != Some(current) {
             // Another server knows nothing, and nothing is known of it.
             self.report.forget_all();
             self.full_state.made();
+            self.forget_component_demand();
+            self.custom.forget_server();
             self.server = None;
             self.one_at_a_time = false;
         } else if transport == Transport::WebSocket && self.settings.full_state_on_reconnect {
             self.report.forget();
             self.full_state.made();
         }
-        self.last_endpoint = Some(current);
+        self.last_endpoint = (!trial).then_some(current);
         self.previous_uid = None;
-        let probe_at = (current != 0).then(|| self.look_back_at(now).max(self.endpoints.first_free_at()));
+        self.certificates.connected();
+        let probe_at =
+            (current != 0 && !trial).then(|| self.look_back_at(now).max(self.endpoints.first_free_at()));
         let early = self.spread.share() * EARLY_MAX;
         self.link = Link::Open(Open::new(now, probe_at, early));
         if transport == Transport::WebSocket {
@@ -75,6 +85,9 @@ impl Session {
 
     /// An attempt, a connection or an exchange failed.
     pub(super) fn failed(&mut self, failure: Failure, now: Mono, out: &mut Outbox) {
+        if self.fails_trial() {
+            return self.trial_failed(failure, now, out);
+        }
         match &mut self.link {
             Link::Dialing { .. } => {
                 out.push(Output::Abort);
@@ -85,6 +98,7 @@ impl Session {
                 let heartbeat = open.busy.take().is_some_and(|busy| busy.kind == Kind::Heartbeat);
                 self.stats.heartbeats_failed += u64::from(heartbeat);
                 self.settle(&failure);
+                self.custom_lost(&failure, out);
                 out.push(Output::Abort);
                 match leaving {
                     Some(Leaving { then, cause, .. }) => {
@@ -134,10 +148,14 @@ impl Session {
     /// Ends a connection that is no good, over WebSocket with a Close frame that says so.
     pub(super) fn break_off(&mut self, failure: Failure, code: CloseCode, now: Mono, out: &mut Outbox) {
         let Link::Open(open) = &mut self.link else { return };
-        if self.endpoints.transport() == Transport::Http || open.leaving.is_some() {
+        if self.endpoints.transport() == Transport::Http
+            || open.leaving.is_some()
+            || self.connections.is_trying()
+        {
             return self.failed(failure, now, out);
         }
         self.settle(&failure);
+        self.custom_lost(&failure, out);
         let until = self.wait_after(&failure, now);
         self.ended(DisconnectCause::Failed { failure, retry_in: until - now }, now, out);
         self.close(code, Then::Wait(until), now, out);
@@ -145,7 +163,7 @@ impl Session {
 
     /// The server is overloaded: say goodbye, wait, come back (R-THROT-02, R-THROT-11).
     pub(super) fn throttled(&mut self, failure: Failure, now: Mono, out: &mut Outbox) {
-        if self.endpoints.transport() == Transport::Http {
+        if self.endpoints.transport() == Transport::Http || self.fails_trial() {
             return self.failed(failure, now, out);
         }
         self.report.lost();
@@ -226,7 +244,13 @@ impl Session {
 
     fn dial(&mut self, now: Mono, out: &mut Outbox) {
         self.link = Link::Dialing { until: now + self.settings.connect_timeout };
-        out.push(Output::Connect { endpoint: self.endpoints.current() });
+        let current = self.endpoints.current();
+        let offered =
+            if current == 0 || self.endpoints.is_trial() { self.connections.in_use() } else { None };
+        out.push(match offered {
+            Some(settings) => Output::ConnectOffered(Arc::clone(settings)),
+            None => Output::Connect { endpoint: current },
+        });
     }
 
     fn close(&mut self, code: CloseCode, then: Then, now: Mono, out: &mut Outbox) {
@@ -265,7 +289,7 @@ impl Session {
     }
 
     /// What a failure means for what was on its way.
-    fn settle(&mut self, failure: &Failure) {
+    pub(super) fn settle(&mut self, failure: &Failure) {
         match failure.kind {
             FailureKind::TooLarge if self.report.outstanding().len() == 1 => {
                 self.report.refuse(Refusal::Size)

@@ -12,6 +12,10 @@ use crate::event::Transport;
 pub(super) struct Endpoints {
     endpoints: Vec<Endpoint>,
     current: usize,
+    /// The first one as configured, also when a server has set another.
+    configured: EndpointInfo,
+    /// What is tried instead of all of them.
+    trial: Option<EndpointInfo>,
 }
 
 #[derive(Debug)]
@@ -24,9 +28,45 @@ struct Endpoint {
 impl Endpoints {
     /// Endpoints in order of preference. There is always one.
     pub(super) fn new(first: EndpointInfo, others: impl IntoIterator<Item = EndpointInfo>) -> Self {
+        let configured = first.clone();
         let endpoint = |info| Endpoint { info, not_before: Mono(0) };
         let endpoints = std::iter::once(first).chain(others).map(endpoint).collect();
-        Self { endpoints, current: 0 }
+        Self { endpoints, current: 0, configured, trial: None }
+    }
+
+    pub(super) const fn configured(&self) -> &EndpointInfo {
+        &self.configured
+    }
+
+    /// A server has set the first endpoint.
+    pub(super) fn accept(&mut self, info: EndpointInfo) {
+        self.endpoints[0] = Endpoint { info, not_before: Mono(0) };
+        self.current = 0;
+    }
+
+    /// The next connection is one to this endpoint.
+    pub(super) fn begin_trial(&mut self, info: EndpointInfo) {
+        self.trial = Some(info);
+    }
+
+    /// What was tried takes the place of the first.
+    pub(super) fn accept_trial(&mut self) {
+        if let Some(info) = self.trial.take() {
+            self.accept(info);
+        }
+    }
+
+    /// What was tried is no good.
+    pub(super) fn end_trial(&mut self) {
+        self.trial = None;
+    }
+
+    pub(super) const fn is_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    fn info(&self) -> &EndpointInfo {
+        self.trial.as_ref().unwrap_or(&self.endpoints[self.current].info)
     }
 
     pub(super) fn current(&self) -> usize {
@@ -34,11 +74,11 @@ impl Endpoints {
     }
 
     pub(super) fn name(&self) -> Arc<str> {
-        Arc::clone(&self.endpoints[self.current].info.name)
+        Arc::clone(&self.info().name)
     }
 
     pub(super) fn transport(&self) -> Transport {
-        self.endpoints[self.current].info.transport
+        self.info().transport
     }
 
     /// Begins a round with the first endpoint that may be tried now; when the next one may, if none.

@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 
 use opamp_proto::encode::server_to_agent::{
-    AGENT_IDENTIFICATION, CAPABILITIES, COMMAND, CONNECTION_SETTINGS, CUSTOM_MESSAGE, ERROR_RESPONSE, FLAGS,
-    INSTANCE_UID, REMOTE_CONFIG,
+    AGENT_IDENTIFICATION, CAPABILITIES, COMMAND, CONNECTION_SETTINGS, CUSTOM_CAPABILITIES, CUSTOM_MESSAGE,
+    ERROR_RESPONSE, FLAGS, INSTANCE_UID, PACKAGES_AVAILABLE, REMOTE_CONFIG,
 };
-use opamp_proto::pb;
+use opamp_proto::{encode, pb};
 use prost::Message as _;
 
 const WIRE_VARINT: u8 = 0;
@@ -22,6 +22,19 @@ const PARTS: usize = 12;
 const OPAMP_SETTINGS: u32 = 2;
 /// `OpAMPConnectionSettings.heartbeat_interval_seconds`.
 const HEARTBEAT_SECONDS: u32 = 4;
+
+/// `ConnectionSettingsOffers.other_connections`.
+const OTHER_CONNECTIONS: u32 = 6;
+/// `PackagesAvailable.all_packages_hash`.
+const ALL_PACKAGES_HASH: u32 = 2;
+/// Entries of an offered map that are decoded; an entry costs a few bytes on the wire and far more once decoded.
+const ENTRIES_MAX: usize = 1_000;
+
+/// A hash, and what it is of.
+pub(super) type OfferedPackages<'a> = (&'a [u8], Option<pb::PackagesAvailable>);
+
+/// A hash, and what it is of.
+pub(super) type OfferedConnections<'a> = (&'a [u8], Option<pb::ConnectionSettingsOffers>);
 
 /// Why a message cannot be used as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -36,23 +49,44 @@ pub(super) enum Malformed {
     Files { max: usize },
 }
 
-/// The bytes of a `ServerToAgent`. A sub-message that occurs twice has to be merged, as the protobuf encoding
-/// demands; no known server sends that, and only then anything is copied.
+/// The bytes of a `ServerToAgent`. A sub-message that occurs twice has to be merged, as the protobuf encoding demands; no
+/// known server sends that, and only then anything is copied. Pieces of a sub-message, one after the other, are the merged
+/// one, so nothing is decoded here: an offer in pieces costs no more than one in a piece.
 pub(super) fn merged(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
-    let mut seen = 0_u32;
+    let (mut seen, mut repeated) = (0_u32, 0_u32);
     let mut rest = bytes;
     while !rest.is_empty() {
         let (number, value) = field(&mut rest)?;
-        if let Value::Bytes(_) = value
-            && (ERROR_RESPONSE..=CUSTOM_MESSAGE).contains(&number)
-        {
-            if seen & (1 << number) != 0 {
-                return Ok(pb::ServerToAgent::decode(bytes)?.encode_to_vec().into());
-            }
+        if matches!(value, Value::Bytes(_)) && is_message(number) {
+            repeated |= seen & (1 << number);
             seen |= 1 << number;
         }
     }
-    Ok(bytes.into())
+    if repeated == 0 {
+        return Ok(bytes.into());
+    }
+    let mut whole = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let before = rest;
+        let (number, value) = field(&mut rest)?;
+        let in_pieces = is_message(number) && repeated & (1 << number) != 0;
+        if !(matches!(value, Value::Bytes(_)) && in_pieces) {
+            whole.extend_from_slice(&before[..before.len() - rest.len()]);
+        }
+    }
+    for number in (ERROR_RESPONSE..=CUSTOM_MESSAGE).filter(|number| repeated & (1 << number) != 0) {
+        let len: usize = children(bytes, number).map(<[u8]>::len).sum();
+        encode::varint(u64::from(number) << 3 | u64::from(WIRE_BYTES), &mut whole);
+        encode::varint(len as u64, &mut whole);
+        children(bytes, number).for_each(|piece| whole.extend_from_slice(piece));
+    }
+    Ok(whole.into())
+}
+
+/// Whether a field of `ServerToAgent` is a sub-message.
+const fn is_message(number: u32) -> bool {
+    matches!(number, ERROR_RESPONSE..=PACKAGES_AVAILABLE | AGENT_IDENTIFICATION..=CUSTOM_MESSAGE)
 }
 
 /// The top level of a `ServerToAgent`: numbers read, sub-messages as the bytes they came in.
@@ -111,6 +145,36 @@ impl<'a> ServerMessage<'a> {
         Ok(Some(pb::AgentRemoteConfig::decode(offer)?))
     }
 
+    /// The offered connections: their hash, and the rest unless it is larger than `bytes_max` or has entries without end.
+    pub(super) fn connections(&self, bytes_max: usize) -> Result<Option<OfferedConnections<'a>>, Malformed> {
+        let Some(offer) = self.parts[CONNECTION_SETTINGS as usize] else { return Ok(None) };
+        let hash = children(offer, 1).last().unwrap_or_default();
+        if offer.len() > bytes_max || children(offer, OTHER_CONNECTIONS).count() > ENTRIES_MAX {
+            return Ok(Some((hash, None)));
+        }
+        Ok(Some((hash, Some(pb::ConnectionSettingsOffers::decode(offer)?))))
+    }
+
+    /// The offered packages: their hash, and the rest unless it is larger than `bytes_max` or has entries without end.
+    pub(super) fn packages(&self, bytes_max: usize) -> Result<Option<OfferedPackages<'a>>, Malformed> {
+        let Some(offer) = self.parts[PACKAGES_AVAILABLE as usize] else { return Ok(None) };
+        let hash = children(offer, ALL_PACKAGES_HASH).last().unwrap_or_default();
+        if offer.len() > bytes_max || children(offer, 1).count() > ENTRIES_MAX {
+            return Ok(Some((hash, None)));
+        }
+        Ok(Some((hash, Some(pb::PackagesAvailable::decode(offer)?))))
+    }
+
+    /// The custom capabilities of the server, if it tells them; no more of them than `max`.
+    pub(super) fn custom_capabilities(&self, max: usize) -> Option<impl Iterator<Item = &'a str>> {
+        let names = children(self.parts[CUSTOM_CAPABILITIES as usize]?, 1);
+        Some(names.take(max).filter_map(|name| std::str::from_utf8(name).ok()))
+    }
+
+    pub(super) fn custom_message(&self) -> Result<Option<pb::CustomMessage>, Malformed> {
+        self.part(CUSTOM_MESSAGE)
+    }
+
     /// The heartbeat interval in seconds, if OpAMP connection settings are offered. 0 is the same as unset.
     pub(super) fn heartbeat_seconds(&self) -> Option<u64> {
         let opamp = children(self.parts[CONNECTION_SETTINGS as usize]?, OPAMP_SETTINGS).last()?;
@@ -138,7 +202,7 @@ enum Value<'a> {
 }
 
 /// The length-delimited fields of this number; ends where the bytes stop making sense.
-fn children(bytes: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+fn children<'a>(bytes: &'a [u8], wanted: u32) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         while !rest.is_empty() {
@@ -253,6 +317,30 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_merged_as_the_encoding_demands() {
+        let piece = |name: &str, hash: &[u8]| {
+            let config_map = [(name.to_owned(), Default::default())].into();
+            let config = Some(pb::AgentConfigMap { config_map });
+            let offer = pb::AgentRemoteConfig { config, config_hash: hash.to_vec().into() };
+            pb::ServerToAgent {
+                remote_config: Some(offer),
+                command: Some(pb::ServerToAgentCommand::default()),
+                flags: 1,
+                ..Default::default()
+            }
+            .encode_to_vec()
+        };
+        let bytes = [piece("a", b"1"), piece("b", b""), piece("c", b"2")].concat();
+        let merged = merged(&bytes).unwrap();
+        assert_eq!(
+            pb::ServerToAgent::decode(&*merged).unwrap(),
+            pb::ServerToAgent::decode(&bytes[..]).unwrap()
+        );
+        let files = ServerMessage::decode(&merged).unwrap().remote_config(2);
+        assert!(matches!(files, Err(Malformed::Files { max: 2 })), "counted over all pieces");
+    }
+
+    #[test]
     fn unknown_fields_are_skipped_and_wrong_types_refused() {
         let unknown = [0xa0, 0x06, 0x01, 0x3a + 0x38, 0x01, b'x'];
         assert!(ServerMessage::decode(&unknown).is_ok(), "fields 100 and 14");
@@ -269,6 +357,8 @@ mod tests {
             {
                 let _ = (message.error(), message.identification(), message.command());
                 let _ = (message.remote_config(5), message.heartbeat_seconds());
+                let _ = (message.connections(50), message.packages(50), message.custom_message());
+                let _ = message.custom_capabilities(5).map(Iterator::count);
             }
         }
 

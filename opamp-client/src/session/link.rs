@@ -1,5 +1,6 @@
 //! The connection as the session sees it, and what time does to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_proto::{Mono, Part};
@@ -69,10 +70,14 @@ pub(super) struct Busy {
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// A custom message.
+    Custom,
     Goodbye,
     /// Nothing in it; also a bare poll.
     Heartbeat,
     Report,
+    /// A request for connection settings.
+    Request,
 }
 
 /// The agent leaves its server in good order.
@@ -151,7 +156,7 @@ impl Session {
     /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
-        match &self.link {
+        let link = match &self.link {
             Link::Closing { until, .. } | Link::Dialing { until } | Link::Waiting { until } => Some(*until),
             Link::Finished | Link::Idle => None,
             Link::Open(open) => {
@@ -159,11 +164,23 @@ impl Session {
                 let runs_out = deadlines.into_iter().flatten().map(|(at, _)| at).min();
                 [runs_out, self.next_message_at(open)].into_iter().flatten().min()
             }
+        };
+        let trial = self.trial_until().filter(|_| self.fails_trial());
+        let connections = self.connections.deadline().filter(|_| !self.connections.is_trying());
+        let certificates = self.certificates.deadline().filter(|_| self.abilities.certificates);
+        let others = [trial, connections, certificates].into_iter().flatten().min();
+        match &self.link {
+            Link::Finished | Link::Idle => None,
+            _ if self.is_stopping() => link,
+            _ => [link, others].into_iter().flatten().min(),
         }
     }
 
     /// Does what is due because time has passed.
     pub(super) fn expire(&mut self, now: Mono, out: &mut Outbox) {
+        if self.trial_expired(now, out) {
+            return;
+        }
         match &mut self.link {
             Link::Waiting { until } if *until <= now => self.dial_round(now, out),
             Link::Dialing { until } if *until <= now => {
@@ -198,7 +215,10 @@ impl Session {
             }
             Expired::Probe => {
                 open.probe_at = None;
-                out.push(Output::Probe { endpoint: 0 });
+                out.push(match &self.connections.accepted {
+                    Some(settings) => Output::ProbeOffered(Arc::clone(settings)),
+                    None => Output::Probe { endpoint: 0 },
+                });
                 return true;
             }
             Expired::Answer => format!("no answer within {} s", settings.response_timeout.as_secs()),
@@ -216,8 +236,10 @@ impl Session {
             return None;
         }
         let beat = self.beat_at(open);
-        let health =
-            self.permitted_changes().contains(Part::Health).then(|| self.health_ready_at()).flatten();
-        [beat, health, self.full_state.deadline()].into_iter().flatten().min()
+        let changes = self.permitted_changes();
+        let health = changes.contains(Part::Health).then(|| self.health_ready_at()).flatten();
+        let packages = changes.contains(Part::PackageStatuses).then(|| self.packages_ready_at()).flatten();
+        let demands = [self.full_state.deadline(), self.components.deadline()];
+        [beat, health, packages].into_iter().chain(demands).flatten().min()
     }
 }

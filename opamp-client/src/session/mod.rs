@@ -26,18 +26,25 @@
 //! sub-messages at a time (R-STATUS-08). Nothing is queued, so nothing can be lost on the way or be overtaken: what
 //! failed to be delivered differs again.
 
+mod certificates;
+mod components;
 mod compose;
 mod connect;
+mod connections;
+mod custom;
 mod endpoints;
 mod full_state;
 mod incoming;
 mod input;
 mod link;
+mod offers;
 mod outbox;
+mod packages;
 mod receive;
 mod remote_config;
 mod report;
 mod settings;
+mod trial;
 
 use std::time::Duration;
 
@@ -45,13 +52,20 @@ use opamp_proto::{
     AgentCapabilities, ConfigHash, InstanceUid, Mono, Now, Part, SequenceNum, ServerCapabilities,
 };
 
-pub use self::input::{Input, Stopped, Unusable};
-pub use self::outbox::{CloseCode, Outbox, Output};
+#[cfg(feature = "net")]
+pub(crate) use self::custom::CustomLimits;
+pub use self::input::{ConnectionPart, Input, Stopped, Unusable};
+pub use self::outbox::{CloseCode, ConnectionsChange, Outbox, Output};
 pub use self::settings::{Abilities, EndpointInfo, SessionSettings, Setup};
 
+use self::certificates::Certificates;
+use self::components::ComponentState;
+use self::connections::{Connections, Stage};
+use self::custom::Custom;
 use self::endpoints::Endpoints;
 use self::full_state::FullState;
 use self::link::{Leaving, Link, Then};
+use self::packages::Packages;
 use self::remote_config::ConfigState;
 use self::report::Report;
 use crate::config::Rejected;
@@ -77,9 +91,14 @@ pub struct Session {
     sequence: SequenceNum,
     report: Report,
     config: ConfigState,
+    certificates: Certificates,
+    components: ComponentState,
+    connections: Connections,
+    custom: Custom,
+    packages: Packages,
     /// What the server can do, once it has said so.
     server: Option<ServerCapabilities>,
-    /// The interval the server set, in seconds.
+    /// The interval the server set, in seconds, for an agent that takes nothing else of its settings.
     offered_interval: Option<u64>,
     full_state: FullState,
     health_sent: Option<Mono>,
@@ -105,16 +124,25 @@ impl Session {
     pub fn new(setup: Setup) -> Self {
         let Setup { endpoint, fallbacks, description, saved, abilities, settings, seed } = setup;
         let settings = settings.floored();
+        let mut spread = Random::new(!seed);
+        let request = saved.connections.request.clone();
+        let connections = Connections::restore(saved.connections, &endpoint, abilities);
+        let accepted = connections.accepted.clone();
         let mut session = Self {
+            certificates: Certificates::restore(request, accepted.as_deref(), &mut spread),
+            components: ComponentState::default(),
+            connections,
+            custom: Custom::default(),
+            packages: Packages::default(),
             backoff: Backoff::new(settings.retry.clone(), seed),
-            spread: Random::new(!seed),
+            spread,
             abilities,
             uid: saved.uid,
             previous_uid: None,
             uid_assigned: saved.uid_assigned,
             sequence: saved.sequence_num,
             report: Report::default(),
-            config: ConfigState::restore(saved.remote_config),
+            config: remote_config::restore(saved.remote_config),
             server: None,
             offered_interval: None,
             full_state: FullState::default(),
@@ -130,9 +158,15 @@ impl Session {
             description,
             settings,
         };
+        if let Some(accepted) = &accepted {
+            session.endpoints.accept(connections::endpoint_of(accepted));
+        }
         session.describe();
         if abilities.remote_config {
-            session.report.set(Part::RemoteConfigStatus, session.config.status());
+            session.report.set(Part::RemoteConfigStatus, remote_config::status(&session.config));
+        }
+        if abilities.connections() {
+            session.report.set(Part::ConnectionSettingsStatus, session.connections.status());
         }
         session
     }
@@ -146,10 +180,14 @@ impl Session {
     pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Outbox) -> Result<(), Stopped> {
         let told = matches!(
             input,
-            Input::Describe(_)
+            Input::AvailableComponents(_)
+                | Input::Custom(_)
+                | Input::CustomCapabilities(_)
+                | Input::Describe(_)
                 | Input::EffectiveConfig(_)
                 | Input::Health(_)
                 | Input::Reconnect
+                | Input::RequestCertificate
                 | Input::Start
         );
         if told && self.is_stopping() {
@@ -158,9 +196,13 @@ impl Session {
         match input {
             Input::Abandoned => {
                 self.config.abandon();
+                self.connections.offers.abandon();
+                self.packages.offers.abandon();
                 out.push(Output::Persist);
             }
             Input::Alive => self.heard(now.mono),
+            Input::AvailableComponents(components) => self.set_components(&components),
+            Input::CertificateRequest(result) => self.certificate_made(result, out),
             Input::Closed { code, reason } => self.closed(code, &reason, now.mono, out),
             Input::ConfigOutcome { hash, result, effective } => {
                 if let Some(effective) = effective {
@@ -169,6 +211,9 @@ impl Session {
                 self.config_outcome(&hash, result, out);
             }
             Input::Connected => self.opened(now.mono, out),
+            Input::ConnectionsOutcome { hash, failed } => self.connections_outcome(&hash, failed, out),
+            Input::Custom(message) => self.queue_custom(&message, out),
+            Input::CustomCapabilities(names) => self.set_custom(names),
             Input::Describe(description) => {
                 self.description = description;
                 self.describe();
@@ -179,11 +224,17 @@ impl Session {
                 let encoded = health.encode(now.wall);
                 self.report.set_meaning(Part::Health, encoded.report, encoded.meaning);
             }
+            Input::NotSaved => self.not_saved(out),
+            Input::PackageStatuses(statuses) => self.package_statuses(statuses),
+            Input::PackagesOutcome { hash, result } => self.packages_outcome(&hash, result, out),
             Input::Probed(reachable) => self.probed(reachable, now.mono),
-            Input::Received(bytes) => self.received(bytes, now.mono, out),
+            Input::Received(bytes) => self.received(bytes, now, out),
             Input::Reconnect => self.reconnect(now.mono, out),
+            Input::RequestCertificate => self.want_certificate(),
+            Input::SettingsUnusable(why) => self.accepted_unusable(&why, out),
             Input::Start => {
                 if matches!(self.link, Link::Idle) {
+                    self.tell_refused(out);
                     out.push(Output::Persist);
                     let wait = self.settings.start_within.min(LONGEST_START).mul_f64(self.spread.share());
                     self.link = Link::Waiting { until: now.mono + wait };
@@ -195,6 +246,8 @@ impl Session {
             Input::Written => self.written(now.mono),
         }
         self.expire(now.mono, out);
+        self.begin_connections(now.mono, out);
+        self.look_after_certificates(now, out);
         self.pump(now.mono, out);
         Ok(())
     }
@@ -216,6 +269,9 @@ impl Session {
         if present.contains(Part::EffectiveConfig) {
             capabilities |= AgentCapabilities::REPORTS_EFFECTIVE_CONFIG;
         }
+        if present.contains(Part::AvailableComponents) {
+            capabilities |= AgentCapabilities::REPORTS_AVAILABLE_COMPONENTS;
+        }
         if self.settings.heartbeat.is_some() {
             capabilities |= AgentCapabilities::REPORTS_HEARTBEAT;
         }
@@ -236,6 +292,10 @@ impl Session {
             uid_assigned: self.uid_assigned,
             sequence_num: self.sequence,
             remote_config: self.config.saved(),
+            connections: crate::saved::SavedConnections {
+                request: self.certificates.saved(),
+                ..self.connections.saved()
+            },
         }
     }
 
@@ -255,11 +315,11 @@ impl Session {
         matches!(self.link, Link::Finished)
     }
 
-    /// Whether the application is at work on a remote configuration. A driver whose session has ended should wait for the
-    /// outcome a little, and tell it or [`Input::Abandoned`]: otherwise the configuration counts as interrupted.
+    /// Whether the application is at work on something that was offered. A driver whose session has ended should wait for the
+    /// outcome a little, and tell it or [`Input::Abandoned`]: otherwise the offer counts as interrupted.
     #[must_use]
     pub const fn is_applying(&self) -> bool {
-        self.config.is_applying()
+        self.config.is_applying() || self.connections.is_handed_over() || self.packages.offers.is_applying()
     }
 
     /// Whether the server is reached.
@@ -289,8 +349,8 @@ impl Session {
         if !self.abilities.remote_config {
             return;
         }
-        let next = self.config.outcome(hash, result);
-        self.report.set(Part::RemoteConfigStatus, self.config.status());
+        let next = self.config.outcome(hash, result.map_err(|why| why.reason().to_owned()));
+        self.report.set(Part::RemoteConfigStatus, remote_config::status(&self.config));
         out.push(Output::Persist);
         match next {
             // Who is about to end begins nothing.
@@ -313,6 +373,10 @@ impl Session {
     }
 
     fn finish(&mut self, out: &mut Outbox) {
+        if self.connections.stage != Stage::Idle {
+            // A trial is not at fault for a stop, and goes on with the next start.
+            self.connections.offers.abandon();
+        }
         out.push(Output::Persist);
         self.link = Link::Finished;
     }
@@ -323,7 +387,7 @@ impl Session {
         if let Some(since) = open.reached_at.take() {
             self.stats.connected += now - since;
             let asked_for = matches!(cause, DisconnectCause::Reconnecting | DisconnectCause::Stopped);
-            if self.endpoints.current() == 0 {
+            if self.endpoints.current() == 0 && !self.endpoints.is_trial() {
                 self.returned(asked_for || now - since >= self.settings.retry.stable);
             }
             out.event(Event::Disconnected { endpoint: self.endpoints.name(), cause });

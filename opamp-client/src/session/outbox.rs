@@ -1,10 +1,16 @@
 //! Where a session puts what it wants done.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
+
+use opamp_proto::{ConfigHash, InstanceUid};
 
 use crate::config::RemoteConfig;
+use crate::connection::{OpampSettings, OtherSettings, Signal, TelemetrySettings};
+use crate::custom::CustomMessage;
 use crate::event::Event;
+use crate::packages::PackagesOffer;
 
 /// Memory an outbox keeps from one message to the next, in bytes.
 const KEPT_BYTES: usize = 64 << 10;
@@ -18,6 +24,8 @@ pub enum Output {
     /// Apply this configuration, apart from the loop that drives the session; then
     /// [`Input::ConfigOutcome`](super::Input::ConfigOutcome). There is never more than one at a time.
     Apply(RemoteConfig),
+    /// The offer of [`Output::SyncPackages`] is not wanted any more; its outcome is waited for.
+    CancelPackages,
     /// Send a Close frame with this code and wait for the peer's; then [`Input::Closed`](super::Input::Closed). WebSocket
     /// only.
     Close(CloseCode),
@@ -27,6 +35,14 @@ pub enum Output {
         /// Index of the endpoint.
         endpoint: usize,
     },
+    /// Connect with these settings in place of what was configured; then as with [`Output::Connect`]. Nothing of them is to
+    /// be used for any other connection.
+    ConnectOffered(Arc<OpampSettings>),
+    /// Hand these connections to the application, and examine those for OpAMP, apart from the loop that drives the session;
+    /// then [`Input::ConnectionsOutcome`](super::Input::ConnectionsOutcome). There is never more than one at a time.
+    Connections(Box<ConnectionsChange>),
+    /// Hand this custom message to the application.
+    Custom(CustomMessage),
     /// Tell the application.
     Event(Event),
     /// Save [`Session::saved`](super::Session::saved), before anything that comes after this.
@@ -39,12 +55,34 @@ pub enum Output {
         /// Index of the endpoint.
         endpoint: usize,
     },
+    /// The same with the endpoint of these settings.
+    ProbeOffered(Arc<OpampSettings>),
+    /// Make a key and a signing request for a client certificate of the agent with this identity; then
+    /// [`Input::CertificateRequest`](super::Input::CertificateRequest). There is never more than one at a time.
+    RequestCertificate(InstanceUid),
     /// Restart the agent.
     Restart,
     /// Send [`Outbox::message`]: as one binary WebSocket message, then [`Input::Written`](super::Input::Written); or
     /// as the body of a POST, then [`Input::Received`](super::Input::Received) with the body of the answer. Or
     /// [`Input::Failed`](super::Input::Failed).
     Send,
+    /// Do what this offer wants, apart from the loop that drives the session, with
+    /// [`Input::PackageStatuses`](super::Input::PackageStatuses) whenever there is news; then
+    /// [`Input::PackagesOutcome`](super::Input::PackagesOutcome). There is never more than one at a time.
+    SyncPackages(PackagesOffer),
+}
+
+/// Connections that have changed, complete: with what the offer left as it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionsChange {
+    /// The hash of the offer.
+    pub hash: ConfigHash,
+    /// To be examined: whether certificates, TLS, proxy and headers can be used at all. Not to be used yet.
+    pub opamp: Option<Arc<OpampSettings>>,
+    /// Destinations of own telemetry.
+    pub telemetry: BTreeMap<Signal, Arc<TelemetrySettings>>,
+    /// Other connections, by name.
+    pub others: BTreeMap<String, Arc<OtherSettings>>,
 }
 
 /// Codes of Close frames that an agent sends (RFC 6455 §7.4.1).

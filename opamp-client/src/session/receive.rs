@@ -2,14 +2,15 @@
 
 use opamp_proto::pb::ServerErrorResponseType as ErrorType;
 use opamp_proto::{
-    ConfigHash, InstanceUid, Mono, ServerCapabilities, ServerToAgentFlags, UidError, frame, pb,
+    ConfigHash, InstanceUid, Mono, Now, ServerCapabilities, ServerToAgentFlags, UidError, frame, pb,
 };
 
 use super::Session;
 use super::incoming::{self, Malformed, ServerMessage};
 use super::link::Link;
+use super::offers::Offered;
 use super::outbox::{CloseCode, Outbox, Output};
-use super::remote_config::Offered;
+use super::remote_config;
 use super::report::Refusal;
 use crate::event::{Event, ServerErrorKind, ServerFault, Transport};
 use crate::failure::{Failure, FailureKind, peer_text};
@@ -17,21 +18,27 @@ use crate::retry;
 
 impl Session {
     /// A message over WebSocket, or the answer of an exchange.
-    pub(super) fn received(&mut self, bytes: &[u8], now: Mono, out: &mut Outbox) {
+    pub(super) fn received(&mut self, bytes: &[u8], at: Now, out: &mut Outbox) {
+        let now = at.mono;
         let Link::Open(open) = &mut self.link else { return };
         open.heard = now;
         self.stats.messages_received += 1;
         let websocket = self.endpoints.transport() == Transport::WebSocket;
-        let payload = if websocket { frame::decode(bytes).map_err(Malformed::from) } else { Ok(bytes) };
+        let payload = match (websocket, self.settings.headerless) {
+            (true, false) => frame::decode(bytes).map_err(Malformed::from),
+            (true, true) => frame::decode_either(bytes).map(|(payload, _)| payload).map_err(Malformed::from),
+            (false, _) => Ok(bytes),
+        };
         let before = open.faults;
-        match payload.and_then(|payload| self.message(payload, now, out)) {
+        match payload.and_then(|payload| self.message(payload, at, out)) {
             Ok(()) => self.end_of_faults(before, now, out),
             Err(malformed) => self.malformed(&malformed, now, out),
         }
     }
 
     /// A message that decodes is processed as a whole; one that does not has no effect at all.
-    fn message(&mut self, bytes: &[u8], now: Mono, out: &mut Outbox) -> Result<(), Malformed> {
+    fn message(&mut self, bytes: &[u8], at: Now, out: &mut Outbox) -> Result<(), Malformed> {
+        let now = at.mono;
         let bytes = incoming::merged(bytes)?;
         let message = ServerMessage::decode(&bytes)?;
         let error = message.error()?;
@@ -41,6 +48,16 @@ impl Session {
             true => message.remote_config(self.settings.config_files_max)?,
             false => None,
         };
+        let connections = match self.abilities.connections() {
+            true => message.connections(self.settings.settings_bytes_max)?,
+            false => None,
+        };
+        let packages = match self.abilities.packages {
+            true => message.packages(self.settings.packages_bytes_max)?,
+            false => None,
+        };
+        let custom_capabilities = message.custom_capabilities(self.settings.custom_capabilities_max);
+        let custom = if self.has_custom() { message.custom_message()? } else { None };
         let mine = self.is_mine(message.instance_uid);
         let leaving = matches!(&self.link, Link::Open(open) if open.leaving.is_some());
         let ignored = !mine || leaving;
@@ -67,10 +84,18 @@ impl Session {
         }
         if let Some(error) = error {
             self.learn(message.capabilities);
+            if self.connections.is_trying() && error.r#type() != ErrorType::Unavailable {
+                // The server is there, and cannot do with this agent.
+                let detail = format!("the first answer is an error: {}", peer_text(&error.error_message));
+                let failure = Failure::new(FailureKind::Protocol, detail);
+                self.failed(failure, now, out);
+                return Ok(());
+            }
             self.server_error(&error, now, out);
             return Ok(());
         }
         self.answered();
+        self.trial_passed(at, out);
         if let Some(command) = command {
             // A command is alone, whatever stands beside it (R-CMD-02).
             if self.abilities.restart && command.r#type == pb::CommandType::Restart as i32 {
@@ -83,6 +108,7 @@ impl Session {
             self.adopt(&identification.new_instance_uid, now, out);
         }
         if self.settings.heartbeat.is_some()
+            && !self.abilities.opamp_settings
             && let Some(seconds) = message.heartbeat_seconds()
         {
             self.offered_interval = Some(seconds);
@@ -90,8 +116,24 @@ impl Session {
         if let Some(offer) = offer {
             self.offered(offer, out);
         }
-        if ServerToAgentFlags::from_bits(message.flags).contains(ServerToAgentFlags::REPORT_FULL_STATE) {
+        if let Some((hash, content)) = connections {
+            self.offered_connections(hash, content, now, out);
+        }
+        if let Some((hash, content)) = packages {
+            self.offered_packages(hash, content, out);
+        }
+        if let Some(theirs) = custom_capabilities {
+            self.learn_custom(theirs);
+        }
+        if let Some(custom) = custom {
+            self.received_custom(custom, out);
+        }
+        let flags = ServerToAgentFlags::from_bits(message.flags);
+        if flags.contains(ServerToAgentFlags::REPORT_FULL_STATE) {
             self.full_state.demanded(now, self.settings.full_state_spacing);
+        }
+        if flags.contains(ServerToAgentFlags::REPORT_AVAILABLE_COMPONENTS) {
+            self.demand_components(now);
         }
         Ok(())
     }
@@ -148,6 +190,7 @@ impl Session {
         self.previous_uid = Some(from);
         self.uid = to;
         self.describe();
+        self.renew_identity();
         out.push(Output::Persist);
         out.event(Event::IdentityAssigned { from, to });
     }
@@ -162,11 +205,12 @@ impl Session {
         }
         // A copy of its own: a slice would keep the whole message alive.
         let hash = ConfigHash::new(offer.config_hash.to_vec());
-        let offered = self.config.offer(hash, offer.config);
+        let content = remote_config::content(&hash, offer.config);
+        let offered = self.config.offer(hash, content);
         if offered == Offered::Known {
             return;
         }
-        self.report.set(opamp_proto::Part::RemoteConfigStatus, self.config.status());
+        self.report.set(opamp_proto::Part::RemoteConfigStatus, remote_config::status(&self.config));
         out.push(Output::Persist);
         if let Offered::Apply(config) = offered {
             out.push(Output::Apply(config));
@@ -191,6 +235,9 @@ impl Session {
             ErrorType::BadRequest => ServerErrorKind::BadRequest,
             ErrorType::Unknown => ServerErrorKind::Unknown,
         };
+        if kind == ServerErrorKind::BadRequest && self.is_request_refused(&message, now, out) {
+            return self.answered();
+        }
         let unanswered = if let Link::Open(open) = &self.link { open.unanswered } else { 0 };
         self.report.refuse(Refusal::Error);
         self.answered();
@@ -203,7 +250,7 @@ impl Session {
     }
 
     /// Something in a message that is otherwise good makes no sense.
-    fn fault(&mut self, fault: ServerFault, out: &mut Outbox) {
+    pub(super) fn fault(&mut self, fault: ServerFault, out: &mut Outbox) {
         if let Link::Open(open) = &mut self.link {
             open.faults += 1;
         }

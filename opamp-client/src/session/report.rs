@@ -62,6 +62,21 @@ impl Report {
         slot.current = Some(Value { encoded, meaning });
     }
 
+    /// Takes a new value of a part that is to be sent even if it was before.
+    pub(super) fn set_again(&mut self, part: Part, encoded: Bytes) {
+        self.set(part, encoded);
+        let slot = self.slot(part);
+        (slot.delivered, slot.refused) = (None, None);
+    }
+
+    /// Takes a value of a part that the server has already, in another form.
+    pub(super) fn set_delivered(&mut self, part: Part, encoded: Bytes) {
+        let slot = self.slot(part);
+        slot.refused = None;
+        slot.delivered = Some(encoded.clone());
+        self.set(part, encoded);
+    }
+
     /// The parts that have a value.
     pub(super) fn present(&self) -> PartSet {
         self.with(|slot| slot.current.is_some())

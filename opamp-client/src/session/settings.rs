@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use opamp_proto::AgentCapabilities;
 
+use crate::connection::{SettingsPolicy, Signal};
 use crate::description::Description;
 use crate::event::Transport;
+use crate::packages::OfferLimits;
 use crate::retry::RetrySettings;
 use crate::saved::SavedState;
 
@@ -53,9 +55,40 @@ pub struct SessionSettings {
     pub send_bytes_max: usize,
     /// Entries of a remote configuration's map; more are malformed. Default 10,000.
     pub config_files_max: usize,
-    /// Longest hash of a remote configuration, in bytes; an offer with a longer one is ignored. Default 1,024. It is kept,
-    /// saved and reported as it is.
+    /// Longest hash of a remote configuration or of connection settings, in bytes; an offer with a longer one is ignored.
+    /// Default 1,024. It is kept, saved and reported as it is.
     pub config_hash_bytes_max: usize,
+    /// Largest offer of connection settings, in bytes; a larger one fails. Default 256 KiB. What is accepted is kept in
+    /// memory and in the saved state.
+    pub settings_bytes_max: usize,
+    /// Names of other connections that are kept; an offer that would make more fails in that part. Default 64.
+    pub other_connections_max: usize,
+    /// How long new OpAMP settings may take from the first attempt to connect until the first answer. Then the agent goes
+    /// back to those before. Default 60 s; longer keeps an agent away from its server for longer, shorter fails settings for a
+    /// server that is slow.
+    pub trial_timeout: Duration,
+    /// Distance of offers of connection settings that are begun, after the first three. Default 30 s. Of those that arrive
+    /// meanwhile the newest waits: a server that changes its mind all the time does not keep the agent from working.
+    pub settings_spacing: Duration,
+    /// Distance of requests for a certificate that the agent makes by itself: after a refusal, or while nobody answers. Default
+    /// 1 h.
+    pub certificate_spacing: Duration,
+    /// Custom messages that wait to be sent; more are refused. Default 100.
+    pub custom_messages_max: usize,
+    /// Size of all custom messages that wait to be sent, in bytes on the wire; more are refused. Default 1 MiB.
+    pub custom_bytes_max: usize,
+    /// Custom capabilities of the server that are remembered; what it announces beyond them does not exist for this agent.
+    /// Default 1,000.
+    pub custom_capabilities_max: usize,
+    /// Largest offer of packages, in bytes; a larger one fails as a whole. Default 1 MiB.
+    pub packages_bytes_max: usize,
+    /// What an offer of packages may have.
+    pub package_limits: OfferLimits,
+    /// Distance of reports that differ in nothing but how far packages are; the newest waits. Default 1 s.
+    pub package_report_spacing: Duration,
+    /// Speaks WebSocket messages without the header in front, as before OpAMP 0.7, to a server of that age. Answers are
+    /// understood in both forms then. Default no.
+    pub headerless: bool,
     /// Whether a WebSocket that was lost is replaced by one that begins with a complete report. Default yes, which
     /// suits every server. Without, unchanged parts are left out (R-STATUS-02), and a server that forgot them has to ask. So
     /// does one that missed the last report before the loss, if it sent something else in the meantime: over WebSocket no
@@ -78,10 +111,32 @@ pub struct SessionSettings {
 /// What an agent can do beside reporting. What it *reports* follows from what it was given to report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Abilities {
+    /// Asks for client certificates with keys of its own.
+    pub certificates: bool,
+    /// The agent's identity is in what it asks for, so that another certificate is needed with another identity.
+    pub certificates_name_identity: bool,
+    /// What is saved outlives the process; without, no certificate is taken (R-CONN-15).
+    pub durable: bool,
+    /// Takes settings of its connection to the server.
+    pub opamp_settings: bool,
+    /// Takes settings of connections that only the application knows.
+    pub other_connections: bool,
+    /// Sends its own logs where the server says.
+    pub own_logs: bool,
+    /// Sends its own metrics where the server says.
+    pub own_metrics: bool,
+    /// Sends its own traces where the server says.
+    pub own_traces: bool,
+    /// Installs packages, and reports what became of them.
+    pub packages: bool,
+    /// What no server may change.
+    pub policy: SettingsPolicy,
     /// Takes remote configurations, and reports what became of them. Off by default (R-SEC-09).
     pub remote_config: bool,
     /// Restarts on command.
     pub restart: bool,
+    /// Shows a client certificate as it is configured; settings without one are then other settings.
+    pub shows_certificate: bool,
 }
 
 /// An endpoint as a session knows it. The drivers know how to get there.
@@ -122,6 +177,10 @@ impl SessionSettings {
             &mut self.ping_interval,
             &mut self.full_state_spacing,
             &mut self.failback_after,
+            &mut self.trial_timeout,
+            &mut self.settings_spacing,
+            &mut self.certificate_spacing,
+            &mut self.package_report_spacing,
         ] {
             *interval = (*interval).max(REPEAT_FLOOR);
         }
@@ -151,6 +210,18 @@ impl Default for SessionSettings {
             send_bytes_max: 64 << 20,
             config_files_max: 10_000,
             config_hash_bytes_max: 1_024,
+            settings_bytes_max: 256 << 10,
+            other_connections_max: 64,
+            trial_timeout: Duration::from_secs(60),
+            settings_spacing: Duration::from_secs(30),
+            certificate_spacing: Duration::from_secs(3600),
+            custom_messages_max: 100,
+            custom_bytes_max: 1 << 20,
+            custom_capabilities_max: 1_000,
+            packages_bytes_max: 1 << 20,
+            package_limits: OfferLimits::default(),
+            package_report_spacing: Duration::from_secs(1),
+            headerless: false,
             full_state_on_reconnect: true,
             full_state_spacing: Duration::from_secs(30),
             failback_after: Duration::from_secs(600),
@@ -168,10 +239,36 @@ impl Abilities {
             capabilities |=
                 AgentCapabilities::ACCEPTS_REMOTE_CONFIG | AgentCapabilities::REPORTS_REMOTE_CONFIG;
         }
-        if self.restart {
-            capabilities |= AgentCapabilities::ACCEPTS_RESTART_COMMAND;
+        if self.packages {
+            capabilities |= AgentCapabilities::ACCEPTS_PACKAGES | AgentCapabilities::REPORTS_PACKAGE_STATUSES;
+        }
+        for (able, capability) in [
+            (self.opamp_settings, AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS),
+            (self.other_connections, AgentCapabilities::ACCEPTS_OTHER_CONNECTION_SETTINGS),
+            (self.own_logs, AgentCapabilities::REPORTS_OWN_LOGS),
+            (self.own_metrics, AgentCapabilities::REPORTS_OWN_METRICS),
+            (self.own_traces, AgentCapabilities::REPORTS_OWN_TRACES),
+            (self.restart, AgentCapabilities::ACCEPTS_RESTART_COMMAND),
+            (self.connections(), AgentCapabilities::REPORTS_CONNECTION_SETTINGS_STATUS),
+        ] {
+            if able {
+                capabilities |= capability;
+            }
         }
         capabilities
+    }
+
+    /// Whether it takes connection settings of any kind, and so reports what became of them.
+    pub(super) const fn connections(self) -> bool {
+        self.opamp_settings || self.other_connections || self.own_logs || self.own_metrics || self.own_traces
+    }
+
+    pub(super) const fn takes(self, signal: Signal) -> bool {
+        match signal {
+            Signal::Logs => self.own_logs,
+            Signal::Metrics => self.own_metrics,
+            Signal::Traces => self.own_traces,
+        }
     }
 }
 

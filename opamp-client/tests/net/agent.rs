@@ -16,6 +16,7 @@ fn applied(agent: &opamp_server::AgentSnapshot, generation: u64) -> bool {
     let status = pb::RemoteConfigStatuses::Applied as i32;
     agent
         .remote_config
+        .report
         .as_ref()
         .is_some_and(|report| report.hash == hash(generation) && report.status == status)
 }
@@ -139,11 +140,11 @@ on_both_transports! {
             agent.advance(30);
         }
         let failed = |agent: &opamp_server::AgentSnapshot| {
-            let report = agent.remote_config.as_ref().unwrap();
+            let report = agent.remote_config.report.as_ref().unwrap();
             report.hash == hash(2) && report.status == pb::RemoteConfigStatuses::Failed as i32
         };
         let seen = server.sees(UID, "failed", failed).await;
-        assert_eq!(seen.remote_config.unwrap().error, "no such exporter");
+        assert_eq!(seen.remote_config.report.unwrap().error, "no such exporter");
         assert!(seen.state.part(Part::EffectiveConfig).unwrap().windows(4).any(|window| window == b"a: 1"), "still");
     }
 

@@ -269,7 +269,7 @@ impl TestServer {
 pub(crate) fn desired(generation: u64, body: &[u8]) -> Desired {
     let object = pb::AgentConfigObject { body: Bytes::copy_from_slice(body), ..Default::default() };
     let config = pb::AgentConfigMap { config_map: [(String::new(), object)].into() };
-    Desired { generation, remote_config: Some(RemoteConfigOffer::new(hash(generation), &config)) }
+    Desired::remote_config(generation, RemoteConfigOffer::new(hash(generation), &config))
 }
 
 pub(crate) fn hash(generation: u64) -> ConfigHash {

@@ -129,7 +129,7 @@ fn uid(number: usize) -> InstanceUid {
 }
 
 fn has_everything(agent: &AgentSnapshot) -> bool {
-    let applied = agent.remote_config.as_ref().is_some_and(|report| {
+    let applied = agent.remote_config.report.as_ref().is_some_and(|report| {
         report.hash == hash(1) && report.status == pb::RemoteConfigStatuses::Applied as i32
     });
     let holds = |part, text: &[u8]| {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use opamp_client::{
-    Client, ConfigStatus, EffectiveConfig, Event, FileState, Health, InstanceUid, RemoteConfig, SavedState,
+    Client, EffectiveConfig, Event, FileState, Health, InstanceUid, OfferStatus, RemoteConfig, SavedState,
     StateError, StateStore, Stopped, Wall,
 };
 use opamp_proto::pb;
@@ -338,7 +338,7 @@ async fn saves_never_overtake_each_other_and_the_newest_is_saved_in_the_end() {
     disk.let_through().await;
     disk.let_through().await;
     let newest = || disk.0.lock().unwrap().last().and_then(|state| state.remote_config.clone());
-    until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
+    until("saved", || newest().is_some_and(|config| config.status == OfferStatus::Applied)).await;
     assert_eq!(disk.0.lock().unwrap().len(), 3, "at the start, applying, applied");
     // Nobody is left waiting at the barrier.
     agent.client.stop();
@@ -377,7 +377,7 @@ async fn a_configuration_handler_may_stop_the_agent_as_the_last_thing_it_does() 
     peer.close_code().await;
     within("the agent stops", agent.client.stopped()).await;
     let saved = memory.saved().unwrap().remote_config.unwrap();
-    assert_eq!((saved.hash.as_bytes(), saved.status), (&[1][..], ConfigStatus::Applied));
+    assert_eq!((saved.hash.as_bytes(), saved.status), (&[1][..], OfferStatus::Applied));
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn a_stop_waits_for_a_configuration_handler_no_longer_than_it_should() {
     agent.advance(5);
     within("the agent stops", agent.client.stopped()).await;
     let saved = memory.saved().unwrap().remote_config.unwrap();
-    assert_eq!((saved.status, saved.attempts), (ConfigStatus::Applying, 0), "not held against it");
+    assert_eq!((saved.status, saved.attempts), (OfferStatus::Applying, 0), "not held against it");
 }
 
 #[tokio::test]
@@ -433,5 +433,5 @@ async fn the_last_state_reaches_a_slow_disk_also_after_the_end() {
     assert!(newest().is_none(), "the disk has not answered yet");
     disk.let_through().await;
     disk.let_through().await;
-    until("saved", || newest().is_some_and(|config| config.status == ConfigStatus::Applied)).await;
+    until("saved", || newest().is_some_and(|config| config.status == OfferStatus::Applied)).await;
 }

@@ -12,6 +12,7 @@ mod dead;
 mod failures;
 mod handlers;
 mod lowered;
+mod offered;
 mod patience;
 mod probe;
 mod reach;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_client::session::{EndpointInfo, Input, Outbox, Output, Session, Setup};
+use opamp_client::connection::OpampSettings;
+use opamp_client::session::{ConnectionsChange, EndpointInfo, Input, Outbox, Output, Session, Setup};
 use opamp_client::{
     ConfigHash, Description, EffectiveConfig, Event, Failure, FailureKind, Health, InstanceUid, Mono, Now,
     Rejected, RemoteConfig, SavedState, Transport, Wall,
@@ -47,6 +48,10 @@ pub(crate) struct Bench {
     pub(crate) answers: bool,
     pub(crate) transports: Vec<Transport>,
     pub(crate) endpoint: usize,
+    /// The transport of settings that a server has set, if the agent connects with them.
+    pub(crate) offered: Option<Transport>,
+    /// Whether connections are handed over and found good at once.
+    pub(crate) takes_connections: bool,
     out: Outbox,
 }
 
@@ -105,12 +110,14 @@ impl Bench {
             answers: true,
             transports,
             endpoint: 0,
+            offered: None,
+            takes_connections: true,
             out: Outbox::new(),
         }
     }
 
     pub(crate) fn transport(&self) -> Transport {
-        self.transports[self.endpoint]
+        self.offered.unwrap_or(self.transports[self.endpoint])
     }
 
     /// Starts, lets it connect, and returns what came of it.
@@ -150,10 +157,10 @@ impl Bench {
         if self.transport() == Transport::WebSocket {
             return self.receive(message);
         }
-        self.answers = false;
+        let answers = std::mem::replace(&mut self.answers, false);
         let mut step = self.pass(Duration::from_secs(30));
         assert_eq!(step.sent.len(), 1, "a poll");
-        self.answers = true;
+        self.answers = answers;
         step.sent.clear();
         step.extend(self.receive(message));
         step
@@ -225,8 +232,18 @@ impl Bench {
                 }
                 Output::Event(event) => step.events.push(event),
                 Output::Connect { endpoint } => {
-                    self.endpoint = endpoint;
+                    (self.endpoint, self.offered) = (endpoint, None);
                     step.outputs.push(Output::Connect { endpoint });
+                }
+                Output::ConnectOffered(settings) => {
+                    let http = settings.endpoint.starts_with("http");
+                    self.offered = Some(if http { Transport::Http } else { Transport::WebSocket });
+                    step.outputs.push(Output::ConnectOffered(settings));
+                }
+                Output::Connections(change) if self.takes_connections => {
+                    let hash = change.hash.clone();
+                    step.outputs.push(Output::Connections(change));
+                    step.extend(self.tell(Input::ConnectionsOutcome { hash, failed: Vec::new() }));
                 }
                 Output::Ping if self.answers => {
                     step.outputs.push(Output::Ping);
@@ -269,6 +286,38 @@ impl Step {
         self.outputs.iter().filter_map(endpoint).collect()
     }
 
+    /// The settings that the agent connects with, in place of its own.
+    pub(crate) fn dialed(&self) -> Vec<&OpampSettings> {
+        self.outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::ConnectOffered(settings) => Some(&**settings),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What was handed to the application.
+    pub(crate) fn handed_over(&self) -> Vec<&ConnectionsChange> {
+        self.outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Connections(change) => Some(&**change),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The states of connection settings that were reported, with their hashes and texts, in order.
+    pub(crate) fn settings_reports(&self) -> Vec<(Vec<u8>, pb::ConnectionSettingsStatuses, String)> {
+        let reports = self.sent.iter().filter_map(|message| message.connection_settings_status.as_ref());
+        reports
+            .map(|report| {
+                (report.last_connection_settings_hash.to_vec(), report.status(), report.error_message.clone())
+            })
+            .collect()
+    }
+
     pub(crate) fn applies(&self) -> Vec<&RemoteConfig> {
         fn config(output: &Output) -> Option<&RemoteConfig> {
             match output {
@@ -277,6 +326,11 @@ impl Step {
             }
         }
         self.outputs.iter().filter_map(config).collect()
+    }
+
+    /// The parts of each message, in order.
+    pub(crate) fn said(&self) -> Vec<Vec<&'static str>> {
+        self.sent.iter().map(parts).collect()
     }
 
     pub(crate) fn has(&self, output: &Output) -> bool {

@@ -1,7 +1,7 @@
 //! Remote configuration: taken once, reported truthfully, kept over restarts.
 
 use opamp_client::session::{Input, Output, Setup};
-use opamp_client::{ConfigHash, ConfigStatus, EffectiveConfig, Event, SavedState, ServerFault, Transport};
+use opamp_client::{ConfigHash, EffectiveConfig, Event, OfferStatus, SavedState, ServerFault, Transport};
 use opamp_proto::pb;
 
 use crate::bench::{self, ALL, Bench, Step, parts, seconds};
@@ -126,7 +126,7 @@ on_both_transports! {
         let persist = step.outputs.iter().position(|output| *output == Output::Persist).unwrap();
         let apply = step.outputs.iter().position(|output| matches!(output, Output::Apply(_))).unwrap();
         assert!(persist < apply);
-        assert_eq!(bench.session.saved().remote_config.unwrap().status, ConfigStatus::Applying);
+        assert_eq!(bench.session.saved().remote_config.unwrap().status, OfferStatus::Applying);
     }
 
     fn the_last_hash_and_status_are_restored_and_the_offer_is_not_applied_again(transport) {
@@ -182,7 +182,7 @@ on_both_transports! {
         assert!(step.has(&Output::Persist) && step.applies().is_empty(), "{step:?}");
         assert!(!bench.session.is_applying());
         let saved = bench.session.saved().remote_config.unwrap();
-        assert_eq!((saved.hash.as_bytes(), saved.status, saved.attempts), (&[2][..], ConfigStatus::Applying, 0));
+        assert_eq!((saved.hash.as_bytes(), saved.status, saved.attempts), (&[2][..], OfferStatus::Applying, 0));
     }
 
     fn several_offers_in_one_message_are_all_processed(transport) {

@@ -133,7 +133,7 @@ proptest! {
         prop_assert_eq!(made_up, expected, "nothing is made up but an instance id where there is none");
     }
 
-    /// What an agent is told to put into the resource of its telemetry is what its server is told.
+    /// R-OWN-13: what an agent is told to put into the resource of its telemetry is what its server is told.
     #[test]
     fn attributes_for_the_own_telemetry_are_those_that_are_reported(
         identifying in proptest::collection::btree_map(key(), value(), 0..6),

@@ -170,7 +170,6 @@ fn an_agent_can_opt_out_of_heartbeats() {
 fn a_poll_waits_for_the_answer_to_the_one_before() {
     let mut bench = Bench::able(Transport::Http);
     bench.connect();
-    bench.answers = false;
     bench.answer(crate::bench::interval(5));
     bench.answers = false;
     assert_eq!(bench.pass(seconds(5)).sent.len(), 1);

@@ -6,18 +6,28 @@
 mod bench;
 
 mod cap;
+mod certificates;
 mod cmd;
+mod components;
 mod conf;
+mod custom;
+#[cfg(feature = "net")]
 mod described;
 mod endpoints;
 mod err;
 mod files;
+mod headerless;
 mod heartbeat;
 mod hostile;
 mod id;
 mod life;
 mod pace;
+mod packages;
 mod schema;
+mod settings;
+mod settings_crash;
+mod settings_failed;
+mod settings_parts;
 mod size;
 mod status;
 mod throttle;

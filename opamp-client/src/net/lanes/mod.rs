@@ -1,21 +1,37 @@
 //! Where handlers run: apart from the driver, and apart from each other, so that none holds up another.
 
-use std::collections::VecDeque;
+mod certificates;
+mod connections;
+mod custom;
+mod events;
+mod packages;
+
+use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opamp_proto::ConfigHash;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::connections::ConnectionJob;
+use self::custom::CustomLanes;
+use self::events::EventQueue;
+use self::packages::PackageLane;
 use super::client::Shared;
 use super::clock::Clock;
-use super::handler::{EffectiveConfigProvider, EventHandler, RemoteConfigHandler, RestartHandler};
+use super::handler::{
+    CertificateRequester, CustomMessageHandler, EffectiveConfigProvider, EventHandler,
+    OtherConnectionsHandler, OwnTelemetryHandler, RemoteConfigHandler, RestartHandler,
+};
 use super::settings::ClientSettings;
 use crate::config::{EffectiveConfig, Rejected, RemoteConfig};
+use crate::connection::CertificateSigningRequest;
 use crate::event::Event;
+use crate::packages::{PackageHandler, PackageStatuses, PackagesRejected};
+use crate::session::ConnectionPart;
 
 /// How long the outcome of a configuration waits for the effective one, to be reported with it.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -23,20 +39,37 @@ const PROMPT: Duration = Duration::from_millis(100);
 /// The handlers that are installed.
 #[derive(Clone, Default)]
 pub(crate) struct Handlers {
+    pub(crate) certificates: Option<Arc<dyn CertificateRequester>>,
+    pub(crate) custom: BTreeMap<String, Arc<dyn CustomMessageHandler>>,
     pub(crate) effective_config: Option<Arc<dyn EffectiveConfigProvider>>,
     pub(crate) event: Option<Arc<dyn EventHandler>>,
+    pub(crate) other_connections: Option<Arc<dyn OtherConnectionsHandler>>,
+    pub(crate) own_telemetry: Option<Arc<dyn OwnTelemetryHandler>>,
+    pub(crate) packages: Option<Arc<dyn PackageHandler>>,
     pub(crate) remote_config: Option<Arc<dyn RemoteConfigHandler>>,
     pub(crate) restart: Option<Arc<dyn RestartHandler>>,
 }
 
 /// What handlers came to.
 pub(crate) enum Outcome {
+    Certificate(Result<CertificateSigningRequest, Rejected>),
     Config {
         hash: ConfigHash,
         result: Result<(), Rejected>,
         effective: Option<EffectiveConfig>,
     },
+    Connections {
+        hash: ConfigHash,
+        failed: Vec<(ConnectionPart, Rejected)>,
+    },
     Effective(EffectiveConfig),
+    /// What is installed at the start, if anybody knows.
+    Installed(Option<PackageStatuses>),
+    PackageStatuses(PackageStatuses),
+    Packages {
+        hash: ConfigHash,
+        result: Result<(), PackagesRejected>,
+    },
     /// The provider was asked and has failed.
     NoEffective,
 }
@@ -46,6 +79,11 @@ pub(crate) struct Lanes {
     common: Arc<Common>,
     /// At most one configuration at a time, which the session sees to, and what was asked beside.
     jobs: mpsc::UnboundedSender<Job>,
+    /// At most one at a time, which the session sees to, and what was there at the start.
+    connections: mpsc::UnboundedSender<ConnectionJob>,
+    custom: CustomLanes,
+    packages: PackageLane,
+    told: mpsc::UnboundedSender<Outcome>,
     pub(crate) outcomes: mpsc::UnboundedReceiver<Outcome>,
 }
 
@@ -56,6 +94,7 @@ struct Common {
     clock: Arc<dyn Clock>,
     handler_timeout: Duration,
     provider_timeout: Duration,
+    package_timeout: Duration,
     events: EventQueue,
     restarting: AtomicBool,
     refreshing: AtomicBool,
@@ -68,22 +107,14 @@ enum Job {
     Refresh,
 }
 
-/// Events that wait for a handler: bounded, the oldest go first.
-struct EventQueue {
-    waiting: Mutex<VecDeque<Event>>,
-    capacity: usize,
-    dropped: AtomicU64,
-    closed: AtomicBool,
-    changed: Notify,
-}
-
 impl Lanes {
     pub(crate) fn start(
-        handlers: Handlers,
+        mut handlers: Handlers,
         shared: &Arc<Shared>,
         clock: &Arc<dyn Clock>,
         settings: &ClientSettings,
     ) -> Self {
+        let packages = PackageLane::new(handlers.packages.take());
         let (jobs, received) = mpsc::unbounded_channel();
         let (outcome, outcomes) = mpsc::unbounded_channel();
         let common = Arc::new(Common {
@@ -92,22 +123,21 @@ impl Lanes {
             clock: Arc::clone(clock),
             handler_timeout: settings.handler_timeout,
             provider_timeout: settings.provider_timeout,
-            events: EventQueue {
-                waiting: Mutex::default(),
-                capacity: settings.events_kept.max(1),
-                dropped: AtomicU64::new(0),
-                closed: AtomicBool::new(false),
-                changed: Notify::new(),
-            },
+            package_timeout: settings.package_timeout,
+            events: EventQueue::new(settings.events_kept),
             restarting: AtomicBool::new(false),
             refreshing: AtomicBool::new(false),
             stuck: Mutex::new(None),
         });
+        let (connections, changes) = mpsc::unbounded_channel();
+        let told = outcome.clone();
+        tokio::spawn(Arc::clone(&common).connect(changes, outcome.clone()));
         tokio::spawn(Arc::clone(&common).work(received, outcome));
         if let Some(handler) = common.handlers.event.clone() {
             tokio::spawn(Arc::clone(&common).tell(handler));
         }
-        Self { common, jobs, outcomes }
+        let custom = CustomLanes::new(settings.custom_kept);
+        Self { common, jobs, connections, custom, packages, told, outcomes }
     }
 
     pub(crate) fn apply(&self, config: RemoteConfig) {
@@ -150,14 +180,13 @@ impl Lanes {
     }
 
     pub(crate) fn events_dropped(&self) -> u64 {
-        self.common.events.dropped.load(Ordering::Relaxed)
+        self.common.events.dropped()
     }
 }
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        self.common.events.closed.store(true, Ordering::Release);
-        self.common.events.changed.notify_one();
+        self.common.events.close();
     }
 }
 
@@ -284,30 +313,5 @@ impl Common {
         };
         self.event(Event::HandlerFailed { handler, why: why.clone() });
         (Err(why), left)
-    }
-}
-
-impl EventQueue {
-    fn push(&self, event: Event) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= self.capacity {
-            waiting.pop_front();
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        waiting.push_back(event);
-        drop(waiting);
-        self.changed.notify_one();
-    }
-
-    /// The next event; `None` when there will be no more.
-    async fn next(&self) -> Option<Event> {
-        loop {
-            let closed = self.closed.load(Ordering::Acquire);
-            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if next.is_some() || closed {
-                return next;
-            }
-            self.changed.notified().await;
-        }
     }
 }

@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 
+use opamp_client::connection::Signal;
 use opamp_client::{
-    Builder, Client, Clock as _, ConfigStatus, Description, EffectiveConfig, SavedConfig, StartError,
+    Builder, Client, Clock as _, Description, EffectiveConfig, OfferStatus, SavedOffer, StartError,
     StateError, SystemClock, TlsSource,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::components::components;
 use crate::config::{Config, ConfigError};
 use crate::connection::TokenFile;
 use crate::description::description;
+use crate::diagnostics::{self, Diagnostics};
 use crate::health;
 use crate::live::{Live, Troubles};
 use crate::logging::LogLevel;
+use crate::own_metrics::{Destination, OwnMetrics};
+use crate::packages;
 use crate::remote::RemoteSettings;
 use crate::storage::{Outcome, Storage};
 
@@ -29,7 +34,7 @@ pub(crate) struct Plan {
 pub(crate) struct Agent {
     pub(crate) client: Client,
     pub(crate) live: Arc<Live>,
-    checks: Option<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why an agent cannot start.
@@ -63,6 +68,9 @@ impl Plan {
             let usable = TokenFile(file.clone()).read();
             usable.map_err(|why| self.config.error("server.bearer_token_file", why))?;
         }
+        if self.config.capabilities.packages {
+            self.config.package_policy()?;
+        }
         Ok(self.reaching(description(&self.config))?.check()?)
     }
 
@@ -90,7 +98,7 @@ impl Plan {
 
 impl Agent {
     /// Starts an agent. `restarts` is told when the server wants it to start anew.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         plan: &Plan,
         storage: &Arc<Storage>,
         log: &LogLevel,
@@ -128,20 +136,44 @@ impl Agent {
         if capabilities.health {
             builder = builder.health(health::check(&live));
         }
+        let policy = config.settings_policy();
+        builder = builder.connection_policy(policy);
+        if capabilities.opamp_settings {
+            builder = builder.accept_connection_settings(policy);
+        }
+        let own_metrics = if capabilities.own_metrics {
+            let own = OwnMetrics::new(plan.tls.clone(), config.proxy()?, policy);
+            builder = builder.on_own_telemetry([Signal::Metrics], Destination(Arc::clone(&own)));
+            Some(own)
+        } else {
+            None
+        };
+        if capabilities.packages {
+            builder = builder.on_packages(packages::open(config, plan.tls.as_ref()).await?);
+        }
+        if capabilities.components {
+            builder = builder.available_components(components(config));
+        }
+        if capabilities.diagnostics {
+            builder = builder.custom_capability(diagnostics::CAPABILITY, Diagnostics);
+        }
         let client = builder.start()?;
         tracing::info!("agent {} started", client.uid());
-        let checks =
-            capabilities.health.then(|| tokio::spawn(health::watch(Arc::clone(&live), client.clone())));
-        Ok(Self { client, live, checks })
+        let mut tasks = Vec::new();
+        if capabilities.health {
+            tasks.push(tokio::spawn(health::watch(Arc::clone(&live), client.clone())));
+        }
+        if let Some(own) = own_metrics {
+            tasks.push(tokio::spawn(own.run(Arc::clone(&live), client.clone())));
+        }
+        Ok(Self { client, live, tasks })
     }
 
     /// Says goodbye and waits until that is done, which is bounded by `server.timeouts.stop`.
     pub(crate) async fn stop(self) {
         self.client.stop();
         self.client.stopped().await;
-        if let Some(checks) = self.checks {
-            checks.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -197,15 +229,15 @@ fn inherit(config: &Config, storage: &Storage) -> Result<Inherited, AgentError> 
         // Keeping it was what put it in force; the run ended before it could save that.
         Some(saved) if in_force.as_ref() == Some(&saved.hash) => {
             inherited.outcome = Outcome::Applied;
-            if saved.status != ConfigStatus::Applied {
+            if saved.status != OfferStatus::Applied {
                 tracing::info!(
                     "remote configuration {} was kept when the last run ended; it is applied",
                     saved.hash
                 );
             }
         }
-        Some(SavedConfig { status: ConfigStatus::Applied, .. }) => inherited.outcome = Outcome::Forgotten,
-        Some(SavedConfig { status: ConfigStatus::Failed, error, .. })
+        Some(SavedOffer { status: OfferStatus::Applied, .. }) => inherited.outcome = Outcome::Forgotten,
+        Some(SavedOffer { status: OfferStatus::Failed, error, .. })
             if inherited.outcome == Outcome::AsSaved =>
         {
             inherited.remote_trouble = Some(error);

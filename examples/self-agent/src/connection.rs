@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use opamp_client::connection::SettingsPolicy;
 use opamp_client::retry::RetrySettings;
 use opamp_client::session::SessionSettings;
 use opamp_client::{ClientSettings, MinTlsVersion, Proxy, TlsError, TlsOptions, TlsSource, TokenSource};
@@ -50,6 +51,27 @@ impl Config {
         }
     }
 
+    /// What the server may do to connections.
+    pub(crate) fn settings_policy(&self) -> SettingsPolicy {
+        let (offers, mut policy) = (self.offers, SettingsPolicy::strict());
+        if offers.plaintext {
+            policy = policy.allow_plaintext();
+        }
+        if offers.plaintext_telemetry {
+            policy = policy.allow_plaintext_telemetry();
+        }
+        if offers.insecure_skip_verify {
+            policy = policy.allow_insecure_skip_verify();
+        }
+        if offers.older_tls {
+            policy = policy.allow_older_tls();
+        }
+        if offers.credentials_elsewhere {
+            policy = policy.allow_credentials_elsewhere();
+        }
+        policy
+    }
+
     /// Warns of credentials that anyone on the way can read.
     pub(crate) fn warn_of_plain_text(&self) {
         let server = &self.server;
@@ -75,7 +97,10 @@ impl Config {
             || tls.identity.is_some()
             || self.server.endpoints().any(Address::has_tls)
             || proxy.is_some_and(|proxy| has_tls(proxy.reveal()));
-        if !wanted {
+        // What the server names later may need it: downloads, destinations, another endpoint.
+        let on = &self.capabilities;
+        let useful = on.packages || on.own_metrics || on.opamp_settings;
+        if !wanted && !useful {
             return Ok(None);
         }
         let mut options = TlsOptions::new(Arc::new(rustls::crypto::ring::default_provider()));
@@ -90,7 +115,16 @@ impl Config {
             options = options.client_certificate_files(chain, key);
         }
         options = options.min_version(if tls.only_1_3 { MinTlsVersion::V1_3 } else { MinTlsVersion::V1_2 });
-        TlsSource::from_options(options).map(Some).map_err(|error| self.tls_error(&error))
+        match TlsSource::from_options(options) {
+            Ok(source) => Ok(Some(source)),
+            Err(TlsError::NoAuthority) if !wanted => {
+                tracing::warn!(
+                    "this system trusts no certificate authority, so nothing the server names can be reached over TLS"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(self.tls_error(&error)),
+        }
     }
 
     /// The error with the key whose file it is about.

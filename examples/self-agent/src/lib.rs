@@ -8,15 +8,20 @@
 
 mod agent;
 pub mod cli;
+mod components;
 pub mod config;
 mod connection;
 mod description;
+pub mod diagnostics;
 mod health;
 mod live;
 pub mod logging;
+mod own_metrics;
+mod packages;
 mod privilege;
 mod remote;
 mod run;
+pub mod sign;
 mod storage;
 
 pub use config::{Config, ConfigError};

@@ -73,6 +73,11 @@ impl Live {
         EffectiveConfig::new().file("", ConfigFile::new(document).content_type("text/yaml"))
     }
 
+    /// The configuration in force.
+    pub(crate) fn effective(&self) -> Config {
+        self.state().effective.clone()
+    }
+
     pub(crate) fn troubles(&self) -> Troubles {
         self.state().troubles.clone()
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use self_agent::cli::{self, Action};
 use self_agent::config::docs;
+use self_agent::sign::{make_key, sign};
 use self_agent::{Config, Order, check, logging, run, warn_of_root};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -30,7 +31,15 @@ fn perform(action: &Action) -> Result<(), AnyError> {
     match action {
         Action::Check(file) => say(&mut stdout(), &check(file)?.to_yaml()),
         Action::ConfigDocs => say(&mut stdout(), &docs::markdown()),
+        Action::MakeKey(file) => {
+            make_key(file)?;
+            let told = format!("private key: {0}\npublic key:  {0}.pub\n", file.display());
+            say(&mut stdout(), &told);
+        }
         Action::Run(file) => serve(file)?,
+        Action::Sign { key, name, version, file } => {
+            say(&mut stdout(), &sign(key, name, version, file)?.to_string());
+        }
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ async fn run_until_stopped(
     let storage = Arc::new(Storage::open(&plan.config.storage_directory)?);
     let mut program = Program { file, log, plan, storage };
     let (asked, mut restarts) = mpsc::channel(1);
-    let mut agent = program.start(None, &asked)?;
+    let mut agent = program.start(None, &asked).await?;
     loop {
         let next = program.serve(&agent, &mut orders, &mut restarts).await;
         if matches!(next, Ok(Next::Stop)) {
@@ -99,15 +99,15 @@ async fn run_until_stopped(
                 return Ok(());
             }
         }
-        agent = program.restart(&asked)?;
+        agent = program.restart(&asked).await?;
         // Asked for before it was done.
         while restarts.try_recv().is_ok() {}
     }
 }
 
 impl Program<'_> {
-    fn start(&self, trouble: Option<String>, asked: &mpsc::Sender<()>) -> Result<Agent, AgentError> {
-        Agent::start(&self.plan, &self.storage, &self.log, trouble, asked.clone())
+    async fn start(&self, trouble: Option<String>, asked: &mpsc::Sender<()>) -> Result<Agent, AgentError> {
+        Agent::start(&self.plan, &self.storage, &self.log, trouble, asked.clone()).await
     }
 
     /// Lets an agent run until something ends it.
@@ -158,23 +158,23 @@ impl Program<'_> {
     }
 
     /// Starts by the file as it is now, or by the previous configuration.
-    fn restart(&mut self, asked: &mpsc::Sender<()>) -> Result<Agent, Reason> {
+    async fn restart(&mut self, asked: &mpsc::Sender<()>) -> Result<Agent, Reason> {
         let previous = (self.plan.clone(), Arc::clone(&self.storage));
-        let trouble = match self.start_anew(asked) {
+        let trouble = match self.start_anew(asked).await {
             Ok(agent) => return Ok(agent),
             Err(reason) => kept_previous(&reason),
         };
         (self.plan, self.storage) = previous;
-        Ok(self.start(Some(trouble), asked)?)
+        Ok(self.start(Some(trouble), asked).await?)
     }
 
-    fn start_anew(&mut self, asked: &mpsc::Sender<()>) -> Result<Agent, Reason> {
+    async fn start_anew(&mut self, asked: &mpsc::Sender<()>) -> Result<Agent, Reason> {
         let plan = Plan::read(self.file).map_err(AgentError::from)?;
         if !same_directory(&plan.config.storage_directory, &self.plan.config.storage_directory) {
             self.storage = Arc::new(Storage::open(&plan.config.storage_directory)?);
         }
         self.plan = plan;
-        Ok(self.start(None, asked)?)
+        Ok(self.start(None, asked).await?)
     }
 }
 

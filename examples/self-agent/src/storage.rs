@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use opamp_client::{ConfigHash, ConfigStatus, FileState, SavedConfig, SavedState, StateError, StateStore};
+use opamp_client::{ConfigHash, FileState, OfferStatus, SavedOffer, SavedState, StateError, StateStore};
 
 const HASH_LINE: &str = "# hash ";
 const PROBE_FILE: &str = "write-check";
@@ -160,9 +160,9 @@ impl StateStore for AgentState {
         if let Some(saved) = &mut saved {
             let config = saved.remote_config.take();
             saved.remote_config = match self.config {
-                Outcome::Applied => config.map(|SavedConfig { hash, .. }| SavedConfig {
+                Outcome::Applied => config.map(|SavedOffer { hash, .. }| SavedOffer {
                     hash,
-                    status: ConfigStatus::Applied,
+                    status: OfferStatus::Applied,
                     error: String::new(),
                     attempts: 0,
                 }),

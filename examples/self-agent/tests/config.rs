@@ -211,7 +211,28 @@ fn capabilities_that_contradict_each_other_are_refused_by_name() {
         (
             "accepts_packages: true",
             "",
-            "`capabilities.accepts_packages`: this agent does not have that capability",
+            "`packages.public_key_files`: is missing: whose packages may be installed?",
+        ),
+        (
+            "accepts_packages: true",
+            "packages: {allow_unsigned: true, public_key_files: [key.pub]}",
+            "`packages.allow_unsigned`: contradicts `packages.public_key_files`",
+        ),
+        (
+            "accepts_packages: true",
+            "packages: {allow_unsigned: true, activate_command: [reload]}",
+            "`packages.activate_command`: has a program that is not named by its whole path",
+        ),
+        (
+            "accepts_packages: true",
+            "packages: {allow_unsigned: true, file_name: ../x}",
+            "`packages.file_name`: is not the plain name of a file",
+        ),
+        ("reports_package_statuses: true", "", "`capabilities.reports_package_statuses`: contradicts"),
+        (
+            "reports_own_logs: true",
+            "",
+            "`capabilities.reports_own_logs`: this agent sends metrics of its own, and no logs",
         ),
         (
             "accepts_remote_config: perhaps",

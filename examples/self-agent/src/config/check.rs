@@ -21,6 +21,7 @@ impl Config {
         self.check_proxy()?;
         self.check_times()?;
         self.check_capabilities()?;
+        self.check_packages()?;
         self.check_attributes()
     }
 
@@ -146,22 +147,19 @@ impl Config {
 
     fn check_capabilities(&self) -> Checked {
         let capabilities = &self.capabilities;
-        let reports = "capabilities.reports_remote_config";
-        match (self.values.flag(reports)?, capabilities.remote_config) {
-            (Some(true), false) => {
-                return Err(self.values.error(
-                    reports,
-                    "contradicts `capabilities.accepts_remote_config: false`: there is nothing to report",
-                ));
-            }
-            (Some(false), true) => {
-                return Err(self.values.error(
-                    reports,
-                    "contradicts `capabilities.accepts_remote_config: true`: what became of a configuration is \
-                     always reported",
-                ));
-            }
-            _ => {}
+        for (reports, accepts, accepted, what) in [
+            ("reports_remote_config", "accepts_remote_config", capabilities.remote_config, "a configuration"),
+            ("reports_package_statuses", "accepts_packages", capabilities.packages, "packages"),
+        ] {
+            let key = format!("capabilities.{reports}");
+            let contradicts = match self.values.flag(&key)? {
+                Some(true) if !accepted => "there is nothing to report".to_owned(),
+                Some(false) if accepted => format!("what became of {what} is always reported"),
+                _ => continue,
+            };
+            return Err(self
+                .values
+                .error(&key, format!("contradicts `capabilities.{accepts}: {accepted}`: {contradicts}")));
         }
         for (capability, enabled, key) in [
             ("reports_heartbeat", capabilities.heartbeat, "server.heartbeat_interval"),
@@ -171,6 +169,35 @@ impl Config {
                 return Err(self
                     .values
                     .error(key, format!("contradicts `capabilities.{capability}: false`")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_packages(&self) -> Checked {
+        let packages = &self.packages;
+        if self.capabilities.packages && packages.public_key_files.is_empty() && !packages.allow_unsigned {
+            return Err(self.error(
+                "packages.public_key_files",
+                "is missing: whose packages may be installed? `self-agent make-key` makes a key",
+            ));
+        }
+        if packages.allow_unsigned && !packages.public_key_files.is_empty() {
+            let what = "contradicts `packages.public_key_files`: packages are either verified or not";
+            return Err(self.values.error("packages.allow_unsigned", what));
+        }
+        let name = std::path::Path::new(&packages.file_name);
+        if name.file_name() != Some(name.as_os_str()) {
+            return Err(self.values.error("packages.file_name", "is not the plain name of a file"));
+        }
+        for (key, command) in [
+            ("packages.activate_command", &packages.activate_command),
+            ("packages.health_command", &packages.health_command),
+            ("packages.deactivate_command", &packages.deactivate_command),
+        ] {
+            // Where else a program is found depends on who starts the agent, and from where.
+            if command.first().is_some_and(|program| !std::path::Path::new(program).is_absolute()) {
+                return Err(self.values.error(key, "has a program that is not named by its whole path"));
             }
         }
         Ok(())

@@ -42,20 +42,12 @@ pub const FOREIGN: &[Foreign] = &[
         why: "use a host name in `server.endpoint` that is in the server's certificate",
     },
     Foreign {
-        name: "capabilities.accepts_opamp_connection_settings",
-        why: "this agent does not have that capability",
-    },
-    Foreign { name: "capabilities.accepts_packages", why: "this agent does not have that capability" },
-    Foreign { name: "capabilities.reports_own_metrics", why: "this agent does not have that capability" },
-    Foreign { name: "capabilities.reports_own_logs", why: "this agent does not have that capability" },
-    Foreign { name: "capabilities.reports_own_traces", why: "this agent does not have that capability" },
-    Foreign {
-        name: "capabilities.reports_available_components",
-        why: "this agent does not have that capability",
+        name: "capabilities.reports_own_logs",
+        why: "this agent sends metrics of its own, and no logs",
     },
     Foreign {
-        name: "capabilities.reports_package_statuses",
-        why: "this agent does not have that capability",
+        name: "capabilities.reports_own_traces",
+        why: "this agent sends metrics of its own, and no traces",
     },
     Foreign { name: "agent.executable", why: "this agent is its own program and supervises none" },
     Foreign { name: "agent.args", why: "this agent is its own program and supervises none" },
@@ -80,7 +72,13 @@ pub const FOREIGN: &[Foreign] = &[
         why: "the log goes to standard error; redirect that",
     },
     Foreign { name: "telemetry.logs.processors", why: "the log goes to standard error; redirect that" },
-    Foreign { name: "telemetry.metrics", why: "this agent exports no telemetry of its own" },
-    Foreign { name: "telemetry.traces", why: "this agent exports no telemetry of its own" },
-    Foreign { name: "telemetry.resource", why: "this agent exports no telemetry of its own" },
+    Foreign {
+        name: "telemetry.metrics",
+        why: "the server says where own metrics go; switch them on with `capabilities.reports_own_metrics`",
+    },
+    Foreign { name: "telemetry.traces", why: "this agent sends metrics of its own, and no traces" },
+    Foreign {
+        name: "telemetry.resource",
+        why: "own metrics carry the attributes that identify this agent; see `agent.description`",
+    },
 ];

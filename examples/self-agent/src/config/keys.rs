@@ -281,6 +281,139 @@ pub const KEYS: &[Key] = &[
         "Whether the server may restart this agent, which then reads its configuration file again.",
     ),
     key(
+        "capabilities.accepts_opamp_connection_settings",
+        Kind::Bool,
+        "false",
+        "Whether the server may set how it is reached: endpoint, headers, certificate, TLS, proxy, heartbeats. What it sets is \
+         tried, kept in the storage directory if it works, and given up if not.",
+    ),
+    key(
+        "capabilities.accepts_packages",
+        Kind::Bool,
+        "false",
+        "Whether the server may install packages on this machine. Needs `packages.public_key_files`.",
+    ),
+    key(
+        "capabilities.reports_package_statuses",
+        Kind::Bool,
+        "",
+        "Whether the agent says what became of packages. As `accepts_packages`; another value is refused.",
+    ),
+    key(
+        "capabilities.reports_own_metrics",
+        Kind::Bool,
+        "false",
+        "Whether the agent sends metrics of its process and its connection where the server says, by OTLP/HTTP.",
+    ),
+    key(
+        "capabilities.reports_available_components",
+        Kind::Bool,
+        "false",
+        "Whether the agent says what is built into it.",
+    ),
+    key(
+        "capabilities.diagnostics",
+        Kind::Bool,
+        "false",
+        "Whether the agent answers custom messages of the capability `com.example.self-agent.diagnostics/1`: `ping` and \
+         `stats`.",
+    ),
+    key(
+        "offers.allow_plaintext",
+        Kind::Bool,
+        "false",
+        "Whether the server may set an OpAMP endpoint without TLS in place of one that has it.",
+    ),
+    key(
+        "offers.allow_plaintext_telemetry",
+        Kind::Bool,
+        "false",
+        "Whether the server may have own metrics sent to where there is no TLS.",
+    ),
+    key(
+        "offers.allow_insecure_skip_verify",
+        Kind::Bool,
+        "false",
+        "Whether the server may switch off the verification of certificates. For tests alone.",
+    ),
+    key(
+        "offers.allow_older_tls",
+        Kind::Bool,
+        "false",
+        "Whether the server may set a lower version of TLS than `server.tls.min_version`.",
+    ),
+    key(
+        "offers.allow_credentials_elsewhere",
+        Kind::Bool,
+        "false",
+        "Whether `server.headers` and the token go to an endpoint on another host that the server has set without headers of \
+         its own.",
+    ),
+    key(
+        "packages.public_key_files",
+        Kind::List,
+        "",
+        "PEM files of the Ed25519 public keys that packages may be signed with; see `self-agent make-key`. To replace a key, \
+         name the old and the new one.",
+    ),
+    key(
+        "packages.allow_unsigned",
+        Kind::Bool,
+        "false",
+        "Whether packages are installed that nobody has signed. Then whoever has the server has this machine too.",
+    ),
+    key(
+        "packages.allow_plain_http",
+        Kind::Bool,
+        "false",
+        "Whether packages are fetched from addresses without TLS. They are verified all the same, but their headers are not \
+         secret then.",
+    ),
+    key(
+        "packages.directory",
+        Kind::Path,
+        "",
+        "Where packages are installed; `packages` in the storage directory unless given. One agent each.",
+    ),
+    key(
+        "packages.file_name",
+        Kind::Text,
+        "package",
+        "The name that the file of each package gets in its directory.",
+    ),
+    key("packages.executable", Kind::Bool, "false", "Whether that file may be executed."),
+    key("packages.file_bytes_max", Kind::Bytes, "1073741824", "Largest file of a package that is taken."),
+    key(
+        "packages.download_timeout",
+        Kind::Duration,
+        "1h",
+        "How long fetching one file may take altogether, with all attempts.",
+    ),
+    key(
+        "packages.activate_command",
+        Kind::List,
+        "",
+        "Program with arguments that puts a package to use once it is in place. Without one it is only put there.",
+    ),
+    key(
+        "packages.health_command",
+        Kind::List,
+        "",
+        "Program with arguments that ends with 0 if a package works. If it does not, the version before is put back.",
+    ),
+    key(
+        "packages.deactivate_command",
+        Kind::List,
+        "",
+        "Program with arguments that takes a package out of use, before it is removed.",
+    ),
+    key(
+        "packages.command_timeout",
+        Kind::Duration,
+        "60s",
+        "How long each of these may take before it is ended and counts as failed.",
+    ),
+    key(
         "agent.description.identifying_attributes",
         Kind::Map,
         "",
@@ -322,6 +455,12 @@ pub const KEYS: &[Key] = &[
         "What is logged on standard error.",
     )
     .remote(),
+    key(
+        "telemetry.own_metrics_interval",
+        Kind::Duration,
+        "10s",
+        "How often own metrics are sent; `100ms` to `1h`.",
+    ),
     key(
         "health.interval",
         Kind::Duration,

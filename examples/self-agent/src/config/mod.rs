@@ -41,6 +41,12 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `health.interval`.
     pub health_interval: Duration,
+    /// Section `offers`.
+    pub offers: OffersConfig,
+    /// Section `packages`.
+    pub packages: PackagesConfig,
+    /// `telemetry.own_metrics_interval`.
+    pub own_metrics_interval: Duration,
     values: Values,
     file: Arc<PathBuf>,
 }
@@ -162,6 +168,60 @@ pub struct Capabilities {
     pub heartbeat: bool,
     /// `accepts_restart_command`.
     pub restart: bool,
+    /// `accepts_opamp_connection_settings`.
+    pub opamp_settings: bool,
+    /// `accepts_packages`, which `reports_package_statuses` follows.
+    pub packages: bool,
+    /// `reports_own_metrics`.
+    pub own_metrics: bool,
+    /// `reports_available_components`.
+    pub components: bool,
+    /// `diagnostics`.
+    pub diagnostics: bool,
+}
+
+/// What the server may do to connections although it lowers what protects them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffersConfig {
+    /// `allow_plaintext`.
+    pub plaintext: bool,
+    /// `allow_plaintext_telemetry`.
+    pub plaintext_telemetry: bool,
+    /// `allow_insecure_skip_verify`.
+    pub insecure_skip_verify: bool,
+    /// `allow_older_tls`.
+    pub older_tls: bool,
+    /// `allow_credentials_elsewhere`.
+    pub credentials_elsewhere: bool,
+}
+
+/// Which packages are installed, where, and what is done with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackagesConfig {
+    /// `public_key_files`.
+    pub public_key_files: Vec<PathBuf>,
+    /// `allow_unsigned`.
+    pub allow_unsigned: bool,
+    /// `allow_plain_http`.
+    pub allow_plain_http: bool,
+    /// `directory`.
+    pub directory: PathBuf,
+    /// `file_name`.
+    pub file_name: String,
+    /// `executable`.
+    pub executable: bool,
+    /// `file_bytes_max`.
+    pub file_bytes_max: u64,
+    /// `download_timeout`.
+    pub download_timeout: Duration,
+    /// `activate_command`.
+    pub activate_command: Vec<String>,
+    /// `health_command`.
+    pub health_command: Vec<String>,
+    /// `deactivate_command`.
+    pub deactivate_command: Vec<String>,
+    /// `command_timeout`.
+    pub command_timeout: Duration,
 }
 
 /// Who the agent is.
@@ -289,6 +349,36 @@ impl Config {
             health: yes("capabilities.reports_health")?,
             heartbeat: yes("capabilities.reports_heartbeat")?,
             restart: yes("capabilities.accepts_restart_command")?,
+            opamp_settings: yes("capabilities.accepts_opamp_connection_settings")?,
+            packages: yes("capabilities.accepts_packages")?,
+            own_metrics: yes("capabilities.reports_own_metrics")?,
+            components: yes("capabilities.reports_available_components")?,
+            diagnostics: yes("capabilities.diagnostics")?,
+        };
+        let storage_directory = values.path("storage.directory").unwrap_or_default();
+        let offers = OffersConfig {
+            plaintext: yes("offers.allow_plaintext")?,
+            plaintext_telemetry: yes("offers.allow_plaintext_telemetry")?,
+            insecure_skip_verify: yes("offers.allow_insecure_skip_verify")?,
+            older_tls: yes("offers.allow_older_tls")?,
+            credentials_elsewhere: yes("offers.allow_credentials_elsewhere")?,
+        };
+        let key_files = values.list("packages.public_key_files");
+        let packages = PackagesConfig {
+            public_key_files: key_files.into_iter().map(PathBuf::from).collect(),
+            allow_unsigned: yes("packages.allow_unsigned")?,
+            allow_plain_http: yes("packages.allow_plain_http")?,
+            directory: values
+                .path("packages.directory")
+                .unwrap_or_else(|| storage_directory.join("packages")),
+            file_name: values.text("packages.file_name").unwrap_or_default(),
+            executable: yes("packages.executable")?,
+            file_bytes_max: values.count("packages.file_bytes_max", 1)? as u64,
+            download_timeout: values.duration("packages.download_timeout")?,
+            activate_command: values.list("packages.activate_command"),
+            health_command: values.list("packages.health_command"),
+            deactivate_command: values.list("packages.deactivate_command"),
+            command_timeout: values.duration("packages.command_timeout")?,
         };
         let agent = AgentConfig {
             identifying_attributes: values.map("agent.description.identifying_attributes"),
@@ -302,11 +392,18 @@ impl Config {
             server,
             capabilities,
             agent,
-            storage_directory: values.path("storage.directory").unwrap_or_default(),
+            storage_directory,
             // The words of the key are those of the type.
             log_level: values.word("telemetry.logs.level")?.parse().unwrap_or(LevelFilter::INFO),
             health_interval: values.duration_within(
                 "health.interval",
+                Duration::from_millis(100),
+                Duration::from_secs(3600),
+            )?,
+            offers,
+            packages,
+            own_metrics_interval: values.duration_within(
+                "telemetry.own_metrics_interval",
                 Duration::from_millis(100),
                 Duration::from_secs(3600),
             )?,

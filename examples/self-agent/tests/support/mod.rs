@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
 
+mod offerer;
 mod process;
 mod server;
 mod stub;
@@ -9,6 +10,7 @@ mod temp_dir;
 
 use std::time::{Duration, Instant};
 
+pub use offerer::{Offerer, package, packages};
 pub use process::{Ended, Process, TOKEN_VARIABLE, run};
 pub use server::{TestServer, attribute, config_status, description, effective, health};
 pub use stub::{Stub, bare, ok, redirect};

@@ -118,7 +118,7 @@ impl TestServer {
 
 /// What became of the configuration offered last: status and error text.
 pub fn config_status(agent: &AgentSnapshot) -> (pb::RemoteConfigStatuses, String) {
-    match &agent.remote_config {
+    match &agent.remote_config.report {
         Some(report) => (report.status.try_into().unwrap(), report.error.clone()),
         None => (pb::RemoteConfigStatuses::Unset, String::new()),
     }

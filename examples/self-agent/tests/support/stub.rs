@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct Stub {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Stub {
@@ -18,18 +19,24 @@ impl Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (kept, reply) = (Arc::clone(&requests), Arc::new(reply));
+        let bodies: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let (kept, sent, reply) = (Arc::clone(&requests), Arc::clone(&bodies), Arc::new(reply));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (kept, reply) = (Arc::clone(&kept), Arc::clone(&reply));
-                tokio::spawn(async move { answer(stream, &kept, &*reply).await });
+                let (kept, sent, reply) = (Arc::clone(&kept), Arc::clone(&sent), Arc::clone(&reply));
+                tokio::spawn(async move { answer(stream, &kept, &sent, &*reply).await });
             }
         });
-        Self { address, requests }
+        Self { address, requests, bodies }
     }
 
     pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}/v1/opamp", self.address)
+    }
+
+    /// The bodies of the requests so far.
+    pub fn bodies(&self) -> Vec<Vec<u8>> {
+        self.bodies.lock().unwrap().clone()
     }
 
     /// The heads of the requests so far.
@@ -40,7 +47,8 @@ impl Stub {
 
 async fn answer(
     mut stream: TcpStream,
-    kept: &Mutex<Vec<String>>,
+    heads: &Mutex<Vec<String>>,
+    bodies: &Mutex<Vec<Vec<u8>>>,
     reply: &(dyn Fn(&str) -> Vec<u8> + Send + Sync),
 ) {
     let mut bytes = Vec::new();
@@ -63,7 +71,8 @@ async fn answer(
                 _ => return,
             }
         }
-        kept.lock().unwrap().push(String::from_utf8_lossy(&bytes[..end]).into_owned());
+        bodies.lock().unwrap().push(bytes[end..end + length].to_vec());
+        heads.lock().unwrap().push(String::from_utf8_lossy(&bytes[..end]).into_owned());
         let answer = reply(&head);
         if stream.write_all(&answer).await.is_err() || answer.is_empty() {
             return;

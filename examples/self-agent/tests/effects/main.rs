@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod offers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -137,6 +140,10 @@ async fn every_other_key_has_an_effect_that_shows() {
                 often.logs_times(&["health checked"], 5).await;
                 assert_eq!(seldom.lines(&["health checked"]), 0);
             }
+            "telemetry.own_metrics_interval" => offers::metrics_interval(key).await,
+            key if key.starts_with("offers.") => offers::permission(key).await,
+            key if key.starts_with("packages.") => offers::package_key(key).await,
+            key if key.starts_with("capabilities.") => offers::switched_on(key).await,
             unknown => panic!("nothing shows that {unknown} has an effect"),
         }
     }

@@ -57,14 +57,23 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What is allowed and yet hardly meant: trusted networks with far more addresses than anyone has proxies.
+/// What is allowed and yet hardly meant: trusted networks with far more addresses than anyone has proxies, and downloads
+/// whose tokens everybody on the way can read.
 pub fn warnings(config: &Config) -> Vec<String> {
     let wide = trusted(config)
         .filter(|(_, network)| network.prefix_len() < if network.is_ipv4() { NARROW_V4 } else { NARROW_V6 });
-    wide.map(|(key, network)| {
+    let wide = wide.map(|(key, network)| {
         format!("`{key}` has {network}: everyone in there may connect without TLS and name any address as the client's")
-    })
-    .collect()
+    });
+    let public_url = config.packages.public_url.as_ref();
+    let in_clear = public_url.filter(|url| config.packages.enabled && !url.is_tls() && !url.is_loopback());
+    let in_clear = in_clear.map(|url| {
+        format!(
+            "`packages.public_url` is {}: download tokens and packages cross the network in clear text",
+            url.as_str()
+        )
+    });
+    wide.chain(in_clear).collect()
 }
 
 /// Whether a plain connection from this address may be served on a port beyond loopback: it comes through a proxy that
@@ -87,6 +96,7 @@ fn refused(key: &str, address: &SocketAddr, reason: &str, remedy: &str) -> Confi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Inputs;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::default();
@@ -146,6 +156,20 @@ mod tests {
                 let warnings = warnings(&config);
                 assert_eq!(warnings.iter().any(|text| text.contains(network)), warned, "{warnings:?}");
             }
+        }
+    }
+
+    #[test]
+    fn downloads_in_clear_text_are_warned_of() {
+        for (url, warned) in [
+            ("http://opamp.example.com:4320", true),
+            ("https://opamp.example.com:4320", false),
+            ("http://127.0.0.1:4320", false),
+        ] {
+            let flags = vec![("packages.public_url", vec![url.to_owned()])];
+            let inputs = Inputs { flags, ..Inputs::default() };
+            let config = Config::load(&inputs).unwrap();
+            assert_eq!(warnings(&config).iter().any(|text| text.contains(url)), warned, "{url}");
         }
     }
 

@@ -22,6 +22,7 @@ pub mod exposure;
 pub mod logging;
 mod metrics;
 pub mod offline;
+mod packages;
 mod reload;
 mod scrape;
 mod self_agent;

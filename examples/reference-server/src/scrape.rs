@@ -18,6 +18,7 @@ pub(crate) fn snapshot(app: &App) -> Snapshot {
     fleet(app, &mut page);
     store(app, &mut page);
     admin(app, &mut page);
+    downloads(app, &mut page);
     self_agent(app, &mut page);
     page
 }
@@ -52,12 +53,53 @@ fn opamp(app: &App, page: &mut Snapshot) {
     );
     page.counter("opamp_http_requests", "Plain HTTP requests of agents.", stats.http_requests);
     page.counter("opamp_offers_sent", "Remote configurations offered.", stats.offers_sent);
+    page.counter("opamp_settings_offers_sent", "Connection settings offered.", stats.settings_offers_sent);
+    page.counter("opamp_package_offers_sent", "Packages offered.", stats.package_offers_sent);
+    page.counter(
+        "opamp_component_requests_sent",
+        "Requests for lists of components sent.",
+        stats.component_requests_sent,
+    );
+    custom(app, page);
+    page.counter(
+        "opamp_uid_conflicts",
+        "Messages of somebody else under the identity of an agent.",
+        stats.uid_conflicts,
+    );
+    page.counter("opamp_agents_rekeyed", "Newcomers told to take over a fresh identity.", stats.rekeyed);
+    page.counter(
+        "opamp_throttled",
+        "Requests and messages sent away while agents are throttled.",
+        stats.throttled,
+    );
+    let throttled = f64::from(u8::from(app.opamp.throttled().is_some()));
+    page.gauges("opamp_throttle_active", "1 while agents are throttled.", [(Vec::new(), throttled)]);
     page.counter("opamp_full_state_requests", "Full-state requests sent.", stats.full_state_requested);
     page.counter("opamp_restarts_sent", "Restart commands sent.", stats.restarts_sent);
     page.counter(
         "opamp_messages_discarded_oversize",
         "Messages not sent because they exceed the send limit.",
         stats.messages_discarded_oversize,
+    );
+}
+
+/// Custom messages, by what became of them.
+fn custom(app: &App, page: &mut Snapshot) {
+    let stats = app.opamp.stats();
+    let by = |outcome: &str, count: u64| (vec![("outcome", outcome.to_owned())], count);
+    page.counters(
+        "opamp_custom_messages_sent",
+        "Custom messages for agents, by outcome.",
+        [by("sent", stats.custom_sent), by("undelivered", stats.custom_undelivered)],
+    );
+    page.counters(
+        "opamp_custom_messages_received",
+        "Custom messages of agents, by outcome.",
+        [
+            by("received", stats.custom_received.saturating_sub(stats.custom_dropped)),
+            by("dropped", stats.custom_dropped),
+            by("ignored", stats.custom_ignored),
+        ],
     );
 }
 
@@ -154,6 +196,19 @@ fn admin(app: &App, page: &mut Snapshot) {
         "When the server was started, in seconds since 1970.",
         [(Vec::new(), float(app.started_at.0) / 1000.0)],
     );
+}
+
+fn downloads(app: &App, page: &mut Snapshot) {
+    let counted = app.downloads.snapshot();
+    let running = float(counted.running);
+    page.gauges("opamp_package_downloads_active", "Package downloads now.", [(Vec::new(), running)]);
+    let outcomes = [("completed", counted.completed), ("cut", counted.cut), ("refused", counted.refused)];
+    page.counters(
+        "opamp_package_downloads",
+        "Package downloads that ended, and requests for one that were refused, by outcome.",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count)),
+    );
+    page.counter("opamp_package_download_bytes", "Bytes of package files sent.", counted.bytes);
 }
 
 fn self_agent(app: &App, page: &mut Snapshot) {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use opamp_fleet::manager::FleetManager;
-use opamp_server::{Clock, OpampServer, ServerHandle, SystemClock};
+use opamp_server::{Clock, OpampServer, OpampService, ServerHandle, SystemClock, TlsSource};
 use opamp_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use tokio::{
     net::TcpListener,
@@ -30,6 +30,7 @@ use crate::{
     error::StartError,
     exposure,
     metrics::RequestCounts,
+    packages::{Downloads, FleetShelf, OpampPort},
     reload::{AdminTls, OpampTls, Reloader},
     self_agent::{self, Person, SelfAgent},
     settings,
@@ -105,10 +106,10 @@ impl Server {
         let (service, opamp, driver) = OpampServer::builder(authenticator)
             .path(config.opamp.path.clone())
             .limits(settings::limits(&config.opamp))
-            .settings(settings::server(&config.opamp))
+            .settings(settings::server(&config)?)
             .clock(Arc::clone(&clock))
             .build();
-        let manager_settings = settings::manager(&config);
+        let manager_settings = settings::manager(&config, opamp_addr);
         let (fleet, fleet_driver) =
             FleetManager::start(Arc::clone(&store), opamp.clone(), manager_settings, Arc::clone(&clock))
                 .await?;
@@ -122,6 +123,8 @@ impl Server {
         let request_timeout = config.admin.request_timeout;
         let app = Arc::new(App {
             self_agent: SelfAgent::new(&config, person.as_ref()),
+            downloads: Arc::default(),
+            throttle: Mutex::default(),
             config,
             store,
             tokens,
@@ -145,7 +148,7 @@ impl Server {
         tasks.spawn(named("session driver", driver.run()));
         tasks.spawn(named("fleet manager", fleet_driver.run()));
         let (source, served) = opamp_tls.map(|tls| (tls.source, tls.served)).unzip();
-        tasks.spawn(named("OpAMP port", opamp_server::serve(opamp_listener, source, service)));
+        tasks.spawn(named("OpAMP port", serve_agents(opamp_listener, source, service, &app)));
         tasks.spawn(named("admin port", admin.serve(stop.clone())));
         tasks.spawn(named("reloader", watch(Arc::clone(&reloader), reload_interval, stop.clone())));
         tracing::info!(%opamp_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "server started");
@@ -226,8 +229,8 @@ impl RunningServer {
         let app = Arc::clone(&self.app);
         let mut tasks = mem::take(&mut self.tasks);
         let self_agent = self.self_agent.take();
-        // What still runs when time is up ends with the set of tasks.
-        let stopping = async move {
+        // What still runs when time is up ends with the set of tasks. Boxed, because writing what waits takes much room.
+        let stopping = Box::pin(async move {
             if let Some(self_agent) = self_agent {
                 self_agent.stop(limit / 8).await;
             }
@@ -238,7 +241,7 @@ impl RunningServer {
             }
             while tasks.join_next().await.is_some() {}
             drained && written.is_ok()
-        };
+        });
         // Not before it has its turn: a store may close as soon as it is told, not when it is waited for.
         let closing = async { self.app.store.close().await };
         let complete = within(limit, stopping, closing).await;
@@ -246,6 +249,24 @@ impl RunningServer {
         drop(self.data_dir.take());
         tracing::info!(complete, "stopped");
         complete
+    }
+}
+
+/// Serves the OpAMP port: the protocol, and the files of packages unless they are switched off.
+fn serve_agents(
+    listener: TcpListener,
+    tls: Option<TlsSource>,
+    opamp: OpampService,
+    app: &App,
+) -> impl Future<Output = ()> + use<> {
+    let shelf = FleetShelf::new(app.fleet.clone(), Arc::clone(&app.clock));
+    let bounds = settings::downloads(&app.config);
+    let downloads = Downloads::new(Arc::new(shelf), Arc::clone(&app.downloads), bounds);
+    let downloads = app.config.packages.enabled.then_some(downloads);
+    let server = app.opamp.clone();
+    async move {
+        let port = OpampPort::new(opamp.clone(), server, downloads);
+        opamp_server::serve_with(listener, tls, &opamp, port).await;
     }
 }
 

@@ -1,15 +1,23 @@
 //! From the configuration to the settings of the libraries.
 
-use opamp_fleet::{ConfigLimits, IndexSettings, manager::ManagerSettings};
-use opamp_proto::Limits;
+use std::net::SocketAddr;
+
+use opamp_fleet::{
+    ConfigLimits, IndexSettings,
+    manager::{CustomSettings, ManagerSettings, PackageSettings},
+};
+use opamp_proto::{Limits, ServerCapabilities};
 use opamp_server::{
-    ServerSettings,
+    CustomCapabilities, DuplicateSettings, OtherCredential, SameCredential, ServerSettings,
     session::{CapabilityMismatch, SessionSettings},
 };
-
 use opamp_store::WriteBehindLimits;
 
-use crate::config::{Config, Mismatch, OpampConfig};
+use crate::{
+    config::{self, Config, ConfigError, Mismatch, OpampConfig},
+    exposure,
+    packages::{DownloadSettings, PREFIX},
+};
 
 /// What a message needs around a configuration: identity, hash, capabilities, flags. Generously rounded up.
 const OFFER_OVERHEAD_BYTES: usize = 1024;
@@ -20,9 +28,18 @@ pub(crate) fn limits(config: &OpampConfig) -> Limits {
 }
 
 /// Settings of the OpAMP server.
-pub(crate) fn server(config: &OpampConfig) -> ServerSettings {
-    ServerSettings {
+///
+/// # Errors
+/// A custom capability, put in by hand, that is no name of one.
+pub(crate) fn server(config: &Config) -> Result<ServerSettings, ConfigError> {
+    let capabilities = capabilities(config, SessionSettings::default().capabilities);
+    let config = &config.opamp;
+    Ok(ServerSettings {
         session: SessionSettings {
+            capabilities,
+            custom_capabilities: custom_capabilities(config)?,
+            custom_queue_max: config.custom_queue_max.0,
+            custom_queue_bytes_max: config.custom_queue_bytes_max.0,
             capability_mismatch: match config.capability_mismatch {
                 Mismatch::Ignore => CapabilityMismatch::Ignore,
                 Mismatch::Reject => CapabilityMismatch::Reject,
@@ -32,7 +49,6 @@ pub(crate) fn server(config: &OpampConfig) -> ServerSettings {
             http_interval_assumed: config.http_poll_interval,
             http_stale_min: config.http_stale_min,
             repeat_after: config.repeat_after,
-            ..SessionSettings::default()
         },
         ping_interval: config.ping_interval,
         read_timeout: config.read_timeout,
@@ -53,17 +69,95 @@ pub(crate) fn server(config: &OpampConfig) -> ServerSettings {
         close_timeout: config.close_timeout,
         forget_after: config.forget_after,
         trusted_proxies: config.trusted_proxies.clone(),
+        duplicates: duplicates(config),
+        components_kept: config.components_max.0,
+        components_bytes_max: config.components_bytes_max.0,
+        custom_events_kept: config.custom_received_max.0,
+        custom_events_bytes_max: config.custom_received_bytes_max.0,
+        accept_headerless: config.accept_headerless,
         ..ServerSettings::default()
+    })
+}
+
+/// What the server announces: everything it can do, but for what is switched off.
+fn capabilities(config: &Config, mut announced: ServerCapabilities) -> ServerCapabilities {
+    if !config.connection_settings.enabled {
+        announced.remove(ServerCapabilities::OFFERS_CONNECTION_SETTINGS);
+    }
+    if !config.packages.enabled {
+        announced.remove(ServerCapabilities::OFFERS_PACKAGES | ServerCapabilities::ACCEPTS_PACKAGES_STATUS);
+    }
+    announced
+}
+
+fn custom_capabilities(config: &OpampConfig) -> Result<CustomCapabilities, ConfigError> {
+    CustomCapabilities::new(config.custom_capabilities.iter().map(config::value::CapabilityName::as_str))
+        .map_err(|error| ConfigError::new(format!("`opamp.custom_capabilities`: {error}")))
+}
+
+fn duplicates(config: &OpampConfig) -> DuplicateSettings {
+    DuplicateSettings {
+        other_credential: match config.duplicates_other_credential {
+            config::OtherCredential::Flag => OtherCredential::Flag,
+            config::OtherCredential::NewestWins => OtherCredential::NewestWins,
+            config::OtherCredential::Rekey => OtherCredential::Rekey,
+            config::OtherCredential::Reject => OtherCredential::Reject,
+        },
+        same_credential: match config.duplicates_same_credential {
+            config::SameCredential::NewestWins => SameCredential::NewestWins,
+            config::SameCredential::Ping => SameCredential::PingThenRekey,
+        },
+        ping_timeout: config.duplicates_ping_timeout,
+        waiting_max: config.duplicates_waiting_max.0,
+        waiting_bytes_max: config.duplicates_waiting_bytes_max.0,
     }
 }
 
-/// Settings of the fleet manager.
-pub(crate) fn manager(config: &Config) -> ManagerSettings {
+/// Bounds on downloads.
+pub(crate) fn downloads(config: &Config) -> DownloadSettings {
+    let opamp = &config.opamp;
+    DownloadSettings {
+        downloads_max: config.packages.downloads_max.0,
+        store_timeout: opamp.handshake_timeout,
+        retry_after: opamp.retry_after,
+        plain_through_proxies_only: !exposure::is_loopback(&opamp.listen) && opamp.tls_cert.is_none(),
+        trusted_proxies: opamp.trusted_proxies.clone(),
+    }
+}
+
+/// Where agents download: the configured address, or the one that is listened on if it is one that others can use.
+fn package_url_base(config: &Config, opamp_addr: SocketAddr) -> Option<String> {
+    let path = PREFIX.trim_end_matches('/');
+    if let Some(url) = &config.packages.public_url {
+        return Some(format!("{}{path}", url.as_str()));
+    }
+    let scoped = matches!(opamp_addr, SocketAddr::V6(address) if address.scope_id() != 0);
+    let scheme = if config.opamp.tls_cert.is_some() { "https" } else { "http" };
+    (!opamp_addr.ip().is_unspecified() && !scoped).then(|| format!("{scheme}://{opamp_addr}{path}"))
+}
+
+/// Settings of the fleet manager of a server that listens there for agents.
+pub(crate) fn manager(config: &Config, opamp_addr: SocketAddr) -> ManagerSettings {
     let limits = ConfigLimits::default();
-    // A configuration that is made can also be offered.
+    // What is made can also be offered.
     let offer_max = config.opamp.message_bytes_max.0.saturating_sub(OFFER_OVERHEAD_BYTES);
+    let packages = PackageSettings {
+        url_base: package_url_base(config, opamp_addr),
+        file_bytes_max: config.packages.file_bytes_max.0 as u64,
+        versions_max: config.packages.versions_max.0,
+        per_agent_max: config.packages.per_agent_max.0,
+        uploads_max: config.packages.uploads_max.0,
+    };
+    let connection_settings_bytes_max = config.connection_settings.bytes_max.0.min(offer_max);
     let config = &config.fleet;
     ManagerSettings {
+        packages,
+        connection_settings_bytes_max,
+        custom: CustomSettings {
+            messages_max: config.custom_messages_max.0,
+            bytes_max: config.custom_bytes_max.0,
+            total_bytes_max: config.custom_total_bytes_max.0,
+        },
         config: ConfigLimits { encoded_bytes_max: limits.encoded_bytes_max.min(offer_max), ..limits },
         index: IndexSettings { expire_after: config.expire_after, ..IndexSettings::default() },
         write_behind: WriteBehindLimits { delay: config.write_delay, ..WriteBehindLimits::default() },
@@ -76,21 +170,47 @@ pub(crate) fn manager(config: &Config) -> ManagerSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Inputs, keys::KEYS};
+    use crate::config::{
+        Inputs,
+        keys::{KEYS, Kind},
+    };
 
     #[test]
     fn documented_defaults_are_those_of_the_libraries() {
         let config = Config::default();
-        assert_eq!(format!("{:?}", server(&config.opamp)), format!("{:?}", ServerSettings::default()));
+        let settings = server(&config).unwrap();
+        assert_eq!(format!("{settings:?}"), format!("{:?}", ServerSettings::default()));
         assert_eq!(limits(&config.opamp).message_bytes_max, Limits::default().message_bytes_max);
         let expected =
             ManagerSettings { audit_writer: crate::AUDIT_WRITER.into(), ..ManagerSettings::default() };
-        assert_eq!(format!("{:?}", manager(&config)), format!("{expected:?}"));
+        assert_eq!(format!("{:?}", manager(&config, EVERYWHERE)), format!("{expected:?}"));
+    }
+
+    /// Without an address that others can use there is none for downloads either.
+    const EVERYWHERE: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 4320);
+
+    #[test]
+    fn downloads_are_where_agents_can_reach_them() {
+        let base = |flags: &[(&'static str, &str)], listens: &str| {
+            let flags = flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect();
+            let config = Config::load(&Inputs { flags, ..Inputs::default() }).unwrap();
+            package_url_base(&config, listens.parse().unwrap())
+        };
+        let there = |url: &str| Some(url.to_owned());
+        assert_eq!(base(&[], "127.0.0.1:4320"), there("http://127.0.0.1:4320/v1/packages"));
+        let tls = [("opamp.tls_cert", "c"), ("opamp.tls_key", "k")];
+        assert_eq!(base(&tls, "[2001:db8::1]:1"), there("https://[2001:db8::1]:1/v1/packages"));
+        for nowhere in ["0.0.0.0:4320", "[::]:4320", "[fe80::1%2]:4320"] {
+            assert_eq!(base(&[], nowhere), None, "{nowhere}");
+            let public = [("packages.public_url", "https://opamp.example.com/x/")];
+            assert_eq!(base(&public, nowhere), there("https://opamp.example.com/x/v1/packages"));
+        }
     }
 
     /// Keys that are the server's own business, each with the test that shows its effect. All others are handed to the
     /// libraries.
-    const OWN: [(&str, &str, &str); 29] = [
+    const OWN: [(&str, &str, &str); 31] = [
         ("server.data_dir", PROGRAM, "two_servers_never_share_a_data_directory"),
         ("server.store", PROGRAM, "tokens_are_managed_offline"),
         (
@@ -132,6 +252,12 @@ mod tests {
             SELF_VERDICT,
             "the_way_from_outside_is_verified_against_the_ca_file_as_it_is_now",
         ),
+        (
+            "connection_settings.plain_http_telemetry",
+            OFFERS,
+            "plain_http_destinations_of_telemetry_are_offered_only_where_that_is_allowed",
+        ),
+        ("packages.upload_timeout", PACKAGES, "an_upload_that_takes_too_long_leaves_nothing"),
     ];
     const NETWORK_PATH: &str = "a_broken_proxy_on_the_way_from_outside_is_the_network_path";
     const BOTH_PORTS: &str =
@@ -141,6 +267,8 @@ mod tests {
     const ACCESS: &str = include_str!("../tests/api_access.rs");
     const EFFECTS: &str = include_str!("../tests/effects.rs");
     const EXPOSURE: &str = include_str!("../tests/exposure.rs");
+    const OFFERS: &str = include_str!("../tests/api_connection_settings.rs");
+    const PACKAGES: &str = include_str!("../tests/api_packages.rs");
     const PROGRAM: &str = include_str!("../tests/program.rs");
     const RELOAD: &str = include_str!("../tests/reload.rs");
     const SELF_AGENT: &str = include_str!("../tests/self_agent.rs");
@@ -153,12 +281,21 @@ mod tests {
             assert!(file.contains(&format!("fn {test}()")), "there is no test {test} for {key}");
         }
         let all = |config: &Config| {
-            format!("{:?} {:?} {:?}", limits(&config.opamp), server(&config.opamp), manager(config))
+            let listens = "192.0.2.1:4320".parse().unwrap();
+            let (server, manager) = (server(config).unwrap(), manager(config, listens));
+            format!("{:?} {server:?} {manager:?} {:?}", limits(&config.opamp), downloads(config))
         };
         let defaults = all(&Config::default());
         for key in KEYS.iter().filter(|key| !OWN.iter().any(|(own, ..)| *own == key.name)) {
-            let value = match key.name {
-                "opamp.ping_interval" => "29s".to_owned(),
+            let value = match (key.name, key.kind) {
+                ("opamp.ping_interval", _) => "29s".to_owned(),
+                ("opamp.custom_capabilities", _) => "com.example.x".to_owned(),
+                ("packages.public_url", _) => "https://opamp.example.com".to_owned(),
+                ("packages.versions_max", _) => "999".to_owned(),
+                (_, Kind::Switch) => (key.default == "false").to_string(),
+                (_, Kind::Choice(words)) => {
+                    (*words.iter().find(|word| **word != key.default).unwrap()).to_owned()
+                }
                 _ => format!("1{}", key.default),
             };
             let inputs = Inputs { flags: vec![(key.name, vec![value])], ..Inputs::default() };

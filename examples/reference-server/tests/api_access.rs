@@ -21,6 +21,14 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("DELETE", "/agents/{id}/assign", "operator"),
     ("POST", "/agents/{id}/restart", "operator"),
     ("POST", "/agents/{id}/request-full-state", "operator"),
+    ("GET", "/agents/{id}/connection-settings", "viewer"),
+    ("PUT", "/agents/{id}/connection-settings", "operator"),
+    ("DELETE", "/agents/{id}/connection-settings", "operator"),
+    ("GET", "/agents/{id}/packages", "viewer"),
+    ("PUT", "/agents/{id}/packages", "operator"),
+    ("DELETE", "/agents/{id}/packages", "operator"),
+    ("GET", "/agents/{id}/custom-messages", "viewer"),
+    ("POST", "/agents/{id}/custom-messages", "operator"),
     ("GET", "/configs", "viewer"),
     ("POST", "/configs", "operator"),
     ("GET", "/configs/{name}", "viewer"),
@@ -30,7 +38,14 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("POST", "/configs/{name}/versions/{version}/publish", "operator"),
     ("POST", "/configs/{name}/versions/{version}/archive", "operator"),
     ("GET", "/configs/{name}/diff", "viewer"),
+    ("GET", "/packages", "viewer"),
+    ("POST", "/packages", "operator"),
+    ("GET", "/packages/{package}", "viewer"),
+    ("DELETE", "/packages/{package}", "admin"),
     ("GET", "/stats", "viewer"),
+    ("GET", "/throttle", "viewer"),
+    ("PUT", "/throttle", "operator"),
+    ("DELETE", "/throttle", "operator"),
     ("GET", "/self", "viewer"),
     ("GET", "/audit", "viewer"),
     ("GET", "/audit/verify", "operator"),
@@ -45,7 +60,8 @@ const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
 
 fn concrete(path: &str) -> String {
     let id = if path.starts_with("/agents") { "01890000-0000-7000-8000-000000000000" } else { "nobody" };
-    format!("/api/v1{}", path.replace("{id}", id).replace("{name}", "nothing").replace("{version}", "1"))
+    let path = path.replace("{id}", id).replace("{name}", "nothing").replace("{version}", "1");
+    format!("/api/v1{}", path.replace("{package}", "nothing@1"))
 }
 
 #[tokio::test]

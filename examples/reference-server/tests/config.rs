@@ -64,6 +64,8 @@ fn other_value(name: &str, kind: Kind, default: &str) -> String {
         ("self_agent.timeout", _) => "7s".into(),
         ("self_agent.external_url", _) => "wss://opamp.example.com/v1/opamp".into(),
         ("self_agent.proxy", _) => "http://proxy.example.com:3128".into(),
+        ("opamp.custom_capabilities", _) => "com.example.discovery".into(),
+        ("packages.public_url", _) => "https://opamp.example.com:4320".into(),
         (_, Kind::Address) => "127.0.0.1:1".into(),
         (_, Kind::Choice(words)) => (*words.iter().find(|word| **word != default).unwrap()).into(),
         (_, Kind::Count) => "7".into(),

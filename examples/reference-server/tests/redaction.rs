@@ -7,7 +7,14 @@ mod support;
 use std::fs;
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
-use opamp_testkit::proxy::HttpProxy;
+use opamp_proto::{AgentCapabilities, pb};
+use opamp_testkit::{
+    agent::{Connector, Persona, Wire},
+    certs::Authority,
+    proxy::HttpProxy,
+    raw::{Endpoint, HttpRequest, RawHttp},
+    transcript::Transcript,
+};
 use serde_json::json;
 use support::{Agent, Client, Process, TempDir};
 
@@ -16,6 +23,12 @@ const AGENT_TOKEN: &str = "agent-token-9c1e";
 const FILE_TOKEN: &str = "file-token-77ab";
 const BAD_TOKEN: &str = "opamp-pat.BADBADBADBAD.GUESSED";
 const PROXY_PASSWORD: &str = "proxy-password-5d1f";
+const HEADER: &str = "header-value-3b7d";
+const SETTING: &str = "other-setting-91aa";
+const PACKAGE: &str = "content-of-a-package-c4c4";
+const CUSTOM_SENT: &str = "custom-data-sent-0e0e";
+const CUSTOM_RECEIVED: &str = "custom-data-received-1f1f";
+const CUSTOM_CAPABILITY: &str = "com.example.talk";
 /// How every token of the Self-Agent begins.
 const SELF_AGENT_TOKEN: &str = "opamp-self.";
 
@@ -29,6 +42,7 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
     let through = format!("--self-agent-proxy=http://me:{PROXY_PASSWORD}@{}", proxy.addr());
     let arguments = [
         "--log-level=trace",
+        "--custom-capabilities=com.example.talk",
         "--auth=token",
         &tokens,
         "--self-agent-enabled=true",
@@ -65,6 +79,7 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
     }
     operator.post(&format!("{path}/assign"), json!({"config": "c", "version": 1})).await.expect(200);
     agent.take_offer(Some("cannot parse")).await;
+    let mut offered = offers(&server.endpoint(), &operator).await;
     let mut own = String::new();
     while !own.contains("network path") {
         own = admin.get("/api/v1/self").await.text();
@@ -99,7 +114,15 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
         PROXY_PASSWORD,
         &basic,
         SELF_AGENT_TOKEN,
+        HEADER,
+        SETTING,
+        PACKAGE,
+        CUSTOM_SENT,
+        CUSTOM_RECEIVED,
+        "BEGIN PRIVATE KEY",
     ];
+    let secrets: Vec<&str> =
+        secrets.into_iter().chain(offered.drain(..).map(|secret| &*secret.leak())).collect();
     let places = [
         ("log", &log),
         ("stdout", &stdout),
@@ -116,6 +139,72 @@ async fn no_output_metric_or_audit_entry_has_a_secret() {
     for (place, text) in places.into_iter().filter(|(place, _)| *place != "stdout") {
         assert!(!shows(text, &first), "the admin token is in the {place}");
     }
+}
+
+/// Offers an agent settings and a package with secrets, lets it take both, and exchanges custom messages. Answers the
+/// secrets that are made anew each time.
+async fn offers(url: &str, operator: &Client) -> Vec<String> {
+    let address = url.strip_prefix("ws://").unwrap().split('/').next().unwrap().parse().unwrap();
+    let endpoint = Endpoint::plain(address);
+    let mut persona = Persona::new(7)
+        .and(AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS)
+        .and(AgentCapabilities::ACCEPTS_OTHER_CONNECTION_SETTINGS)
+        .and(AgentCapabilities::ACCEPTS_PACKAGES);
+    let capabilities = vec![CUSTOM_CAPABILITY.to_owned()];
+    persona.custom_capabilities = Some(pb::CustomCapabilities { capabilities });
+    let connector = Connector::new(endpoint.clone(), Wire::WebSocket).with_token(AGENT_TOKEN);
+    let (mut agent, _) = connector.start(persona).await.unwrap();
+    let uid = agent.persona.uid.to_string();
+    let find = |page: &serde_json::Value| {
+        let agents = page["agents"].as_array().unwrap().clone();
+        agents.into_iter().find(|agent| agent["uid"] == uid.as_str())
+    };
+    let page = operator.eventually("/api/v1/agents", |page| find(page).is_some()).await;
+    let path = format!("/api/v1/agents/{}", find(&page).unwrap()["id"].as_str().unwrap());
+
+    let authority = Authority::new("fleet");
+    let identity = authority.client("agent-7", &[]);
+    let settings = json!({
+        "opamp": {
+            "destination_endpoint": "wss://opamp.example.com/v1/opamp",
+            "headers": [{"key": "Authorization", "value": HEADER}],
+            "certificate": {"cert": identity.cert_pem, "private_key": identity.key_pem, "ca_cert": authority.pem()},
+        },
+        "other_connections": {"db": {"other_settings": {"password": SETTING}}},
+    });
+    operator.put(&format!("{path}/connection-settings"), settings).await.expect(200);
+    let offer = agent.until(|message| message.connection_settings.is_some()).await.unwrap();
+    assert!(offer.connection_settings.unwrap().opamp.is_some());
+    let wrong =
+        json!({"opamp": {"destination_endpoint": "wss://h", "headers": [{"key": "a b", "value": HEADER}]}});
+    operator.put(&format!("{path}/connection-settings"), wrong).await.error(400);
+    operator.get(&format!("{path}/connection-settings")).await.expect(200);
+
+    let upload = "/api/v1/packages?name=a&version=1&type=top_level";
+    operator.upload(upload, PACKAGE).await.expect(201);
+    operator.put(&format!("{path}/packages"), json!({"packages": {"a": "1"}})).await.expect(200);
+    let offer = agent.until(|message| message.packages_available.is_some()).await.unwrap();
+    let file = offer.packages_available.unwrap().packages["a"].file.clone().unwrap();
+    let (_, place) = file.download_url.split_once("/v1/").unwrap();
+    let authorization = file.headers.unwrap().headers[0].value.clone();
+    let endpoint = endpoint.with_path(&format!("/v1/{place}"));
+    for (authorization, status) in [(authorization.as_str(), 200), ("Bearer guessed-agent-token", 404)] {
+        let mut http = RawHttp::connect(&endpoint, &Transcript::new()).await.unwrap();
+        let request = HttpRequest::new("GET", &endpoint).with("Authorization", authorization);
+        assert_eq!(http.exchange(&request).await.unwrap().status, status);
+    }
+
+    let talk = json!({"capability": CUSTOM_CAPABILITY, "type": "t", "data": CUSTOM_SENT});
+    operator.post(&format!("{path}/custom-messages"), talk).await.expect(202);
+    agent.until(|message| message.custom_message.is_some()).await.unwrap();
+    let answer = pb::CustomMessage {
+        capability: CUSTOM_CAPABILITY.into(),
+        r#type: "t".into(),
+        data: CUSTOM_RECEIVED.into(),
+    };
+    agent.report(|report| report.custom_message = Some(answer)).await.unwrap();
+    let key_line = identity.key_pem.lines().nth(1).unwrap().to_owned();
+    vec![authorization.strip_prefix("Bearer ").unwrap().to_owned(), key_line]
 }
 
 /// Whether a text has a secret, as it is or as the hexadecimal digits of its bytes.

@@ -1,3 +1,6 @@
 //! The admin port below HTTP.
 
 pub(crate) mod listener;
+mod source;
+
+pub(crate) use source::source;

@@ -60,6 +60,7 @@ impl ApiError {
         precondition_required => PRECONDITION_REQUIRED, "precondition_required";
         timeout => REQUEST_TIMEOUT, "timeout";
         too_large => PAYLOAD_TOO_LARGE, "payload_too_large";
+        too_many => TOO_MANY_REQUESTS, "too_many_requests";
         unauthorized => UNAUTHORIZED, "unauthorized";
         unavailable => SERVICE_UNAVAILABLE, "unavailable";
         unknown_field => BAD_REQUEST, "unknown_field";

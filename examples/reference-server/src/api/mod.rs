@@ -4,15 +4,19 @@ pub(crate) mod access;
 mod agents;
 mod audit;
 mod configs;
+mod connection_settings;
+mod custom;
 mod error;
 mod extract;
 pub(crate) mod openapi;
+mod packages;
 mod routes;
 mod schema;
 mod self_agent;
 pub(crate) mod state;
 mod stats;
 mod system;
+pub(crate) mod throttle;
 mod tokens;
 mod values;
 
@@ -25,11 +29,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use opamp_store::Role;
 
-use self::{error::ApiError, routes::ROUTES, state::App};
+use self::{error::ApiError, state::App};
 use crate::{config::MetricsAccess, exposure};
+
+/// Where files are uploaded, with POST.
+const UPLOADS: &str = "/api/v1/packages";
 
 /// Most items of one page.
 const PAGE_MAX: usize = 1_000;
@@ -37,7 +44,7 @@ const PAGE_MAX: usize = 1_000;
 /// Everything that the admin port answers.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in routes::all() {
         let mut handler = (route.handler)();
         if let Some(role) = route.role {
             handler = handler.route_layer(from_fn_with_state((Arc::clone(app), role), access::authorize));
@@ -45,6 +52,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         router = router.route(&format!("/api/v1{}", route.path), handler);
     }
     let admin = &app.config.admin;
+    let limits = Limits { request: admin.request_timeout, upload: app.config.packages.upload_timeout };
     let metrics_open = match admin.metrics {
         MetricsAccess::Auto => exposure::is_loopback(&admin.listen),
         MetricsAccess::Open => true,
@@ -66,7 +74,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(|| async { ApiError::not_found("no such path").hint("see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("this path has other methods") })
         .layer(DefaultBodyLimit::max(admin.body_bytes_max.0))
-        .layer(from_fn_with_state(admin.request_timeout, within))
+        .layer(from_fn_with_state(limits, within))
         .layer(from_fn_with_state(Arc::clone(app), count))
         .with_state(Arc::clone(app))
 }
@@ -77,8 +85,18 @@ async fn not_stored(mut response: Response) -> Response {
     response
 }
 
-/// Ends a request that takes too long.
-async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+/// How long requests may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    request: Duration,
+    upload: Duration,
+}
+
+/// Ends a request that takes too long. What an upload waits for it limits itself; this is for all around it.
+async fn within(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let uploads = request.method() == Method::POST && route == Some(UPLOADS);
+    let limit = if uploads { limits.request.saturating_add(limits.upload) } else { limits.request };
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::timeout("the request took longer than `admin.request_timeout`").into_response(),

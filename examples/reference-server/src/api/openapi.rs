@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ErrorReply,
-    routes::{Param, ROUTES, Route, Shape},
+    routes::{self, Param, Route, Shape},
     schema::Schema,
 };
 
@@ -19,7 +19,7 @@ pub(crate) fn document() -> Value {
     let mut components = Map::new();
     ErrorReply::define(&mut components);
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in routes::all() {
         let operation = operation(route, &mut components);
         let path = paths.entry(format!("/api/v1{}", route.path)).or_insert_with(|| json!({}));
         path[route.method.to_ascii_lowercase()] = operation;
@@ -67,7 +67,7 @@ fn operation(route: &Route, components: &mut Map<String, Value>) -> Value {
     if let Some(body) = route.body {
         (body.define)(components);
         operation["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": (body.schema)()}}});
+            json!({"required": true, "content": {body.media_type: {"schema": (body.schema)()}}});
     }
     operation
 }
@@ -85,7 +85,7 @@ fn response(status: u16, shape: Option<Shape>, components: &mut Map<String, Valu
     let mut response = json!({"description": reason});
     if let Some(shape) = shape {
         (shape.define)(components);
-        response["content"] = json!({"application/json": {"schema": (shape.schema)()}});
+        response["content"] = json!({shape.media_type: {"schema": (shape.schema)()}});
     }
     response
 }

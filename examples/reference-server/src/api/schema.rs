@@ -35,6 +35,7 @@ scalar! {
     i32 => json!({"type": "integer"});
     u32 => json!({"type": "integer", "minimum": 0});
     u64 => json!({"type": "integer", "minimum": 0});
+    f64 => json!({"type": "number"});
     String => json!({"type": "string"});
     &'static str => json!({"type": "string"});
     Value => json!({});

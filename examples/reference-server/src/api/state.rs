@@ -12,8 +12,11 @@ use opamp_store::Store;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::access::RefusalGate;
-use crate::{config::Config, metrics::RequestCounts, self_agent::SelfAgent, tokens::Tokens};
+use super::{access::RefusalGate, throttle::InForce};
+use crate::{
+    config::Config, metrics::RequestCounts, packages::counts::DownloadCounts, self_agent::SelfAgent,
+    tokens::Tokens,
+};
 
 /// Longest path of a refused request in the audit log; the rest is cut. Nobody had to show credentials to choose it.
 const PLACE_BYTES_MAX: usize = 256;
@@ -31,6 +34,9 @@ pub(crate) struct App {
     pub(crate) requests: RequestCounts,
     pub(crate) refused: AtomicU64,
     pub(crate) refusal_gate: RefusalGate,
+    pub(crate) downloads: Arc<DownloadCounts>,
+    /// How agents are throttled, if they are.
+    pub(crate) throttle: Mutex<Option<InForce>>,
     /// Held while the audit log is verified, which reads all of it.
     pub(crate) verifying: Mutex<()>,
     pub(crate) draining: AtomicBool,

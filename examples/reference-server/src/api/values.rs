@@ -44,17 +44,55 @@ reply! {
     }
 }
 
+reply! {
+    /// A component that is built into an agent: a type, not a running instance.
+    pub(crate) struct Component {
+        /// What the agent says about it.
+        metadata: Value,
+        /// What it consists of, by name.
+        sub_components: BTreeMap<String, Component>,
+    }
+}
+
+/// Bytes as the API gives them: as text if they are, else in base64; never both.
+#[derive(Default)]
+pub(crate) struct TextOrBytes {
+    pub(crate) text: Option<String>,
+    pub(crate) base64: Option<String>,
+}
+
+pub(crate) fn text_or_bytes(bytes: &[u8]) -> TextOrBytes {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => TextOrBytes { text: Some(text.to_owned()), base64: None },
+        Err(_) => TextOrBytes { text: None, base64: Some(BASE64.encode(bytes)) },
+    }
+}
+
 impl From<&pb::AgentConfigObject> for ConfigFile {
     fn from(object: &pb::AgentConfigObject) -> Self {
-        let text = std::str::from_utf8(&object.body).ok().map(str::to_owned);
+        let TextOrBytes { text, base64 } = text_or_bytes(&object.body);
         ConfigFile {
             content_type: object.content_type.clone(),
             role: object.role.clone(),
             size_bytes: object.body.len() as u64,
-            body_base64: text.is_none().then(|| BASE64.encode(&object.body)),
             body: text,
+            body_base64: base64,
         }
     }
+}
+
+impl From<&pb::ComponentDetails> for Component {
+    fn from(component: &pb::ComponentDetails) -> Self {
+        Component {
+            metadata: attributes(&component.metadata),
+            sub_components: components(&component.sub_component_map),
+        }
+    }
+}
+
+/// Components by name, with all they consist of.
+pub(crate) fn components(map: &BTreeMap<String, pb::ComponentDetails>) -> BTreeMap<String, Component> {
+    map.iter().map(|(name, component)| (name.clone(), component.into())).collect()
 }
 
 impl From<&pb::ComponentHealth> for HealthNode {

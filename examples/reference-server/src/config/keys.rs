@@ -9,9 +9,12 @@ use opamp_server::Network;
 
 use super::{
     load::{ConfigError, Values},
-    reach::{ExternalUrl, ProxyChoice},
-    setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Setting as _, Size, StoreKind},
-    value::TokenEntry,
+    reach::{ExternalUrl, ProxyChoice, PublicUrl},
+    setting::{
+        AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential, Setting as _,
+        Size, StoreKind,
+    },
+    value::{CapabilityName, TokenEntry},
 };
 
 /// One configuration key.
@@ -146,7 +149,7 @@ config! {
         listen: SocketAddr, Kind::Address, "127.0.0.1:4320",
             "Where agents connect, WebSocket and plain HTTP. Beyond loopback `opamp.auth` and either TLS or `opamp.trusted_proxies` are required.";
         path: String, Kind::Text, "/v1/opamp",
-            "Path of the OpAMP endpoint; anything else on this port is 404.";
+            "Path of the OpAMP endpoint; beside it there is only `/v1/packages/` on this port, see `packages.enabled`.";
         auth: AgentAuth, Kind::Choice(AgentAuth::WORDS), "insecure",
             "How agents prove who they are. `insecure` accepts everyone and works on loopback only.";
         tokens: Vec<TokenEntry>, Kind::List, "",
@@ -176,7 +179,7 @@ config! {
         close_timeout: Duration, Kind::Duration, "2s",
             "Time for the peer's half of a closing handshake.";
         forget_after: Duration, Kind::Duration, "24h",
-            "The conversation with an agent gone this long is forgotten unless a configuration is assigned to it; coming back costs it one full report. Its record stays.";
+            "The conversation with an agent gone this long is forgotten unless something is assigned to it; coming back costs it one full report. Its record stays.";
         faults_max: Count, Kind::Count, "10",
             "Faulty messages in a row after which a WebSocket is closed with code 1008.";
         retry_after: Duration, Kind::Duration, "15s",
@@ -188,7 +191,7 @@ config! {
         first_message_timeout: Duration, Kind::Duration, "30s",
             "A WebSocket must carry its first message within this time.";
         write_timeout: Duration, Kind::Duration, "20s",
-            "A WebSocket whose peer takes nothing for this long is closed.";
+            "A connection whose peer takes nothing of what is sent for this long is closed: WebSockets, answers to polls, downloads.";
         handshake_timeout: Duration, Kind::Duration, "10s",
             "Time for TLS and for the WebSocket upgrade.";
         header_read_timeout: Duration, Kind::Duration, "45s",
@@ -209,6 +212,32 @@ config! {
             "HTTP answers from this size on are compressed for agents that accept gzip.";
         capability_mismatch: Mismatch, Kind::Choice(Mismatch::WORDS), "ignore",
             "What happens to a field whose capability the agent does not announce: the field is ignored and noted, or the message is refused.";
+        accept_headerless: bool, Kind::Switch, "false",
+            "Whether agents from before OpAMP 0.7, whose WebSocket messages have no header, are served. Otherwise their messages are malformed.";
+        duplicates_other_credential: OtherCredential, Kind::Choice(OtherCredential::WORDS), "flag",
+            "What happens to an agent that shows up with the instance uid of another one and another credential: it is refused and the other one flagged; the same with a new connection closed at once; it gets a uid of its own; or it takes the place of the other one.";
+        duplicates_same_credential: SameCredential, Kind::Choice(SameCredential::WORDS), "ping",
+            "What happens to an agent that shows up with the instance uid of a connected one and the same credential: the connected one is pinged, and if it answers the newcomer gets a uid of its own; or the newcomer takes its place.";
+        duplicates_ping_timeout: Duration, Kind::Duration, "5s",
+            "How long the answer to that ping is waited for. As long waits the newcomer for its first answer.";
+        duplicates_waiting_max: Count, Kind::Count, "16",
+            "Messages that may wait for that on one WebSocket; further ones are answered UNAVAILABLE.";
+        duplicates_waiting_bytes_max: Size, Kind::Size, "4MiB",
+            "Bytes of those messages on one WebSocket. The first may wait however large it is.";
+        custom_capabilities: Vec<CapabilityName>, Kind::List, "",
+            "Custom capabilities that this server announces, such as `com.example.discovery` or `com.example.discovery/2`. Custom messages are sent and taken for these only.";
+        custom_queue_max: Count, Kind::Count, "64",
+            "Custom messages that may wait for one agent; further ones are refused with 429.";
+        custom_queue_bytes_max: Size, Kind::Size, "1MiB",
+            "Bytes of custom messages that may wait for one agent; further ones are refused with 429.";
+        custom_received_max: Count, Kind::Count, "1024",
+            "Custom messages of all agents that may wait to be looked at by the server; further ones are dropped and counted.";
+        custom_received_bytes_max: Size, Kind::Size, "16MiB",
+            "Bytes of those messages.";
+        components_max: Count, Kind::Count, "1024",
+            "Lists of components that are known by their hash. Beyond that the ones used longest ago are forgotten, and an agent that has one is asked for it once more.";
+        components_bytes_max: Size, Kind::Size, "16MiB",
+            "Bytes of all those lists together.";
     }
 
     /// Section `[admin]`: the port of the REST API, health and metrics.
@@ -237,6 +266,42 @@ config! {
             "Reported facts are written in groups, at most this much later. Answers of the REST API never wait for it: they are committed at once.";
         checkpoint_interval: Duration, Kind::Duration, "60s",
             "Interval of the packed checkpoints of sequence numbers and last-seen times. After a crash, agents that sent anything since are asked once for their full state.";
+        custom_messages_max: Count, Kind::Count, "32",
+            "The last custom messages of one agent that are kept to be looked at, in memory.";
+        custom_bytes_max: Size, Kind::Size, "256KiB",
+            "Bytes of one agent's kept custom messages. A larger message is kept without its data.";
+        custom_total_bytes_max: Size, Kind::Size, "32MiB",
+            "Bytes of all kept custom messages together; the oldest go first.";
+    }
+
+    /// Section `[connection_settings]`: offering connection settings.
+    ConnectionSettingsConfig "connection_settings" {
+        enabled: bool, Kind::Switch, "true",
+            "Whether connection settings are offered. Otherwise the server does not announce it, and what was set before waits.";
+        plain_http_telemetry: bool, Kind::Switch, "false",
+            "Whether `http://` destinations may be offered for agents' own telemetry. Headers and data then cross the network in clear text.";
+        bytes_max: Size, Kind::Size, "1MiB",
+            "Largest connection settings of one agent, encoded; never more than fits into `opamp.message_bytes_max`.";
+    }
+
+    /// Section `[packages]`: the package catalogue, and downloads of its files.
+    PackagesConfig "packages" {
+        enabled: bool, Kind::Switch, "true",
+            "Whether packages are offered, and their files served at `/v1/packages/` on the OpAMP port. Otherwise the server does not announce it, and what was assigned before waits.";
+        public_url: Option<PublicUrl>, Kind::Text, "",
+            "The OpAMP port as agents reach it, such as `https://opamp.example.com:4320`: where offers send them for downloads. Without it the address that is listened on; needed where that is all addresses of the machine, or behind a proxy.";
+        file_bytes_max: Size, Kind::Size, "1GiB",
+            "Largest file of a package, at most 16 GiB. It lies in the database.";
+        versions_max: Count, Kind::Count, "1000",
+            "Package versions in the catalogue, at most 10000.";
+        per_agent_max: Count, Kind::Count, "32",
+            "Packages of one agent.";
+        uploads_max: Count, Kind::Count, "4",
+            "Uploads at once; further ones are answered 503. Each holds up to 2 MiB in memory.";
+        upload_timeout: Duration, Kind::Duration, "15m",
+            "Time for one upload. If nothing of it arrives for `admin.request_timeout` it is ended earlier.";
+        downloads_max: Count, Kind::Count, "64",
+            "Downloads at once, at most two of them of one agent; further ones are answered 503. Each holds up to 2 MiB in memory. A peer that takes nothing for `opamp.write_timeout` is given up.";
     }
 
     /// Section `[self_agent]`: the agent by which the server watches itself.

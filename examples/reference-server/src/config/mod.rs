@@ -12,13 +12,20 @@ pub mod value;
 
 use std::{fmt, time::Duration};
 
-use crate::{exposure, logging};
-pub use keys::{AdminConfig, FleetConfig, LogConfig, OpampConfig, SelfAgentConfig, ServerConfig};
+use opamp_store::PackageVersion;
+
+use crate::{exposure, logging, packages::PREFIX};
+pub use keys::{
+    AdminConfig, ConnectionSettingsConfig, FleetConfig, LogConfig, OpampConfig, PackagesConfig,
+    SelfAgentConfig, ServerConfig,
+};
 use load::Values;
 pub(crate) use load::nearest;
 pub use load::{ConfigError, DEFAULT_FILE, Inputs, Origin};
-pub use reach::{ExternalUrl, ProxyChoice};
-pub use setting::{AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, Size, StoreKind};
+pub use reach::{ExternalUrl, ProxyChoice, PublicUrl};
+pub use setting::{
+    AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential, Size, StoreKind,
+};
 
 /// Configuration of a server. Sections and field names are those of the file; see [`keys::KEYS`].
 #[derive(Clone, Debug, PartialEq)]
@@ -31,12 +38,18 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Section `[fleet]`.
     pub fleet: FleetConfig,
+    /// Section `[connection_settings]`.
+    pub connection_settings: ConnectionSettingsConfig,
+    /// Section `[packages]`.
+    pub packages: PackagesConfig,
     /// Section `[self_agent]`.
     pub self_agent: SelfAgentConfig,
     /// Section `[log]`.
     pub log: LogConfig,
 }
 
+/// What one file can have, in chunks of 1 MiB.
+const FILE_BYTES_MAX: u64 = (PackageVersion::CHUNKS_MAX as u64) << 20;
 /// Shorter ones would be an attack of the server on itself.
 const SELF_AGENT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -77,7 +90,32 @@ impl Config {
                 "`opamp.websocket_stale_after` must be longer than `opamp.ping_interval`: two times or more",
             );
         }
+        self.check_offers()?;
         self.check_self_agent()
+    }
+
+    fn check_offers(&self) -> Result<(), ConfigError> {
+        if format!("{}/", self.opamp.path).starts_with(PREFIX) {
+            return refuse(format!(
+                "`opamp.path` must not begin with {PREFIX}: package files are served there"
+            ));
+        }
+        if self.packages.file_bytes_max.0 as u64 > FILE_BYTES_MAX {
+            return refuse("`packages.file_bytes_max` must not be more than 16GiB");
+        }
+        if self.packages.versions_max.0 > PackageVersion::PACKAGES_MAX {
+            return refuse(format!(
+                "`packages.versions_max` must not be more than {}",
+                PackageVersion::PACKAGES_MAX
+            ));
+        }
+        let public_url = self.packages.public_url.as_ref();
+        if public_url.is_some_and(|url| !url.is_tls()) && self.opamp.tls_cert.is_some() {
+            return refuse(
+                "`packages.public_url` is http:// but the OpAMP port has a certificate: use https://",
+            );
+        }
+        Ok(())
     }
 
     /// The configuration as a TOML file, with secrets as `<redacted>`.
@@ -174,12 +212,14 @@ impl Config {
         Ok(())
     }
 
-    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 6] {
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 8] {
         [
             ("server", self.server.show()),
             ("opamp", self.opamp.show()),
             ("admin", self.admin.show()),
             ("fleet", self.fleet.show()),
+            ("connection_settings", self.connection_settings.show()),
+            ("packages", self.packages.show()),
             ("self_agent", self.self_agent.show()),
             ("log", self.log.show()),
         ]
@@ -191,6 +231,8 @@ impl Config {
             opamp: OpampConfig::read(values)?,
             admin: AdminConfig::read(values)?,
             fleet: FleetConfig::read(values)?,
+            connection_settings: ConnectionSettingsConfig::read(values)?,
+            packages: PackagesConfig::read(values)?,
             self_agent: SelfAgentConfig::read(values)?,
             log: LogConfig::read(values)?,
         })

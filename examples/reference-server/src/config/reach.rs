@@ -1,4 +1,4 @@
-//! How the Self-Agent reaches the server from outside: address and proxy.
+//! How the server is reached from outside: by the Self-Agent, with address and proxy, and by agents that download.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,10 @@ use super::setting::{Setting, one, quoted};
 /// The address of an OpAMP WebSocket endpoint, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalUrl(String);
+
+/// The address of the OpAMP port for downloads: an HTTP URL without credentials and without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
 
 /// Through which proxy a server is reached. `Debug` and the effective configuration never show user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,10 +40,24 @@ impl ExternalUrl {
 
     /// Whether it is this machine, also to a client that spares this machine the proxy of the environment.
     pub fn is_loopback(&self) -> bool {
-        let uri: Option<Uri> = self.0.parse().ok();
-        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        is_this_machine(&self.0)
+    }
+}
+
+impl PublicUrl {
+    /// The address, to which a path can be appended.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the way there is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// Whether it is this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_this_machine(&self.0)
     }
 }
 
@@ -61,26 +79,50 @@ impl Setting for Option<ExternalUrl> {
     // The text is never repeated in an error: somebody may have put a password into it.
     fn read(texts: &[String]) -> Result<Self, String> {
         const NOTATION: &str = "write for example `wss://opamp.example.com/v1/opamp`";
-        let text = one(texts);
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let uri: Uri = text.parse().map_err(|_| format!("that is not a URL; {NOTATION}"))?;
-        let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-        if !matches!(uri.scheme_str(), Some("ws" | "wss")) {
-            return Err(format!("its scheme is neither ws nor wss; {NOTATION}"));
-        }
-        if authority.contains('@') || uri.query().is_some() {
-            return Err(format!(
-                "it has a user name, a password or a query, which do not belong there; {NOTATION}"
-            ));
-        }
-        Ok(Some(ExternalUrl(text.to_owned())))
+        Ok(address(one(texts), ["ws", "wss"], NOTATION)?.map(ExternalUrl))
     }
 
     fn show(&self) -> String {
         quoted(self.as_ref().map_or("", ExternalUrl::as_str))
     }
+}
+
+impl Setting for Option<PublicUrl> {
+    // The text is never repeated in an error: somebody may have put a password into it.
+    fn read(texts: &[String]) -> Result<Self, String> {
+        const NOTATION: &str = "write for example `https://opamp.example.com:4320`";
+        let url = address(one(texts), ["http", "https"], NOTATION)?;
+        Ok(url.map(|url| PublicUrl(url.trim_end_matches('/').to_owned())))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_ref().map_or("", PublicUrl::as_str))
+    }
+}
+
+fn is_this_machine(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A URL of one of two schemes without credentials; none if it is not set.
+fn address(text: &str, schemes: [&str; 2], notation: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let uri: Uri = text.parse().map_err(|_| format!("that is not a URL; {notation}"))?;
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    if !uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme)) {
+        return Err(format!("its scheme is neither {} nor {}; {notation}", schemes[0], schemes[1]));
+    }
+    if authority.contains('@') || uri.query().is_some() {
+        return Err(format!(
+            "it has a user name, a password or a query, which do not belong there; {notation}"
+        ));
+    }
+    Ok(Some(text.to_owned()))
 }
 
 impl Setting for ProxyChoice {
@@ -143,6 +185,26 @@ mod tests {
         {
             let error = url(wrong).unwrap_err();
             assert!(error.contains("wss://opamp.example.com") && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_is_an_http_address_to_which_paths_are_appended() {
+        let url = |text: &str| Option::<PublicUrl>::read(&[text.to_owned()]);
+        assert_eq!(url(""), Ok(None));
+        for (text, read, tls) in [
+            ("https://opamp.example.com:4320", "https://opamp.example.com:4320", true),
+            ("https://example.com/opamp//", "https://example.com/opamp", true),
+            ("http://10.0.0.1:4320/", "http://10.0.0.1:4320", false),
+        ] {
+            let url = url(text).unwrap().unwrap();
+            assert_eq!((url.as_str(), url.is_tls()), (read, tls));
+        }
+        for wrong in
+            ["wss://h/", "example.com", "https://", "https://me:s3cret@h/", "https://h/?token=s3cret"]
+        {
+            let error = url(wrong).unwrap_err();
+            assert!(error.contains("https://opamp.example.com") && !error.contains("s3cret"), "{error}");
         }
     }
 

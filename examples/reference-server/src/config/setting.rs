@@ -12,7 +12,7 @@ use opamp_server::Network;
 
 use super::{
     load::nearest,
-    value::{TokenEntry, format_duration, parse_duration, parse_size},
+    value::{CapabilityName, TokenEntry, format_duration, parse_duration, parse_size},
 };
 
 /// A type of configuration values.
@@ -136,7 +136,7 @@ macro_rules! lists {
     };
 }
 
-lists!(Network, TokenEntry);
+lists!(CapabilityName, Network, TokenEntry);
 
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
@@ -213,6 +213,30 @@ choice! {
         Ignore = "ignore",
         /// The message is refused.
         Reject = "reject",
+    }
+}
+
+choice! {
+    /// What happens to an agent with the instance uid of another one and another credential.
+    OtherCredential {
+        /// Its messages are refused.
+        Flag = "flag",
+        /// It takes the place of the other one.
+        NewestWins = "newest-wins",
+        /// It gets a uid of its own.
+        Rekey = "rekey",
+        /// Its connection is closed.
+        Reject = "reject",
+    }
+}
+
+choice! {
+    /// What happens to an agent with the instance uid of a connected one and the same credential.
+    SameCredential {
+        /// It takes the place of the other one.
+        NewestWins = "newest-wins",
+        /// The other one is pinged: if it answers, the newcomer gets a uid of its own.
+        Ping = "ping",
     }
 }
 

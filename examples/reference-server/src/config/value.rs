@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use opamp_proto::custom::check_capability_name;
 
 /// Reads a duration such as `500ms`, `30s`, `5m`, `24h` or `7d`. A unit is required, except for `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -53,6 +54,33 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
 fn split_unit(text: &str) -> (&str, &str) {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     (&text[..at], text[at..].trim_start())
+}
+
+/// The name of a custom capability: the owner's domain reversed, a dot, a short name, and perhaps `/` and a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapabilityName(String);
+
+impl CapabilityName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CapabilityName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        check_capability_name(text)
+            .map_err(|error| format!("{text:?}: {error}; write for example `com.example.discovery`"))?;
+        Ok(CapabilityName(text.to_owned()))
+    }
+}
+
+impl fmt::Display for CapabilityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// One entry of `opamp.tokens`: a name and where its token is. `Debug` and `Display` never show the token.
@@ -152,6 +180,17 @@ mod tests {
         assert_eq!(parse_size("64 MiB"), Ok(67_108_864));
         for wrong in ["", "64MB", "x", "-1", "18446744073709551615GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_custom_capabilities_are_those_of_the_protocol() {
+        for name in ["com.example.discovery", "com.example.discovery/2"] {
+            assert_eq!(name.parse::<CapabilityName>().unwrap().to_string(), name);
+        }
+        for wrong in ["", "discovery", "com.example.", "com example.x"] {
+            let error = wrong.parse::<CapabilityName>().unwrap_err();
+            assert!(error.contains("com.example.discovery"), "{error}");
         }
     }
 

@@ -37,7 +37,7 @@ impl External {
     /// Looks once, unless there is no such address.
     pub(crate) async fn look(&mut self, limit: Duration) -> Option<Finding> {
         let url = self.config.external_url.clone()?;
-        let mut finding = timed(limit, self.run(&url, limit)).await;
+        let mut finding = timed(limit, Box::pin(self.run(&url, limit))).await;
         if self.reading.is_some() {
             finding.result = Err(local("the files of the authorities cannot be read: nothing came of it"));
         }

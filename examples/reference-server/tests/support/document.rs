@@ -61,6 +61,7 @@ fn validate(value: &Value, schema: &Value) -> Result<(), String> {
         Some("null") if value.is_null() => Ok(()),
         Some("boolean") if value.is_boolean() => Ok(()),
         Some("integer") if value.is_u64() || value.is_i64() => Ok(()),
+        Some("number") if value.is_number() => Ok(()),
         Some("string") if value.is_string() => format(value.as_str().unwrap(), &schema["format"]),
         Some("array") if value.is_array() => {
             value.as_array().unwrap().iter().try_for_each(|item| validate(item, &schema["items"]))

@@ -85,7 +85,18 @@ impl Client {
         self.send("POST", path, None).await
     }
 
+    /// A file as the body of a POST.
+    pub async fn upload(&self, path: &str, file: impl Into<Bytes>) -> Answer {
+        self.header("content-type", "application/octet-stream")
+            .exchange("POST", path, Some(file.into()))
+            .await
+    }
+
     pub async fn send(&self, method: &str, path: &str, body: Option<String>) -> Answer {
+        self.exchange(method, path, body.map(Bytes::from)).await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Option<Bytes>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", "test");
         if body.is_some() && !self.headers.iter().any(|(name, _)| name == "content-type") {
             request = request.header("content-type", "application/json");
@@ -96,7 +107,7 @@ impl Client {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).unwrap();
+        let request = request.body(Full::new(body.unwrap_or_default())).unwrap();
         let answer = timeout(PATIENCE, exchange(self.address, request)).await;
         let answer = answer.unwrap_or_else(|_| panic!("no answer to {method} {path}"));
         document::check(method, path, answer.status.as_u16(), &answer.bytes);

@@ -11,11 +11,11 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use opamp_fleet::{
     Selector, UnknownWord,
-    manager::{Actor, AgentCommandError, AgentError, AgentQuery, AssignError, StoreFailure},
+    manager::{Actor, AgentCommandError, AgentDetail, AgentError, AgentQuery, AssignError, StoreFailure},
 };
 use opamp_proto::AgentId;
 
-pub(crate) use self::shape::{Agent, AgentPage, Assignment, Dispatched};
+pub(crate) use self::shape::{Agent, AgentPage, Applied, Assignment, Dispatched, Failure, Offered, dispatch};
 use super::{
     error::ApiError,
     extract::{Body, NoParameters, Parameters, Query, parse},
@@ -89,10 +89,13 @@ pub(crate) async fn detail(
     AgentPath(id): AgentPath,
     _: Query<NoParameters>,
 ) -> Result<Json<Agent>, ApiError> {
-    let found = app.fleet.agent(&id).await?;
-    found
-        .map(|agent| Json(agent.into()))
-        .ok_or_else(|| ApiError::not_found(format!("there is no agent {id}")))
+    Ok(Json(known(&app, &id).await?.into()))
+}
+
+/// Everything known of an agent; 404 if there is none.
+pub(crate) async fn known(app: &App, id: &AgentId) -> Result<AgentDetail, ApiError> {
+    let found = app.fleet.agent(id).await?;
+    found.ok_or_else(|| ApiError::not_found(format!("there is no agent {id}")))
 }
 
 pub(crate) async fn delete(
@@ -143,7 +146,7 @@ pub(crate) async fn restart(
     AgentPath(id): AgentPath,
 ) -> Result<(StatusCode, Json<Dispatched>), ApiError> {
     let dispatch = app.fleet.restart_agent(&actor, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(Dispatched { dispatch: shape::dispatch(dispatch) })))
+    Ok((StatusCode::ACCEPTED, Json(dispatch.into())))
 }
 
 pub(crate) async fn request_full_state(
@@ -153,11 +156,11 @@ pub(crate) async fn request_full_state(
 ) -> Result<(StatusCode, Json<Dispatched>), ApiError> {
     let dispatch = app.fleet.request_full_state(&id)?;
     app.fleet.append_audit(&actor, "agent.request_full_state", format!("agent:{id}"), None, None).await?;
-    Ok((StatusCode::ACCEPTED, Json(Dispatched { dispatch: shape::dispatch(dispatch) })))
+    Ok((StatusCode::ACCEPTED, Json(dispatch.into())))
 }
 
 /// The agent named in the path.
-pub(crate) struct AgentPath(AgentId);
+pub(crate) struct AgentPath(pub(crate) AgentId);
 
 impl<S: Send + Sync> axum::extract::FromRequestParts<S> for AgentPath {
     type Rejection = ApiError;
@@ -173,7 +176,8 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for AgentPath {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+/// The idempotency key of a request, if it has one.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let value = headers.get("idempotency-key").map(|value| value.to_str().map(str::to_owned));
     value.transpose().map_err(|_| ApiError::bad_request("`Idempotency-Key` must be printable ASCII"))
 }

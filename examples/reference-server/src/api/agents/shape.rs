@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use opamp_fleet::manager::{AgentDetail, AgentSummary, Assigned};
 use opamp_proto::{AgentCapabilities, AgentId, ConfigHash, InstanceUid, Wall, pb};
 use opamp_server::{Dispatch, RemoteConfigReport};
-use opamp_store::{ConnectionFacts, DesiredConfig, FailureRecord, StickyRecord};
+use opamp_store::{ConnectionFacts, DesiredConfig, FailureRecord, OfferRecord, StickyRecord};
 use serde_json::Value;
 
 use crate::api::{
     schema::reply,
-    values::{self, ConfigFile, HealthNode},
+    values::{self, Component, ConfigFile, HealthNode},
 };
 
 reply! {
@@ -124,6 +124,13 @@ reply! {
         last_known_good: Option<ConfigHash>,
         /// Configurations it should run before, newest last.
         history: Vec<Desired>,
+        /// Whether another agent came with the identity of this one; what was done about it, `opamp.duplicates_other_credential`
+        /// and `opamp.duplicates_same_credential` say.
+        uid_conflict: bool,
+        /// Custom capabilities it announces.
+        custom_capabilities: Vec<String>,
+        /// The components built into it.
+        available_components: Option<Components>,
         /// Counters and facts that never go back.
         sticky: Sticky,
         /// The commit that wrote the record last.
@@ -164,6 +171,16 @@ reply! {
 }
 
 reply! {
+    /// The components built into an agent.
+    pub(crate) struct Components {
+        /// Their hash, in the agent's own format.
+        hash: ConfigHash,
+        /// The components by name; null until the agent has listed them.
+        components: Option<BTreeMap<String, Component>>,
+    }
+}
+
+reply! {
     /// What an agent said of a remote configuration.
     pub(crate) struct RemoteConfig {
         /// Hash of the configuration.
@@ -196,7 +213,7 @@ reply! {
 reply! {
     /// An offer that was sent.
     pub(crate) struct Offered {
-        /// Hash of the configuration.
+        /// Its hash.
         hash: ConfigHash,
         /// When.
         at: Wall,
@@ -216,6 +233,10 @@ reply! {
         start_time_changes: u64,
         /// How often full state was asked for.
         full_state_requests: u64,
+        /// How often another agent came with the identity of this one.
+        uid_conflicts: u64,
+        /// When one did last.
+        last_uid_conflict: Option<Wall>,
         /// The last configuration that failed.
         last_failure: Option<Failure>,
         /// The last configuration it applied.
@@ -224,7 +245,7 @@ reply! {
 }
 
 reply! {
-    /// A configuration that failed.
+    /// An offer that failed.
     pub(crate) struct Failure {
         /// Its hash.
         hash: ConfigHash,
@@ -236,7 +257,7 @@ reply! {
 }
 
 reply! {
-    /// A configuration that was applied.
+    /// An offer that was applied.
     pub(crate) struct Applied {
         /// Its hash.
         hash: ConfigHash,
@@ -331,6 +352,9 @@ impl From<AgentDetail> for Agent {
             offer_too_large: agent.offer_too_large,
             last_known_good: agent.last_known_good,
             history: agent.desired_history.into_iter().map(Desired::from).collect(),
+            uid_conflict: agent.sticky.uid_conflicts > 0,
+            custom_capabilities: agent.custom_capabilities.map(|list| list.capabilities).unwrap_or_default(),
+            available_components: agent.available_components.as_ref().map(Components::from),
             sticky: agent.sticky.into(),
             revision: agent.revision.0,
         }
@@ -342,6 +366,17 @@ impl From<&pb::AgentDescription> for Description {
         Description {
             identifying: values::attributes(&description.identifying_attributes),
             non_identifying: values::attributes(&description.non_identifying_attributes),
+        }
+    }
+}
+
+impl From<&pb::AvailableComponents> for Components {
+    fn from(available: &pb::AvailableComponents) -> Self {
+        // Without a list there is the hash alone.
+        let listed = !available.components.is_empty();
+        Components {
+            hash: ConfigHash::new(available.hash.clone()),
+            components: listed.then(|| values::components(&available.components)),
         }
     }
 }
@@ -380,13 +415,35 @@ impl From<StickyRecord> for Sticky {
             gaps: sticky.gaps,
             start_time_changes: sticky.start_time_changes,
             full_state_requests: sticky.full_state_requests,
-            last_failure: sticky.last_failure.map(|FailureRecord { hash, error, at }| Failure {
-                hash,
-                error,
-                at,
-            }),
-            last_applied: sticky.last_applied.map(|(hash, at)| Applied { hash, at }),
+            uid_conflicts: sticky.uid_conflicts,
+            last_uid_conflict: sticky.last_uid_conflict,
+            last_failure: sticky.last_failure.map(Failure::from),
+            last_applied: sticky.last_applied.map(Applied::from),
         }
+    }
+}
+
+impl From<FailureRecord> for Failure {
+    fn from(failure: FailureRecord) -> Self {
+        Failure { hash: failure.hash, error: failure.error, at: failure.at }
+    }
+}
+
+impl From<(ConfigHash, Wall)> for Applied {
+    fn from((hash, at): (ConfigHash, Wall)) -> Self {
+        Applied { hash, at }
+    }
+}
+
+impl From<OfferRecord> for Offered {
+    fn from(offer: OfferRecord) -> Self {
+        Offered { hash: offer.hash, at: offer.at }
+    }
+}
+
+impl From<Dispatch> for Dispatched {
+    fn from(to: Dispatch) -> Self {
+        Dispatched { dispatch: dispatch(to) }
     }
 }
 

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -16,6 +16,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 /// A certificate authority of a test.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A request for a certificate, with the key that never leaves whoever made it.
+pub struct Request {
+    /// The request, PEM.
+    pub csr_pem: String,
+    /// The private key, PKCS #8 PEM.
+    pub key_pem: String,
+    key: KeyPair,
+    params: CertificateParams,
 }
 
 /// A certificate with its private key.
@@ -82,6 +92,17 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// A client certificate for the key of a request, PEM.
+    ///
+    /// # Panics
+    ///
+    /// Never with names that made a request.
+    pub fn grant(&self, request: &Request) -> String {
+        let mut params = request.params.clone();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.signed_by(&request.key, &self.issuer).expect("a certificate").pem()
+    }
+
     /// A client certificate that ran out in the year 2000.
     pub fn expired_client(&self, common_name: &str) -> Identity {
         let mut params = params(&[], common_name);
@@ -141,16 +162,49 @@ impl Authority {
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Identity {
+        Identity::new(&cert, &key)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a test without certificates cannot go on, and says so at once")]
+impl Request {
+    /// A request in this common name, with subject alternative names.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no random numbers, or a name cannot stand in a certificate.
+    pub fn new(common_name: &str, names: &[&str]) -> Self {
+        let params = params(names, common_name);
+        let key = KeyPair::generate().expect("a key");
+        let csr_pem = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        Self { csr_pem, key_pem: key.serialize_pem(), key, params }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a test without certificates cannot go on, and says so at once")]
+impl Identity {
+    /// A client certificate that its own key signed.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no random numbers.
+    pub fn self_signed(common_name: &str) -> Self {
+        let mut params = params(&[], common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        Self::new(&cert, &key)
+    }
+
+    fn new(cert: &Certificate, key: &KeyPair) -> Self {
+        Self {
             cert_pem: cert.pem(),
             key_pem: key.serialize_pem(),
             cert: cert.der().clone(),
             key: key.serialize_der(),
         }
     }
-}
 
-impl Identity {
     /// The private key for a rustls configuration.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))

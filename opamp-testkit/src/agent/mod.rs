@@ -3,10 +3,13 @@
 //! [`Persona`] builds messages and keeps the identity, the sequence number and the state they report; it does no IO, so
 //! several of them can share one [`RawWs`](crate::raw::RawWs). [`ScriptedAgent`] is a persona with a connection of its own.
 
+mod offers;
 mod persona;
+mod reports;
 mod scripted;
 
 pub use persona::{Persona, attribute, config, padded, text};
+pub use reports::custom_capabilities;
 pub use scripted::{Connector, ScriptedAgent};
 
 /// The two transports of OpAMP.

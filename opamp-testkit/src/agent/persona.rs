@@ -27,6 +27,14 @@ pub struct Persona {
     pub effective_config: pb::EffectiveConfig,
     /// Part of the full state with ReportsRemoteConfig.
     pub remote_config_status: Option<pb::RemoteConfigStatus>,
+    /// Part of the full state with ReportsConnectionSettingsStatus.
+    pub connection_settings_status: Option<pb::ConnectionSettingsStatus>,
+    /// Part of the full state with ReportsPackageStatuses.
+    pub package_statuses: Option<pb::PackageStatuses>,
+    /// Part of the full state, if there is a list.
+    pub custom_capabilities: Option<pb::CustomCapabilities>,
+    /// The components built in; the full state with ReportsAvailableComponents has their hash alone.
+    pub components: Option<pb::AvailableComponents>,
 }
 
 impl Persona {
@@ -60,6 +68,10 @@ impl Persona {
             },
             effective_config: pb::EffectiveConfig { config_map: Some(config(&[("", "local: true\n")])) },
             remote_config_status: None,
+            connection_settings_status: None,
+            package_statuses: None,
+            custom_capabilities: None,
+            components: None,
         }
     }
 
@@ -132,6 +144,14 @@ impl Persona {
             message.remote_config_status = state
                 .has(AgentCapabilities::REPORTS_REMOTE_CONFIG)
                 .then(|| state.remote_config_status.clone().unwrap_or_default());
+            message.connection_settings_status = state
+                .has(AgentCapabilities::REPORTS_CONNECTION_SETTINGS_STATUS)
+                .then(|| state.connection_settings_status.clone().unwrap_or_default());
+            message.package_statuses = state
+                .has(AgentCapabilities::REPORTS_PACKAGE_STATUSES)
+                .then(|| state.package_statuses.clone().unwrap_or_default());
+            message.custom_capabilities.clone_from(&state.custom_capabilities);
+            message.available_components = state.components_hash();
         })
     }
 

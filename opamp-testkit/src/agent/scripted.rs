@@ -3,15 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use opamp_proto::{InstanceUid, ServerToAgentFlags, pb};
+use opamp_proto::pb;
 use tokio::time::Instant;
 
 use super::{Persona, Wire};
 use crate::raw::{Endpoint, Handshake, HttpRequest, HttpResponse, RawError, RawHttp, RawWs};
 use crate::transcript::Transcript;
-
-/// Rounds after which two peers that keep answering each other count as endless.
-const ROUNDS_MAX: usize = 20;
 
 /// How scripted agents reach a server.
 #[derive(Clone, Debug)]
@@ -115,6 +112,11 @@ impl ScriptedAgent {
     /// What was said.
     pub fn transcript(&self) -> &Transcript {
         &self.transcript
+    }
+
+    /// The transport it speaks over.
+    pub fn wire(&self) -> Wire {
+        self.connector.wire
     }
 
     /// The address by which the server knows this connection.
@@ -227,55 +229,6 @@ impl ScriptedAgent {
         }
     }
 
-    /// Waits for the next configuration offer.
-    ///
-    /// # Errors
-    ///
-    /// As for [`ScriptedAgent::until`].
-    pub async fn next_offer(&mut self) -> Result<pb::AgentRemoteConfig, RawError> {
-        let message = self.until(|message| message.remote_config.is_some()).await?;
-        Ok(message.remote_config.unwrap_or_default())
-    }
-
-    /// Reports an offer as applied and returns the answer.
-    ///
-    /// # Errors
-    ///
-    /// As for [`ScriptedAgent::exchange`].
-    pub async fn apply(&mut self, offer: &pb::AgentRemoteConfig) -> Result<pb::ServerToAgent, RawError> {
-        let message = self.persona.applied(offer);
-        self.exchange(&message).await
-    }
-
-    /// Does what a well-behaved agent does with a message: adopts a new identity, reports full state on request, applies
-    /// offers, and goes on with the answers until the server has no more wishes. Returns the last answer.
-    ///
-    /// # Errors
-    ///
-    /// As for [`ScriptedAgent::exchange`]; [`RawError::Unexpected`] if the server is never content.
-    pub async fn obey(&mut self, message: pb::ServerToAgent) -> Result<pb::ServerToAgent, RawError> {
-        let mut message = message;
-        for _ in 0..ROUNDS_MAX {
-            if let Some(identification) = &message.agent_identification
-                && let Ok(uid) = InstanceUid::try_from(&identification.new_instance_uid[..])
-            {
-                self.persona.uid = uid;
-            }
-            let flags = ServerToAgentFlags::from_bits(message.flags);
-            if let Some(offer) = message.remote_config.take() {
-                message = self.apply(&offer).await?;
-            } else if flags.contains(ServerToAgentFlags::REPORT_FULL_STATE) {
-                message = self.report_full_state().await?;
-            } else {
-                return Ok(message);
-            }
-        }
-        Err(RawError::Unexpected {
-            what: format!("the server still has wishes after {ROUNDS_MAX} rounds"),
-            transcript: self.transcript.to_string(),
-        })
-    }
-
     /// Leaves in order: `agent_disconnect`, over WebSocket followed by the closing handshake. Over HTTP the answer is awaited.
     ///
     /// # Errors
@@ -348,7 +301,7 @@ impl ScriptedAgent {
         response.message().map_err(|what| self.unexpected(what))
     }
 
-    fn unexpected(&self, what: String) -> RawError {
+    pub(super) fn unexpected(&self, what: String) -> RawError {
         RawError::Unexpected { what, transcript: self.transcript.to_string() }
     }
 }

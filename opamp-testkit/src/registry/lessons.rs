@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{RegistryError, TestPath, Topic, Workspace};
+use super::{RegistryError, TestPath, Workspace};
 
 /// Number of lessons on record.
 pub const LESSONS: usize = 24;
@@ -23,8 +23,6 @@ pub struct Lesson {
     pub rule: String,
     /// Tests that are named after what they forbid, and fail if it comes back.
     pub tests: Vec<TestPath>,
-    /// Who does the rest, if the part of the protocol it concerns is not there yet.
-    pub later: Option<Topic>,
 }
 
 impl Lessons {
@@ -32,7 +30,7 @@ impl Lessons {
     ///
     /// # Errors
     ///
-    /// A file that is missing or is not TOML, or a lesson with neither tests nor a topic.
+    /// A file that is missing or is not TOML, or a test path that is none.
     pub fn read(directory: &Path) -> Result<Self, RegistryError> {
         let path = directory.join("lessons.toml");
         let text =
@@ -58,13 +56,17 @@ impl Lessons {
         self.0.iter()
     }
 
-    /// Everything that is wrong with them, one line each: a number other than [`LESSONS`], tests that do not exist.
+    /// Everything that is wrong with them, one line each: a number other than [`LESSONS`], a lesson without a test, tests
+    /// that do not exist.
     pub fn violations(&self, workspace: &Workspace) -> Vec<String> {
         let mut found = Vec::new();
         if self.0.len() != LESSONS {
             found.push(format!("there are {} lessons and should be {LESSONS}", self.0.len()));
         }
         for lesson in &self.0 {
+            if lesson.tests.is_empty() {
+                found.push(format!("lesson {:?}: no test rules it out", lesson.seen));
+            }
             let missing = lesson.tests.iter().filter_map(|test| workspace.find(test).err());
             found.extend(missing.map(|fault| format!("lesson {:?}: {fault}", lesson.seen)));
         }
@@ -85,17 +87,13 @@ struct RawLesson {
     rule: String,
     #[serde(default)]
     tests: Vec<String>,
-    later: Option<Topic>,
 }
 
 impl RawLesson {
     fn into_lesson(self) -> Result<Lesson, RegistryError> {
-        let Self { seen, rule, tests, later } = self;
+        let Self { seen, rule, tests } = self;
         let fault = |what: String| RegistryError::Row { id: format!("lesson {seen:?}"), what };
-        if tests.is_empty() && later.is_none() {
-            return Err(fault("has neither `tests` nor a topic in `later`".to_owned()));
-        }
         let tests = tests.iter().map(|path| path.parse()).collect::<Result<_, _>>().map_err(fault)?;
-        Ok(Lesson { seen, rule, tests, later })
+        Ok(Lesson { seen, rule, tests })
     }
 }

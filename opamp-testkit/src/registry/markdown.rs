@@ -12,7 +12,7 @@ const HEAD: &str = "\
 
 Every requirement of the OpAMP specification (v0.20.0) that this project tracks, and how far it is met. *Proven* rows name
 the tests that fail if the behaviour is lost; *deferred* rows name the topic that will do them; *not applicable* rows
-say why; *open* rows are to be done. Levels are the keywords of the specification; `prose` is behaviour stated without
+say why; *open* rows are to be done, and keep the tests from passing. Levels are the keywords of the specification; `prose` is behaviour stated without
 one. A row that binds both sides counts once for each. At the end stand [lessons](#lessons): failures of other systems,
 and the tests that keep them out of this one.
 
@@ -148,11 +148,8 @@ fn evidence(state: &State) -> String {
 }
 
 fn lesson_line(lesson: &Lesson, out: &mut String) {
-    let later = lesson.later.map(|topic| format!("deferred: {topic}"));
-    let tests = (!lesson.tests.is_empty()).then(|| named(&lesson.tests));
-    let evidence: Vec<String> = [tests, later].into_iter().flatten().collect();
     let (seen, rule) = (lesson.seen.replace('|', "\\|"), lesson.rule.replace('|', "\\|"));
-    let _ = writeln!(out, "| {seen} | {rule} | {} |", evidence.join("<br>"));
+    let _ = writeln!(out, "| {seen} | {rule} | {} |", named(&lesson.tests));
 }
 
 fn named(tests: &[TestPath]) -> String {

@@ -275,35 +275,23 @@ pub enum State {
 /// The closed set of topics that a row can be deferred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Topic {
-    /// Enrolment, certificates and revocation.
+    /// Enrolment: approving, issuing and revoking credentials.
     #[serde(rename = "enrolment")]
     Enrolment,
-    /// Admission and behaviour under load.
-    #[serde(rename = "load and admission")]
-    LoadAndAdmission,
-    /// Rollouts.
-    #[serde(rename = "rollouts")]
-    Rollouts,
     /// Several replicas of the server.
     #[serde(rename = "several replicas")]
     SeveralReplicas,
     /// The user interface.
     #[serde(rename = "user interface")]
     UserInterface,
-    /// The rest of the protocol: packages, connection settings, custom messages, components.
-    #[serde(rename = "whole protocol")]
-    WholeProtocol,
 }
 
 impl fmt::Display for Topic {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Enrolment => "enrolment",
-            Self::LoadAndAdmission => "load and admission",
-            Self::Rollouts => "rollouts",
             Self::SeveralReplicas => "several replicas",
             Self::UserInterface => "user interface",
-            Self::WholeProtocol => "whole protocol",
         })
     }
 }

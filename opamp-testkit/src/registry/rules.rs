@@ -1,15 +1,13 @@
 //! What a registry has to satisfy.
 
-use super::{
-    AREAS, Area, Keyword, PUT_OFF, Registry, Row, RowId, Side, Stability, State, States, Topic, Workspace,
-};
+use super::{AREAS, Area, Keyword, Registry, Row, RowId, Side, Stability, State, States, Topic, Workspace};
 
 /// Everything that is wrong with the registry, one line each; empty when it is sound.
 ///
 /// Checked: every row of the list of requirements is there and no other, levels, sides and stabilities add up to the
-/// numbers of the list, every named test exists, and no MUST of a side is open where that side is due
-/// ([`Area::server_due`](field@Area::server_due), [`Area::client_due`](field@Area::client_due)), nor put off unless it is
-/// among [`PUT_OFF`]. What contradicts itself within one row is refused when it is read.
+/// numbers of the list, every named test exists, no row is open on either side, and none is deferred to enrolment in an
+/// area that has nothing to do with it ([`Area::enrolment`]). What contradicts itself within one row is refused when it is
+/// read; so is a topic that is not in the closed set.
 pub fn violations(registry: &Registry, workspace: &Workspace) -> Vec<String> {
     let mut found = Vec::new();
     for area in &AREAS {
@@ -19,7 +17,7 @@ pub fn violations(registry: &Registry, workspace: &Workspace) -> Vec<String> {
     for (id, row) in registry.rows() {
         names(id, row, workspace, &mut found);
         for (side, state) in sides(row) {
-            must(id, row, side, state, &mut found);
+            finished(id, row, side, state, &mut found);
         }
     }
     found
@@ -75,23 +73,16 @@ fn names(id: RowId, row: &Row, workspace: &Workspace, found: &mut Vec<String>) {
     }
 }
 
-fn must(id: RowId, row: &Row, side: Side, state: &State, found: &mut Vec<String>) {
-    let due = Area::named(id.area).is_some_and(|area| match side {
-        Side::Server => area.server_due,
-        _ => area.client_due,
-    });
-    let listed = PUT_OFF.iter().any(|(name, whose)| *name == id.to_string() && *whose == side);
+fn finished(id: RowId, row: &Row, side: Side, state: &State, found: &mut Vec<String>) {
     let word = side.as_str();
-    if !due || row.level.keyword() != Keyword::Must {
-        return;
-    }
+    let may_wait = Area::named(id.area).is_some_and(|area| area.enrolment);
     match state {
         State::Open => found.push(format!("{id}: {} of the {word} and still open", row.level)),
-        State::Deferred { topic: Topic::WholeProtocol } if listed => {}
-        State::Deferred { topic } => {
-            found.push(format!("{id}: {} of the {word} and put off to {topic:?}", row.level));
+        State::Deferred { topic: Topic::Enrolment } if !may_wait => {
+            found.push(format!(
+                "{id}: of the {word} and put off to enrolment, which its area knows nothing of"
+            ));
         }
-        _ if listed => found.push(format!("{id}: done by the {word}, and still among those put off")),
-        _ => {}
+        State::Deferred { .. } | State::NotApplicable { .. } | State::Proven { .. } => {}
     }
 }

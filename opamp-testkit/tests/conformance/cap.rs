@@ -4,6 +4,18 @@ use opamp_proto::{Part, pb};
 use opamp_server::{CommandError, RefusalReason};
 
 use super::common::*;
+use super::offers::*;
+
+type IsThere = fn(&pb::ConnectionSettingsOffers) -> bool;
+
+/// The parts of connection settings, each with the bit that asks for it.
+const PARTS: [(AgentCapabilities, IsThere); 5] = [
+    (AgentCapabilities::REPORTS_OWN_TRACES, |offer| offer.own_traces.is_some()),
+    (AgentCapabilities::REPORTS_OWN_METRICS, |offer| offer.own_metrics.is_some()),
+    (AgentCapabilities::REPORTS_OWN_LOGS, |offer| offer.own_logs.is_some()),
+    (AgentCapabilities::ACCEPTS_OPAMP_CONNECTION_SETTINGS, |offer| offer.opamp.is_some()),
+    (AgentCapabilities::ACCEPTS_OTHER_CONNECTION_SETTINGS, |offer| !offer.other_connections.is_empty()),
+];
 
 on_both_transports! {
     /// R-CAP-05.
@@ -60,7 +72,10 @@ on_both_transports! {
         let announced = agent.report_full_state().await.unwrap().capabilities;
         let expected = ServerCapabilities::ACCEPTS_STATUS
             | ServerCapabilities::OFFERS_REMOTE_CONFIG
-            | ServerCapabilities::ACCEPTS_EFFECTIVE_CONFIG;
+            | ServerCapabilities::ACCEPTS_EFFECTIVE_CONFIG
+            | ServerCapabilities::OFFERS_PACKAGES
+            | ServerCapabilities::ACCEPTS_PACKAGES_STATUS
+            | ServerCapabilities::OFFERS_CONNECTION_SETTINGS;
         assert_eq!(announced, expected.bits());
         for _ in 0..3 {
             let later = agent.heartbeat().await.unwrap().capabilities;
@@ -108,6 +123,116 @@ on_both_transports! {
             let announced = ServerCapabilities::from_bits(answer.capabilities);
             assert_eq!(announced.contains(ServerCapabilities::OFFERS_REMOTE_CONFIG), server_bit);
         }
+    }
+
+    /// R-CAP-17: with the bit of each side, and only then.
+    async fn packages_are_offered_with_the_bits_of_both_sides_only(wire: Wire) {
+        for (agent_bit, server_bit) in [(true, true), (true, false), (false, true)] {
+            let server = TestServer::with(|setup| {
+                if !server_bit {
+                    setup.settings.session.capabilities.remove(ServerCapabilities::OFFERS_PACKAGES);
+                }
+            })
+            .await;
+            let mut persona = Persona::new(1).with_packages();
+            if !agent_bit {
+                persona.capabilities.remove(AgentCapabilities::ACCEPTS_PACKAGES);
+            }
+            server.offer_packages(persona.uid, &packages(&[("agent", package("1", b"x"))]));
+            let (mut agent, answer) = server.connector(wire).start(persona).await.unwrap();
+            assert_eq!(answer.packages_available.is_some(), agent_bit && server_bit);
+            let announced = ServerCapabilities::from_bits(answer.capabilities);
+            assert_eq!(announced.contains(ServerCapabilities::OFFERS_PACKAGES), server_bit);
+            assert!(agent.heartbeat().await.unwrap().packages_available.is_none());
+        }
+    }
+
+    /// R-CAP-19, R-CAP-20, R-CAP-21, R-CAP-22, R-CAP-23: each part by a bit of its own: alone with it, and all others without.
+    async fn each_part_of_connection_settings_has_its_own_bit(wire: Wire) {
+        let server = TestServer::start().await;
+        let mut number = 0;
+        for (part, (bit, _)) in PARTS.iter().enumerate() {
+            for with in [true, false] {
+                number += 1;
+                let mut persona = Persona::new(number).with_settings();
+                for (other, (other_bit, _)) in PARTS.iter().enumerate() {
+                    if (other == part) != with {
+                        persona.capabilities.remove(*other_bit);
+                    }
+                }
+                server.offer_settings(persona.uid, &everything());
+                let (_agent, answer) = server.connector(wire).start(persona).await.unwrap();
+                let offer = answer.connection_settings.expect("some part of it");
+                for (other, (_, is_there)) in PARTS.iter().enumerate() {
+                    assert_eq!(is_there(&offer), (other == part) == with, "{bit}: part {other}, {with}");
+                }
+            }
+        }
+    }
+
+    /// R-CAP-30: what is not announced is not offered, and what is offered is announced.
+    async fn connection_settings_are_offered_only_by_a_server_that_announces_them(wire: Wire) {
+        for announced in [true, false] {
+            let server = TestServer::with(|setup| {
+                if !announced {
+                    setup.settings.session.capabilities.remove(ServerCapabilities::OFFERS_CONNECTION_SETTINGS);
+                }
+            })
+            .await;
+            let persona = Persona::new(1).with_settings();
+            server.offer_settings(persona.uid, &everything());
+            let (mut agent, answer) = server.connector(wire).start(persona).await.unwrap();
+            assert_eq!(answer.connection_settings.is_some(), announced);
+            let bits = ServerCapabilities::from_bits(answer.capabilities);
+            assert_eq!(bits.contains(ServerCapabilities::OFFERS_CONNECTION_SETTINGS), announced);
+            assert!(agent.heartbeat().await.unwrap().connection_settings.is_none());
+        }
+    }
+
+    /// R-HB-12: the interval is for agents that send heartbeats.
+    async fn the_heartbeat_interval_is_for_agents_that_send_heartbeats(wire: Wire) {
+        let server = TestServer::start().await;
+        for (number, beats) in [(1, true), (2, false)] {
+            let mut persona = Persona::new(number).with_settings();
+            if !beats {
+                persona.capabilities.remove(AgentCapabilities::REPORTS_HEARTBEAT);
+            }
+            server.offer_settings(persona.uid, &everything());
+            let (_agent, answer) = server.connector(wire).start(persona).await.unwrap();
+            let offered = answer.connection_settings.unwrap().opamp.unwrap();
+            assert_eq!(offered.heartbeat_interval_seconds, if beats { 30 } else { 0 });
+        }
+    }
+
+    /// R-CAP-05, R-CAP-13: for every kind of offer at once, as the agent's mind changes.
+    async fn offers_of_every_kind_follow_the_capabilities_announced_last(wire: Wire) {
+        let server = TestServer::start().await;
+        let full = Persona::new(1).with_settings().with_packages();
+        let mut agent =
+            server.agent(wire, full.clone().with_capabilities(AgentCapabilities::REPORTS_STATUS)).await;
+        let uid = agent.persona.uid;
+        server.assign(uid, &yaml("a: 1\n"));
+        server.offer_settings(uid, &everything());
+        server.offer_packages(uid, &packages(&[("agent", package("1", b"x"))]));
+        requires_silence(&server, &mut agent).await;
+        agent.persona.capabilities = full.capabilities;
+        let mut heard = vec![agent.heartbeat().await.unwrap()];
+        let wishes: [fn(&pb::ServerToAgent) -> bool; 3] = [
+            |message| message.remote_config.is_some(),
+            |message| message.connection_settings.is_some(),
+            |message| message.packages_available.is_some(),
+        ];
+        for _ in 0..5 {
+            if wishes.iter().all(|wish| heard.iter().any(wish)) {
+                break;
+            }
+            heard.push(agent.next_message().await.unwrap());
+        }
+        assert!(wishes.iter().all(|wish| heard.iter().any(wish)), "{heard:#?}");
+        for message in heard {
+            agent.obey(message).await.unwrap();
+        }
+        requires_silence(&server, &mut agent).await;
     }
 
     /// R-CAP-24.

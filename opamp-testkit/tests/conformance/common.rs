@@ -8,7 +8,8 @@ pub(crate) use opamp_proto::{AgentCapabilities, ServerCapabilities, ServerToAgen
 use opamp_proto::{AgentMessage, ConfigHash, InstanceUid, Limits, Mono, Now, Part, Wall, hash, pb};
 use opamp_server::{
     AgentChange, AgentSnapshot, Authenticate, Clock, Desired, Dispatch, Event, InsecureAcceptEveryone,
-    OpampServer, Refusal, RefusalReason, RemoteConfigOffer, ServerHandle, ServerSettings, TlsSource, serve,
+    IssueCertificate, OpampServer, ReceivedCustom, Refusal, RefusalReason, RemoteConfigOffer, ServerHandle,
+    ServerSettings, TlsSource, serve,
 };
 pub(crate) use opamp_testkit::agent::{
     Connector, Persona, ScriptedAgent, Wire, attribute, config, padded, text,
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     pub(crate) auth: Arc<dyn Authenticate>,
     pub(crate) path: Option<&'static str>,
     pub(crate) tls: Option<rustls::ServerConfig>,
+    pub(crate) issuer: Option<Arc<dyn IssueCertificate>>,
 }
 
 /// Time that moves only when a test says so.
@@ -53,6 +55,7 @@ pub(crate) struct ManualClock(AtomicU64);
 struct Seen {
     changes: Mutex<Vec<AgentChange>>,
     refusals: Mutex<Vec<Refusal>>,
+    custom: Mutex<Vec<ReceivedCustom>>,
     news: Notify,
 }
 
@@ -67,6 +70,7 @@ impl Default for Setup {
             auth: Arc::new(InsecureAcceptEveryone),
             path: None,
             tls: None,
+            issuer: None,
         }
     }
 }
@@ -102,6 +106,11 @@ impl TestServer {
         if let Some(path) = setup.path {
             builder = builder.path(path);
         }
+        if let Some(issuer) = setup.issuer {
+            builder = builder
+                .issue_certificates(issuer)
+                .crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        }
         let (service, handle, driver) = builder.build();
         tokio::spawn(driver.run());
 
@@ -117,6 +126,7 @@ impl TestServer {
                 match event {
                     Event::Agent(change) => seen_by_task.changes.lock().unwrap().push(*change),
                     Event::Refused(refusal) => seen_by_task.refusals.lock().unwrap().push(refusal),
+                    Event::Custom(received) => seen_by_task.custom.lock().unwrap().push(*received),
                     _ => {}
                 }
                 seen_by_task.news.notify_waiters();
@@ -184,11 +194,13 @@ impl TestServer {
         hash: &ConfigHash,
         config: &pb::AgentConfigMap,
     ) -> Dispatch {
-        let desired = Desired {
-            generation: self.generation.fetch_add(1, Ordering::SeqCst) + 1,
-            remote_config: Some(RemoteConfigOffer::new(hash.clone(), config)),
-        };
-        self.handle.set_desired(&uid, desired)
+        let offer = RemoteConfigOffer::new(hash.clone(), config);
+        self.handle.set_desired(&uid, Desired::remote_config(self.next_generation(), offer))
+    }
+
+    /// A generation later than every one before, of any kind.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Waits until the server shows an agent as `wanted`.
@@ -210,6 +222,17 @@ impl TestServer {
 
     pub(crate) fn refusals(&self) -> Vec<Refusal> {
         self.seen.refusals.lock().unwrap().clone()
+    }
+
+    /// Waits for this many custom messages, and returns all there are.
+    pub(crate) async fn custom(&self, count: usize) -> Vec<ReceivedCustom> {
+        let found = || {
+            let received = self.seen.custom.lock().unwrap();
+            (received.len() >= count).then(|| received.clone())
+        };
+        self.eventually(found)
+            .await
+            .unwrap_or_else(|| panic!("fewer: {:?}", self.seen.custom.lock().unwrap()))
     }
 
     /// Every change of this agent that was delivered, with any of its identities.

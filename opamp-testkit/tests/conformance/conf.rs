@@ -46,7 +46,7 @@ async fn there_and_back(
     let offer = agent.next_offer().await.unwrap();
     assert!(says_nothing(&agent.apply(&offer).await.unwrap()));
     let effective: pb::EffectiveConfig = server.part(agent.persona.uid, Part::EffectiveConfig).unwrap();
-    let report = server.snapshot(agent.persona.uid).remote_config.unwrap();
+    let report = server.snapshot(agent.persona.uid).remote_config.report.unwrap();
     assert_eq!(report.hash.as_bytes(), &offer.config_hash[..]);
     assert_eq!(report.status, pb::RemoteConfigStatuses::Applied as i32);
     (offer, effective.config_map.unwrap())
@@ -153,7 +153,7 @@ on_both_transports! {
         let server = TestServer::start().await;
         let mut agent = server.agent(wire, Persona::new(1)).await;
         let nameless = RemoteConfigOffer::new(ConfigHash::new(Bytes::new()), &yaml("a: 1\n"));
-        let desired = Desired { generation: 1, remote_config: Some(nameless) };
+        let desired = Desired::remote_config(1, nameless);
         server.handle.set_desired(&agent.persona.uid, desired);
         assert!(!agent.next_offer().await.unwrap().config_hash.is_empty());
         server.assign(agent.persona.uid, &pb::AgentConfigMap::default());
@@ -210,7 +210,7 @@ on_both_transports! {
         let back = status(b"what ran before", pb::RemoteConfigStatuses::Applied);
         let answer = agent.report(|message| message.remote_config_status = Some(back)).await.unwrap();
         assert!(answer.remote_config.is_none(), "no chase after an agent that rolls back by itself");
-        let failure = server.snapshot(uid).sticky.last_failure.unwrap();
+        let failure = server.snapshot(uid).remote_config.last_failure.unwrap();
         assert_eq!((failure.error.as_str(), failure.hash.as_bytes()), ("no such key", &offer.config_hash[..]));
 
         // Assigning it once more is a new order.

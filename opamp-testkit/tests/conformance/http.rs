@@ -277,9 +277,9 @@ async fn an_answer_beyond_the_send_limit_is_never_sent_and_that_is_recorded() {
     assert_eq!(response.status, 200);
     assert!(says_nothing(&response.message().unwrap()));
     assert_eq!(server.handle.stats().messages_discarded_oversize, 1);
-    assert!(server.snapshot(uid).offer_too_large);
+    assert!(server.snapshot(uid).remote_config.too_large);
 
     server.assign(uid, &yaml("small: true\n"));
     assert_eq!(agent.next_offer().await.unwrap().config, Some(yaml("small: true\n")));
-    assert!(!server.snapshot(uid).offer_too_large);
+    assert!(!server.snapshot(uid).remote_config.too_large);
 }

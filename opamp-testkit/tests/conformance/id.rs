@@ -120,13 +120,13 @@ on_both_transports! {
     }
 }
 
-/// R-ID-14, R-ID-16: the newest connection has the agent; the older one is closed, so that the two never mix.
+/// R-ID-16: one agent with two connections: the newest has it; the older one is closed, so that the two never mix.
 #[tokio::test]
 async fn a_second_connection_with_the_same_identity_ends_the_first() {
     let server = TestServer::start().await;
     let mut first = server.agent(Wire::WebSocket, Persona::new(1)).await;
     let uid = first.persona.uid;
-    let mut second = server.connector(Wire::WebSocket).connect(Persona::new(1)).await.unwrap();
+    let mut second = server.connector(Wire::WebSocket).connect(first.persona.clone()).await.unwrap();
     second.persona.health.status = "second".to_owned();
     let answer = second.report_full_state().await.unwrap();
     assert!(answer.error_response.is_none());

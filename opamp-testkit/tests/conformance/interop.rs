@@ -88,7 +88,10 @@ on_both_transports! {
         })
         .await;
         let all = AgentCapabilities::from_bits(0xffff);
-        let mut agent = server.agent(wire, Persona::new(1).with_capabilities(all)).await;
+        let components = pb::AvailableComponents { hash: "hash".into(), components: [("a".to_owned(), pb::ComponentDetails::default())].into() };
+        let persona = Persona::new(1).with_components(components).with_capabilities(all);
+        let (mut agent, answer) = server.connector(wire).start(persona).await.unwrap();
+        agent.obey(answer).await.unwrap();
         let uid = agent.persona.uid;
         let package = pb::PackageStatus { name: "p".to_owned(), status: 99, ..Default::default() };
         let answer = agent
@@ -105,7 +108,7 @@ on_both_transports! {
             .await
             .unwrap();
         assert!(says_nothing(&answer), "{answer:?}");
-        assert_eq!(server.snapshot(uid).remote_config.unwrap().status, 99);
+        assert_eq!(server.snapshot(uid).remote_config.report.unwrap().status, 99);
         let packages: pb::PackageStatuses = server.part(uid, Part::PackageStatuses).unwrap();
         assert_eq!(packages.packages["p"], package);
         assert!(says_nothing(&agent.heartbeat().await.unwrap()), "the session goes on");
@@ -144,4 +147,36 @@ async fn agents_behind_a_forwarder_have_sessions_of_their_own() {
         assert_eq!(server.snapshot(persona.uid).liveness, Liveness::Connected);
         assert_eq!(server.snapshot(persona.uid).sticky.gaps, 0);
     }
+}
+
+/// Lets a peer from before the header speak once, and returns what the server answers, as bytes.
+async fn without_header(server: &TestServer) -> Vec<u8> {
+    let mut ws = server.ws().await;
+    ws.send_binary(Persona::new(1).full_state().encode_to_vec()).await.unwrap();
+    match ws.next().await.unwrap() {
+        Received::Binary(payload) => payload.to_vec(),
+        other => panic!("{other:?} instead of an answer"),
+    }
+}
+
+/// R-INTEROP-04 in its spirit: peers from before OpAMP 0.7 are served without a header, if that is wanted, and both ways.
+#[tokio::test]
+async fn a_peer_from_before_the_header_is_served_without_one_if_that_is_wanted() {
+    let server = TestServer::with(|setup| setup.settings.accept_headerless = true).await;
+    let answer = pb::ServerToAgent::decode(&without_header(&server).await[..]).unwrap();
+    assert!(answer.error_response.is_none(), "{answer:?}");
+    assert_eq!(&answer.instance_uid[..], Persona::new(1).uid.as_bytes());
+    assert!(server.health(Persona::new(1).uid).is_some());
+    let mut modern = server.agent(Wire::WebSocket, Persona::new(2)).await;
+    assert!(says_nothing(&modern.heartbeat().await.unwrap()), "others have their header, as before");
+}
+
+/// R-WS-03: without that setting a message without a header is malformed.
+#[tokio::test]
+async fn a_message_without_a_header_is_malformed_unless_allowed() {
+    let server = TestServer::start().await;
+    let answer = without_header(&server).await;
+    assert_eq!(answer[0], 0, "answered behind a header");
+    bad_request(&pb::ServerToAgent::decode(&answer[1..]).unwrap());
+    assert!(!server.knows(Persona::new(1).uid));
 }

@@ -6,13 +6,18 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 mod common;
+mod offers;
 
 mod auth;
 mod cap;
 mod cmd;
 mod comp;
 mod conf;
+mod conn;
+mod csr;
+mod cust;
 mod desc;
+mod duplicates;
 mod err;
 mod hb;
 mod health;
@@ -21,7 +26,11 @@ mod id;
 mod interop;
 mod life;
 mod msg;
+mod own;
+mod pkg;
 mod retry;
 mod status;
+mod throt;
+mod tls;
 mod trans;
 mod ws;

@@ -50,7 +50,7 @@ on_both_transports! {
         assert_eq!(server.part(uid, Part::ConnectionSettingsStatus), sent.connection_settings_status);
         let snapshot = server.snapshot(uid);
         assert_eq!((snapshot.capabilities, snapshot.sequence_num.0), (all, 0));
-        let report = snapshot.remote_config.unwrap();
+        let report = snapshot.remote_config.report.unwrap();
         assert_eq!((report.hash.as_bytes(), report.status, report.error.as_str()), (&b"hash"[..], 3, "no"));
         assert!(snapshot.ignored.is_empty());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use opamp_proto::{Part, PartSet, SequenceNum, Wall, pb};
-use opamp_server::{Desired, Seed, StickyFacts};
+use opamp_server::Seed;
 
 use super::common::*;
 
@@ -182,18 +182,10 @@ fn seed(persona: &Persona, sequence_num: u64) -> Seed {
         known.insert(part);
     }
     Seed {
-        uid: persona.uid,
         sequence_num: Some(SequenceNum(sequence_num)),
         capabilities: persona.capabilities,
         last_seen: Wall(1_700_000_000_000),
         known,
-        digests: Vec::new(),
-        remote_config: None,
-        sticky: StickyFacts::default(),
-        desired: Desired::default(),
-        desired_failed: false,
-        start_time_unix_nano: 0,
-        principal: None,
-        disconnect: None,
+        ..Seed::new(persona.uid)
     }
 }

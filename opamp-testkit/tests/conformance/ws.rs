@@ -214,7 +214,7 @@ async fn the_send_limit_is_64_mib_by_default() {
     agent.ws().stream_mut().set_wait(Duration::from_secs(60));
     // One byte of body more than fits with its envelope: the size of the whole message decides.
     server.assign_as(uid, &any_hash(), &yaml(&"x".repeat(MIB_64)));
-    server.until(uid, |agent| agent.offer_too_large).await;
+    server.until(uid, |agent| agent.remote_config.too_large).await;
     assert_eq!(agent.ws().fence().await.unwrap(), []);
     server.assign_as(uid, &any_hash(), &yaml(&"x".repeat(MIB_64 - 1_000)));
     let message = agent.until(|message| message.remote_config.is_some()).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_message_beyond_the_send_limit_is_never_sent_and_that_is_recorded() {
     let mut agent = server.agent(Wire::WebSocket, restartable(1)).await;
     let uid = agent.persona.uid;
     server.assign(uid, &yaml(&"x".repeat(LIMIT)));
-    server.until(uid, |agent| agent.offer_too_large).await;
+    server.until(uid, |agent| agent.remote_config.too_large).await;
     assert_eq!(server.handle.stats().messages_discarded_oversize, 1);
     assert_eq!(agent.ws().fence().await.unwrap(), []);
     assert!(says_nothing(&agent.heartbeat().await.unwrap()));
@@ -292,7 +292,7 @@ async fn a_message_beyond_the_send_limit_is_never_sent_and_that_is_recorded() {
     assert!(agent.next_message().await.unwrap().command.is_some());
     server.assign(uid, &yaml("small: true\n"));
     assert_eq!(agent.next_offer().await.unwrap().config, Some(yaml("small: true\n")));
-    server.until(uid, |agent| !agent.offer_too_large).await;
+    server.until(uid, |agent| !agent.remote_config.too_large).await;
 }
 
 /// R-WS-16: the largest offer that fits is sent.

@@ -83,16 +83,33 @@ fn clocks(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
     let mut found = Vec::new();
     for name in PURE_CRATES {
         let source = format!("{name}/src/");
-        let pure = source::pure_modules(&workspace.text(&format!("{source}lib.rs"))?);
         for path in files.iter().filter(|path| path.starts_with(&source) && has_extension(path, "rs")) {
-            let inside = &path[source.len()..];
-            let module = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
-            if module == "lib" || pure.contains(module) {
+            if is_pure(workspace, &files, &source, &path[source.len()..])? {
                 found.extend(source::impure_lines(path, &workspace.text(path)?));
             }
         }
     }
     Ok(found)
+}
+
+/// Whether a source file is compiled without any feature: every module on the way to it is.
+fn is_pure(
+    workspace: &Workspace,
+    files: &[String],
+    source: &str,
+    inside: &str,
+) -> Result<bool, WorkspaceError> {
+    let mut parent = format!("{source}lib.rs");
+    let mut directory = source.to_owned();
+    for module in inside.trim_end_matches(".rs").split('/').filter(|module| !["lib", "mod"].contains(module))
+    {
+        if files.contains(&parent) && !source::pure_modules(&workspace.text(&parent)?).contains(module) {
+            return Ok(false);
+        }
+        directory = format!("{directory}{module}/");
+        parent = format!("{directory}mod.rs");
+    }
+    Ok(true)
 }
 
 fn licences(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use xtask::check::{Check, long_files};
+use xtask::fuzz::{self, Options};
 use xtask::process::Program;
 use xtask::suite::{self, MissingInterop};
 use xtask::workspace::{Workspace, WorkspaceError};
@@ -16,6 +17,8 @@ cargo xtask <command>
   check                        the structure of the project alone: layers, purity, licences, lengths, links
   interop [--require-interop]  the tests between processes alone: opamp-go, self-agent, reference server
   bench [<criterion options>]  measure codec and session
+  fuzz [--seconds N] [TARGET]  look for inputs that break a rule: every target, or one, N seconds each (default 10)
+  fuzz --replay FILE TARGET    run one input again
   docs                         write the generated pages anew
   ci                           what a change must pass before it is merged
 
@@ -33,6 +36,13 @@ fn main() -> ExitCode {
         ["interop"] => suite::interop(&workspace, MissingInterop::Skip),
         ["interop", "--require-interop"] => suite::interop(&workspace, MissingInterop::Fail),
         ["bench", options @ ..] => bench(&workspace, options),
+        ["fuzz", options @ ..] => match fuzz_options(&workspace, options) {
+            Ok(options) => fuzz::run(&workspace, &options),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        },
         ["docs"] => docs(&workspace),
         ["ci"] => shown(Program::new("bash").arg(".ci/run").directory(workspace.root()).env("CI", "true")),
         [] | ["help" | "--help" | "-h"] => {
@@ -80,15 +90,19 @@ fn bench(workspace: &Workspace, options: &[&str]) -> Result<bool, WorkspaceError
     shown(workspace.cargo("bench").args(["--package", "opamp-benches", "--bench", "*", "--"]).args(options))
 }
 
-/// The conformance page is written by the test that compares it, the others by the program they describe. Tests compare
-/// all of them with what is committed.
+fn fuzz_options(workspace: &Workspace, words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
+    Ok(Options::parse(words, &fuzz::targets(workspace)?)?)
+}
+
+/// The pages on conformance and protocol are written by the tests that compare them, the others by the program they
+/// describe. Tests compare all of them with what is committed.
 fn docs(workspace: &Workspace) -> Result<bool, WorkspaceError> {
-    let conformance = workspace
-        .cargo("test")
-        .args(["--package", "opamp-testkit", "--test", "registry"])
-        .env("UPDATE_CONFORMANCE", "1");
-    if !shown(conformance)? {
-        return Ok(false);
+    for (test, update) in [("registry", "UPDATE_CONFORMANCE"), ("protocol", "UPDATE_PROTOCOL")] {
+        let written =
+            workspace.cargo("test").args(["--package", "opamp-testkit", "--test", test]).env(update, "1");
+        if !shown(written)? {
+            return Ok(false);
+        }
     }
     for (command, page) in [("config-docs", "docs/configuration.md"), ("openapi", "docs/openapi.json")] {
         let printed = workspace

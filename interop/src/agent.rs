@@ -1,10 +1,11 @@
 //! The opamp-go agent as a process.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::process::{self, Signal};
 use crate::program::Program;
 
@@ -44,6 +45,41 @@ impl Agent {
     /// It does not come, or the agent ends.
     pub fn expect(&mut self, name: &str) -> Outcome<Value> {
         Ok(self.0.next(&format!("event {name}"), |event| event["event"] == name)?.value)
+    }
+
+    /// Waits for the next event of this name that fits.
+    ///
+    /// # Errors
+    ///
+    /// It does not come, or the agent ends.
+    pub fn expect_where(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Outcome<Value> {
+        let what = format!("event {name} that fits");
+        Ok(self.0.next(&what, |event| event["event"] == name && fits(event))?.value)
+    }
+
+    /// When the next event of this name came.
+    ///
+    /// # Errors
+    ///
+    /// It does not come, or the agent ends.
+    pub fn when(&mut self, name: &str) -> Outcome<Instant> {
+        Ok(self.0.next(&format!("event {name}"), |event| event["event"] == name)?.at)
+    }
+
+    /// Sends one line of commands and waits until it took effect.
+    ///
+    /// # Errors
+    ///
+    /// The agent refuses, or is gone.
+    pub fn order(&mut self, line: &str) -> Outcome {
+        self.command(line)?;
+        let answer = self.0.next(&format!("the answer to {line:?}"), |event| {
+            event["event"] == "command_done" || event["event"] == "command_refused"
+        })?;
+        if answer.value["event"] == "command_done" {
+            return Ok(());
+        }
+        Err(Failure::new(answer.value.to_string()))
     }
 
     /// How many events of this name came so far.

@@ -14,6 +14,7 @@ use crate::server::free_address;
 pub struct GoServer {
     program: Program,
     address: SocketAddr,
+    files: Option<String>,
     /// From where on [`GoServer::until`] looks.
     mark: usize,
 }
@@ -32,8 +33,9 @@ impl GoServer {
         let listen = address.to_string();
         let arguments = [&["-listen", &*listen], flags].concat();
         let program = Program::start("Go server", process::go_server()?, &arguments)?;
-        let mut server = Self { program, address, mark: 0 };
-        server.until("the open port", |event| event["event"] == "listening")?;
+        let mut server = Self { program, address, files: None, mark: 0 };
+        let listening = server.until("the open port", |event| event["event"] == "listening")?;
+        server.files = listening.value["files"].as_str().map(str::to_owned);
         Ok(server)
     }
 
@@ -60,6 +62,16 @@ impl GoServer {
         self.address
     }
 
+    /// The URL of a file in the directory of `-files`.
+    ///
+    /// # Errors
+    ///
+    /// It serves none.
+    pub fn file(&self, name: &str) -> Outcome<String> {
+        let address = self.files.as_deref().ok_or_else(|| Failure::new("this Go server serves no files"))?;
+        Ok(format!("http://{address}/{name}"))
+    }
+
     /// From now on [`GoServer::until`] looks at what comes after this.
     pub fn mark(&mut self) {
         self.mark = self.program.seen().len();
@@ -68,6 +80,17 @@ impl GoServer {
     /// From now on [`GoServer::until`] looks at what came after an event.
     pub fn mark_after(&mut self, event: &Event) {
         self.mark = event.place + 1;
+    }
+
+    /// The present mark, for [`GoServer::back_to`].
+    #[must_use]
+    pub fn place(&self) -> usize {
+        self.mark
+    }
+
+    /// From now on [`GoServer::until`] looks at what came after an earlier mark.
+    pub fn back_to(&mut self, place: usize) {
+        self.mark = place;
     }
 
     /// Waits for an event since the mark.

@@ -5,6 +5,7 @@
 //! them where Go is there and counts them as skipped where it is not.
 
 pub mod agent;
+pub mod authority;
 pub mod cases;
 pub mod certificates;
 pub mod failure;
@@ -19,12 +20,13 @@ pub mod server;
 pub mod wait;
 
 pub use agent::Agent;
+pub use authority::Authority;
 pub use cases::each;
 pub use certificates::Certificates;
 pub use failure::{Failure, Outcome};
 pub use go_server::GoServer;
-pub use local::LocalServer;
-pub use ours::{Kind, LibraryAgent, Ours, Plan, SelfAgent};
+pub use local::{LocalServer, Setup};
+pub use ours::{Extras, Kind, LibraryAgent, Ours, Plan, SelfAgent};
 pub use program::Event;
 pub use rest::Rest;
 pub use scenario::scenario;

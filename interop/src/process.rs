@@ -9,6 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::failure::{Failure, Outcome};
 
+/// The module of the Go programs. Its `go.mod` says against which release of opamp-go the tests run.
+const GO_MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/opamp-go");
+
+/// The variable that says another release, such as `v0.22.0`.
+const OTHER_RELEASE: &str = "OPAMP_GO_RELEASE";
+
 /// A signal that tests send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -134,13 +140,36 @@ fn go_program(name: &str) -> Outcome<PathBuf> {
     let path = directory.join(format!("opamp-go-{name}"));
     // A program that runs cannot be written, and the one of another test binary may: it is replaced as a whole.
     let new = directory.join(format!("opamp-go-{name}.{}", std::process::id()));
-    let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&new).arg(format!("./{name}")).env("GOWORK", "off");
-    output_of(
-        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("opamp-go")).stderr(Stdio::inherit()),
-    )?;
+    let mut build = go(&["build", "-o"]);
+    build.arg(&new);
+    let other = env::var(OTHER_RELEASE).ok().map(|release| module_with(&release, &new)).transpose()?;
+    if let Some(module) = &other {
+        build.arg("-mod=mod").arg("-modfile").arg(module);
+    }
+    output_of(build.arg(format!("./{name}")))?;
     fs::rename(&new, &path)?;
+    if let Some(module) = other {
+        fs::remove_file(module.with_extension("sum"))?;
+        fs::remove_file(module)?;
+    }
     Ok(path)
+}
+
+/// The description of the Go module, but with another release of opamp-go.
+fn module_with(release: &str, program: &Path) -> Outcome<PathBuf> {
+    let module = program.with_extension(format!("{}.mod", std::process::id()));
+    let source = Path::new(GO_MODULE);
+    fs::copy(source.join("go.mod"), &module)?;
+    fs::copy(source.join("go.sum"), module.with_extension("sum"))?;
+    let wanted = format!("-require=github.com/open-telemetry/opamp-go@{release}");
+    output_of(go(&["mod", "edit", &wanted]).arg(&module))?;
+    Ok(module)
+}
+
+fn go(arguments: &[&str]) -> Command {
+    let mut command = Command::new("go");
+    command.args(arguments).env("GOWORK", "off").current_dir(GO_MODULE).stderr(Stdio::inherit());
+    command
 }
 
 fn once(

@@ -65,10 +65,7 @@ impl Rest {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Outcome<Answer> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
-        if !self.token.is_empty() {
-            head.push_str(&format!("Authorization: Bearer {}\r\n", self.token));
-        }
+        let mut head = self.head(method, path);
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -77,6 +74,28 @@ impl Rest {
             head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
         }
         exchange(self.address, format!("{head}\r\n{body}").as_bytes())
+    }
+
+    /// POST of a file; the body of a 2xx.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or another status.
+    pub fn upload(&self, path: &str, file: &[u8]) -> Outcome<Value> {
+        let mut request = self.head("POST", path);
+        request.push_str(&format!(
+            "Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
+            file.len()
+        ));
+        exchange(self.address, &[request.as_bytes(), file].concat())?.success()
+    }
+
+    fn head(&self, method: &str, path: &str) -> String {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        if !self.token.is_empty() {
+            head.push_str(&format!("Authorization: Bearer {}\r\n", self.token));
+        }
+        head
     }
 }
 

@@ -295,6 +295,43 @@ impl Record<'_> {
         self.server.rest().post(&format!("/api/v1/agents/{}/assign", self.id), &body)
     }
 
+    /// What the server tells of one kind of offer to the agent, such as `packages`.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub fn read_offer(&self, kind: &str) -> Outcome<Value> {
+        self.server.rest().get(&format!("/api/v1/agents/{}/{kind}", self.id))
+    }
+
+    /// Sets one kind of offer to the agent.
+    ///
+    /// # Errors
+    ///
+    /// The server refuses.
+    pub fn set_offer(&self, kind: &str, body: &Value) -> Outcome<Value> {
+        self.server.rest().put(&format!("/api/v1/agents/{}/{kind}", self.id), body)
+    }
+
+    /// Waits until what the server tells of one kind of offer satisfies a condition.
+    ///
+    /// # Errors
+    ///
+    /// Not in time; the text holds it as it is.
+    pub fn until_offer(
+        &self,
+        kind: &str,
+        within: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Outcome<Value> {
+        let (offer, _) = eventually(kind, within, || {
+            let offer = self.read_offer(kind)?;
+            let shown = if holds(&offer) { String::new() } else { format!("{offer:#}") };
+            Ok(Look::when(shown.is_empty(), offer, shown))
+        })?;
+        Ok(offer)
+    }
+
     /// Orders a restart.
     ///
     /// # Errors

@@ -30,22 +30,31 @@ const capabilities = protobufs.AgentCapabilities_AgentCapabilities_ReportsStatus
 // a server that set ReportFullState) and says in none of them which one it is.
 type ownUpdate struct{}
 
-// agent is one agent over any number of client lives: a restart command ends
-// one life and begins the next.
+// agent is one agent over any number of client lives: a restart command and
+// accepted connection settings end one life and begin the next.
 type agent struct {
 	options    options
-	connection connection
+	flags      connection // what the flags say
+	connection connection // what is used
 	events     *events
 	restart    chan struct{}
+	candidates chan candidate
+	packages   *packageStore // nil if it takes none
 
-	mutex       sync.Mutex // guards what follows; callbacks come from the client's goroutines
-	state       *state
-	attributes  map[string]string
-	healthy     bool
-	lastError   string
-	startTime   time.Time
-	client      client.OpAMPClient
-	firstReport atomic.Bool
+	mutex          sync.Mutex // guards what follows; callbacks come from the client's goroutines
+	state          *state
+	attributes     map[string]string
+	components     map[string]string
+	custom         []string
+	healthy        bool
+	lastError      string
+	startTime      time.Time
+	client         client.OpAMPClient
+	life           *life
+	requestedKey   string // PEM, the key of the certificate request that was sent last
+	offeredHash    []byte // of the connection settings that are being handed over
+	settingsStatus *protobufs.ConnectionSettingsStatus
+	firstReport    atomic.Bool
 }
 
 func newAgent(o options, out *events) (*agent, error) {
@@ -74,15 +83,31 @@ func newAgent(o options, out *events) (*agent, error) {
 	if err := state.save(); err != nil {
 		return nil, err
 	}
-	return &agent{
+	a := &agent{
 		options:    o,
+		flags:      connection,
 		connection: connection,
 		events:     out,
 		restart:    make(chan struct{}, 1),
+		candidates: make(chan candidate, 1),
 		state:      state,
 		attributes: map[string]string{"os.type": "linux"},
+		components: o.components,
+		custom:     o.custom,
 		healthy:    true,
-	}, nil
+	}
+	if o.packages != "" {
+		if a.packages, err = openPackages(o.packages); err != nil {
+			return nil, err
+		}
+	}
+	if o.acceptSettings && state.Settings != nil {
+		if a.connection, err = state.Settings.connection(connection); err != nil {
+			return nil, fmt.Errorf("the settings in %s: %w", o.stateFile, err)
+		}
+		a.settingsStatus = settingsStatus(state.Settings.Hash, nil)
+	}
+	return a, nil
 }
 
 // run serves until the context ends or `quit` arrives, then leaves gracefully.
@@ -114,6 +139,10 @@ func (a *agent) run(ctx context.Context, commands <-chan string) error {
 				return err
 			}
 			a.events.Emit(eventRestarted, fields{"start_time_unix_nano": a.startTime.UnixNano()})
+		case next := <-a.candidates:
+			if err := a.tryOut(next); err != nil {
+				return err
+			}
 		case line := <-commands:
 			words := strings.Fields(line)
 			if words[0] == "quit" {
@@ -146,40 +175,79 @@ func (a *agent) prepare() (client.OpAMPClient, types.StartSettings, error) {
 	current := a.connection.newClient()
 	a.client = current
 
+	born := newLife()
+	a.life = born
+
 	uid, err := uuid.Parse(a.state.UID)
 	if err != nil {
 		return nil, types.StartSettings{}, err
 	}
-	wanted := capabilities
-	if err := errors.Join(
-		current.SetAgentDescription(a.description()),
-		current.SetHealth(a.health()),
-		current.SetCapabilities(&wanted),
-	); err != nil {
-		return nil, types.StartSettings{}, err
+	wanted := a.capabilities()
+	errs := []error{current.SetAgentDescription(a.description()), current.SetHealth(a.health())}
+	if len(a.components) > 0 {
+		errs = append(errs, current.SetAvailableComponents(componentsToWire(a.components)))
 	}
-	return current, types.StartSettings{
+	if len(a.custom) > 0 {
+		errs = append(errs, current.SetCustomCapabilities(&protobufs.CustomCapabilities{Capabilities: a.custom}))
+	}
+	if a.options.requestUID {
+		current.SetFlags(protobufs.AgentToServerFlags_AgentToServerFlags_RequestInstanceUid)
+	}
+	settings := types.StartSettings{
 		OpAMPServerURL:     a.connection.url,
 		Header:             a.connection.header,
 		TLSConfig:          a.connection.tls,
 		InstanceUid:        types.InstanceUid(uid),
 		RemoteConfigStatus: a.state.RemoteStatus.toWire(),
 		HeartbeatInterval:  &a.options.heartbeat,
+
+		LastConnectionSettingsStatus: a.settingsStatus,
 		Callbacks: types.Callbacks{
 			OnConnect: func(context.Context) { a.events.Emit(eventConnected, nil) },
 			OnConnectFailed: func(_ context.Context, err error) {
 				a.events.Emit(eventConnectFailed, fields{"error": err.Error()})
+				born.end(err)
 			},
 			OnError: func(_ context.Context, response *protobufs.ServerErrorResponse) {
 				a.events.Emit(eventErrorResponse, fields{
 					"type": response.GetType().String(), "error": response.GetErrorMessage(),
+					"retry_after_ns": response.GetRetryInfo().GetRetryAfterNanoseconds(),
 				})
+				born.end(errors.New(response.GetErrorMessage()))
 			},
-			OnMessage:          func(ctx context.Context, message *types.MessageData) { a.onMessage(ctx, current, message) },
-			OnCommand:          a.onCommand,
-			GetEffectiveConfig: a.effectiveConfig,
+			OnMessage: func(ctx context.Context, message *types.MessageData) {
+				born.answer()
+				a.onMessage(ctx, current, message)
+			},
+			OnCommand:                 a.onCommand,
+			OnOpampConnectionSettings: a.onOpAMPSettings,
+			OnConnectionSettings:      a.onTelemetrySettings,
+			GetEffectiveConfig:        a.effectiveConfig,
 		},
-	}, nil
+	}
+	if a.packages == nil {
+		errs = append(errs, current.SetCapabilities(&wanted))
+	} else {
+		// SetCapabilities refuses those of packages until the provider is known, which is in Start: only
+		// the deprecated field gets them across.
+		settings.PackagesStateProvider, settings.Capabilities = a.packages, wanted
+	}
+	return current, settings, errors.Join(errs...)
+}
+
+// capabilities are those that the flags ask for.
+func (a *agent) capabilities() protobufs.AgentCapabilities {
+	wanted := capabilities
+	if a.options.acceptSettings {
+		wanted |= settingsCapabilities
+	}
+	if a.packages != nil {
+		wanted |= packageCapabilities
+	}
+	if len(a.components) > 0 {
+		wanted |= protobufs.AgentCapabilities_AgentCapabilities_ReportsAvailableComponents
+	}
+	return wanted
 }
 
 // end stops the current client. Over WebSocket it sends agent_disconnect; the
@@ -205,6 +273,22 @@ func (a *agent) onMessage(ctx context.Context, current client.OpAMPClient, messa
 	}
 	if offer := message.RemoteConfig; offer != nil {
 		a.applyOffer(ctx, current, offer)
+	}
+	if hash := message.OfferedConnectionsSettingsHash; hash != nil {
+		a.mutex.Lock()
+		a.offeredHash = hash // the callbacks that follow are given the parts alone
+		a.mutex.Unlock()
+	}
+	if offer := message.PackagesAvailable; offer != nil {
+		a.syncPackages(ctx, offer, message.PackageSyncer)
+	}
+	if announced := message.CustomCapabilities; announced != nil {
+		a.events.Emit(eventCustomCapabilities, fields{"names": orEmpty(announced.GetCapabilities())})
+	}
+	if custom := message.CustomMessage; custom != nil {
+		a.events.Emit(eventCustomMessage, fields{
+			"capability": custom.GetCapability(), "type": custom.GetType(), "data": hex.EncodeToString(custom.GetData()),
+		})
 	}
 }
 

@@ -28,16 +28,8 @@ func newConnection(o options) (connection, error) {
 	}
 	c := connection{url: o.url, header: http.Header{}}
 	encrypted := false
-	switch endpoint.Scheme {
-	case "ws":
-		c.webSocket = true
-	case "wss":
-		c.webSocket, encrypted = true, true
-	case "http":
-	case "https":
-		encrypted = true
-	default:
-		return connection{}, fmt.Errorf("scheme %q of -url is none of ws, wss, http, https", endpoint.Scheme)
+	if c.webSocket, encrypted, err = transport(endpoint.Scheme); err != nil {
+		return connection{}, fmt.Errorf("-url: %w", err)
 	}
 	if o.token != "" {
 		c.header.Set("Authorization", "Bearer "+o.token)
@@ -54,6 +46,20 @@ func newConnection(o options) (connection, error) {
 	}
 	c.tls, err = newTLS(o)
 	return c, err
+}
+
+func transport(scheme string) (webSocket, encrypted bool, err error) {
+	switch scheme {
+	case "ws":
+		return true, false, nil
+	case "wss":
+		return true, true, nil
+	case "http":
+		return false, false, nil
+	case "https":
+		return false, true, nil
+	}
+	return false, false, fmt.Errorf("scheme %q is none of ws, wss, http, https", scheme)
 }
 
 func newTLS(o options) (*tls.Config, error) {

@@ -11,6 +11,14 @@
 //	health ok              report a healthy agent
 //	health bad <text>      report an unhealthy agent with this last error
 //	describe <key> <value> set one non-identifying attribute
+//	components <name> <version> ...
+//	                       have these components, if there were some from the start
+//	custom_capabilities <name> ...
+//	                       announce these custom capabilities instead of those before
+//	custom <capability> <type> <data>
+//	                       send a custom message; data in hex, or - for none
+//	request_certificate [<common name>]
+//	                       make a key, and ask for a certificate for it; the name defaults to the uid
 //	quit                   leave with agent_disconnect and exit 0
 //
 // The end of stdin is not a command, unless -attended makes it one: the agent goes
@@ -74,6 +82,12 @@ type options struct {
 	rejectMarker   string
 	heartbeat      time.Duration
 	healthInterval time.Duration
+	requestUID     bool
+	acceptSettings bool
+	trial          time.Duration
+	packages       string
+	components     componentFlags
+	custom         nameFlags
 }
 
 func parseOptions(arguments []string) (options, error) {
@@ -92,6 +106,12 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.rejectMarker, "reject", "# reject", "a remote config that contains this `text` is refused with FAILED")
 	flags.DurationVar(&o.heartbeat, "heartbeat", 30*time.Second, "heartbeat interval (WebSocket) or polling interval (HTTP)")
 	flags.DurationVar(&o.healthInterval, "health-interval", 0, "report health, with a new status time, this often; 0 reports changes only")
+	flags.BoolVar(&o.requestUID, "request-uid", false, "ask the server for an instance uid")
+	flags.BoolVar(&o.acceptSettings, "accept-settings", false, "take connection settings of every kind")
+	flags.DurationVar(&o.trial, "trial", 5*time.Second, "how long a server has to answer over OpAMP settings that it offered")
+	flags.StringVar(&o.packages, "packages", "", "take packages, and keep them in this `directory`")
+	flags.Var(&o.components, "component", "available component as `name=version`; may be repeated")
+	flags.Var(&o.custom, "custom", "custom capability with this `name`; may be repeated")
 	attended := flags.Bool("attended", false, "the end of stdin means quit: whoever started this is gone")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
@@ -106,6 +126,33 @@ func parseOptions(arguments []string) (options, error) {
 		return o, fmt.Errorf("-cert and -key belong together")
 	}
 	return o, nil
+}
+
+// nameFlags collects repeated flags.
+type nameFlags []string
+
+func (n *nameFlags) String() string { return strings.Join(*n, ",") }
+
+func (n *nameFlags) Set(text string) error {
+	*n = append(*n, text)
+	return nil
+}
+
+// componentFlags collects repeated -component flags.
+type componentFlags map[string]string
+
+func (c *componentFlags) String() string { return fmt.Sprint(map[string]string(*c)) }
+
+func (c *componentFlags) Set(text string) error {
+	name, version, found := strings.Cut(text, "=")
+	if !found || name == "" {
+		return fmt.Errorf("want name=version, got %q", text)
+	}
+	if *c == nil {
+		*c = componentFlags{}
+	}
+	(*c)[name] = version
+	return nil
 }
 
 // headerFlags collects repeated -header flags.

@@ -24,8 +24,16 @@ func (a *agent) command(words []string) error {
 		description := a.description()
 		a.mutex.Unlock()
 		return a.client.SetAgentDescription(description)
+	case words[0] == "components" && len(words) > 1 && len(words)%2 == 1:
+		return a.setComponents(words[1:])
+	case words[0] == "custom_capabilities":
+		return a.announceCustom(words[1:])
+	case words[0] == "custom" && len(words) == 4:
+		return a.sendCustom(words[1], words[2], words[3])
+	case words[0] == "request_certificate" && len(words) <= 2:
+		return a.requestCertificate(words[1:])
 	}
-	return fmt.Errorf("want health ok, health bad <text>, describe <key> <value> or quit")
+	return fmt.Errorf("no such command: see the documentation of this program")
 }
 
 func (a *agent) setHealth(healthy bool, lastError string) {

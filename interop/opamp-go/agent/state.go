@@ -18,6 +18,7 @@ type state struct {
 	UID          string        `json:"uid"`
 	Config       configMap     `json:"config"`
 	RemoteStatus *remoteStatus `json:"remote_status,omitempty"`
+	Settings     *settings     `json:"settings,omitempty"`
 
 	path string
 }
@@ -70,8 +71,6 @@ func loadState(path string) (*state, error) {
 	return s, nil
 }
 
-// save replaces the file in one step, so that a killed process leaves the old
-// or the new state and never half of one.
 func (s *state) save() error {
 	if s.path == "" {
 		return nil
@@ -80,7 +79,13 @@ func (s *state) save() error {
 	if err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(s.path), ".state-*")
+	return replaceFile(s.path, text)
+}
+
+// replaceFile writes a file in one step, so that a killed process leaves the old
+// or the new one and never half of one. Nobody else can read it.
+func replaceFile(path string, text []byte) error {
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".state-*")
 	if err != nil {
 		return err
 	}
@@ -96,5 +101,5 @@ func (s *state) save() error {
 	if err := temporary.Close(); err != nil {
 		return err
 	}
-	return os.Rename(temporary.Name(), s.path)
+	return os.Rename(temporary.Name(), path)
 }

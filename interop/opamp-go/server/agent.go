@@ -18,9 +18,10 @@ import (
 // connection is one WebSocket, or one request over plain HTTP, which has no
 // number and nothing to send on.
 type connection struct {
-	number int
-	peer   string
-	wire   types.Connection // nil over plain HTTP
+	number   int
+	peer     string
+	endpoint string
+	wire     types.Connection // nil over plain HTTP
 }
 
 // agent is what the server remembers of an agent. The server's mutex guards it.
@@ -102,6 +103,10 @@ func (a *agent) compose(message *protobufs.ServerToAgent, wanted *offer) {
 
 // give puts an offer into a message.
 func (a *agent) give(message *protobufs.ServerToAgent, wanted *offer) {
-	message.RemoteConfig = &protobufs.AgentRemoteConfig{Config: wanted.config, ConfigHash: wanted.hash}
+	message.RemoteConfig = wanted.toWire()
 	a.offered = wanted.hash
+}
+
+func (o *offer) toWire() *protobufs.AgentRemoteConfig {
+	return &protobufs.AgentRemoteConfig{Config: o.config, ConfigHash: o.hash}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,19 @@ type command struct {
 	Headers      map[string]string `json:"headers"`
 	RetryAfterMS *uint64           `json:"retry_after_ms"`
 	Times        int               `json:"times"`
+
+	OpAMP      *target                   `json:"opamp"`
+	OwnMetrics *target                   `json:"own_metrics"`
+	OwnTraces  *target                   `json:"own_traces"`
+	OwnLogs    *target                   `json:"own_logs"`
+	Others     map[string]*target        `json:"others"`
+	Packages   map[string]offeredPackage `json:"packages"`
+
+	Names      []string `json:"names"`
+	Capability string   `json:"capability"`
+	Type       string   `json:"type"`
+	Data       string   `json:"data"`
+	Text       string   `json:"text"`
 }
 
 func (s *server) execute(line string) error {
@@ -53,8 +67,17 @@ func (s *server) execute(line string) error {
 			}
 		})
 	case "restart":
+		var config *protobufs.AgentRemoteConfig
+		if c.Files != nil {
+			with, err := newOffer(c.Files, c.Hash)
+			if err != nil {
+				return err
+			}
+			config = with.toWire()
+		}
 		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) {
 			message.Command = &protobufs.ServerToAgentCommand{Type: protobufs.CommandType_CommandType_Restart}
+			message.RemoteConfig = config
 		})
 	case "assign":
 		uid, err := uuid.Parse(c.UID)
@@ -75,6 +98,39 @@ func (s *server) execute(line string) error {
 				Opamp: &protobufs.OpAMPConnectionSettings{HeartbeatIntervalSeconds: c.Seconds},
 			}
 		})
+	case "settings":
+		offers, err := c.connectionSettings()
+		if err != nil {
+			return err
+		}
+		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) { message.ConnectionSettings = offers })
+	case "packages":
+		offers, err := c.packagesAvailable()
+		if err != nil {
+			return err
+		}
+		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) { message.PackagesAvailable = offers })
+	case "components":
+		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) {
+			message.Flags = uint64(protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportAvailableComponents)
+		})
+	case "custom_capabilities":
+		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) {
+			message.CustomCapabilities = &protobufs.CustomCapabilities{Capabilities: c.Names}
+		})
+	case "custom":
+		data, err := hex.DecodeString(c.Data)
+		if err != nil {
+			return err
+		}
+		return s.tell(c.Agent, func(_ *agent, message *protobufs.ServerToAgent) {
+			message.CustomMessage = &protobufs.CustomMessage{Capability: c.Capability, Type: c.Type, Data: data}
+		})
+	case "no_certificates":
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.noCertificates = c.Text
+		return nil
 	case "refuse":
 		if c.Status < 300 || c.Status > 599 {
 			return fmt.Errorf("status %d refuses nothing", c.Status)

@@ -6,10 +6,10 @@ import "opamp-rs/interop/opamp-go/internal/lines"
 // connection is the number of a WebSocket, in the order they were opened, and 0
 // over plain HTTP.
 const (
-	eventListening        = "listening"         // address
+	eventListening        = "listening"         // address, files (address, if it serves any)
 	eventRefused          = "refused"           // status: a request was turned away before any upgrade
 	eventConnected        = "connected"         // connection, peer (common name of the client certificate)
-	eventMessage          = "message"           // connection, uid, sequence_num, capabilities, flags, parts, and each part that is there
+	eventMessage          = "message"           // connection, peer, uid, sequence_num, capabilities, flags, parts, and each part that is there
 	eventUnavailable      = "unavailable"       // connection, uid: a message was answered with UNAVAILABLE and nothing else
 	eventSent             = "sent"              // connection, uid, parts: what an answer or push held beside the acknowledgement
 	eventSendFailed       = "send_failed"       // connection, uid, error

@@ -6,10 +6,20 @@
 //
 //	{"do":"offer","files":{"":"a: 1\n"},"hash":"00ff"}    every agent is to run this; hash defaults to that of the files
 //	{"do":"offer_again"}                                  sends the offer to agents that have it already
-//	{"do":"restart"}                                      sends the restart command
+//	{"do":"restart","files":{"":"a: 1\n"},"hash":"00ff"}  sends the restart command; with files, these are in the same message,
+//	                                                      which the specification forbids
 //	{"do":"assign","uid":"01930000-…"}                    gives the agent another instance uid
 //	{"do":"full_state"}                                   asks for a complete report
 //	{"do":"heartbeat","seconds":1}                        offers connection settings with this interval
+//	{"do":"settings","hash":"00ff","opamp":{"endpoint":"wss://…","certificate":"…","key":"…"},"own_metrics":{…},"others":{"name":{…}}}
+//	                                                      offers connection settings; offers.go lists what a connection can have
+//	{"do":"packages","hash":"00ff","packages":{"name":{"version":"1","url":"http://…","content_hash":"00ff"}}}
+//	                                                      offers packages; offers.go lists what a package can have
+//	{"do":"components"}                                   asks for the available components
+//	{"do":"custom_capabilities","names":["…"]}            announces these custom capabilities
+//	{"do":"custom","capability":"…","type":"…","data":"00ff"}
+//	                                                      sends a custom message
+//	{"do":"no_certificates","text":"no"}                  refuses certificate requests with this text; an empty one ends that
 //	{"do":"refuse","status":503,"headers":{"Retry-After":"2"},"times":3}
 //	                                                      answers the next requests so, before any upgrade; 0 ends that
 //	{"do":"unavailable","retry_after_ms":2000,"times":1}  answers the next messages with UNAVAILABLE; without the time,
@@ -34,6 +44,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,8 +96,15 @@ type options struct {
 	certFile     string
 	keyFile      string
 	clientCAFile string
+	optional     bool
 	token        string
 	offer        string
+	custom       nameFlags
+	files        string
+	filesToken   string
+
+	issuerCertFile string
+	issuerKeyFile  string
 }
 
 func parseOptions(arguments []string) (options, error) {
@@ -96,8 +114,14 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.certFile, "cert", "", "PEM `file` with the server's certificate; turns TLS on")
 	flags.StringVar(&o.keyFile, "key", "", "PEM `file` with the key of the certificate")
 	flags.StringVar(&o.clientCAFile, "client-ca", "", "PEM `file` with the certificates that must have signed the agent's")
+	flags.BoolVar(&o.optional, "client-optional", false, "agents without a certificate are let in, too")
 	flags.StringVar(&o.token, "token", "", "agents without this bearer `token` are answered 401")
 	flags.StringVar(&o.offer, "offer", "", "what to offer from the start: the `files` as a JSON object of name and text")
+	flags.Var(&o.custom, "custom", "custom capability with this `name`; may be repeated")
+	flags.StringVar(&o.files, "files", "", "serve this `directory` on another port, for packages")
+	flags.StringVar(&o.filesToken, "files-token", "", "requests for files without this bearer `token` are answered 401")
+	flags.StringVar(&o.issuerCertFile, "issuer-cert", "", "PEM `file` with the certificate of the authority that signs what agents request")
+	flags.StringVar(&o.issuerKeyFile, "issuer-key", "", "PEM `file` with its key")
 	attended := flags.Bool("attended", false, "the end of stdin means quit: whoever started this is gone")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
@@ -111,10 +135,23 @@ func parseOptions(arguments []string) (options, error) {
 	if (o.certFile == "") != (o.keyFile == "") {
 		return o, fmt.Errorf("-cert and -key belong together")
 	}
+	if (o.issuerCertFile == "") != (o.issuerKeyFile == "") {
+		return o, fmt.Errorf("-issuer-cert and -issuer-key belong together")
+	}
 	if o.clientCAFile != "" && o.certFile == "" {
 		return o, fmt.Errorf("-client-ca needs -cert and -key")
 	}
 	return o, nil
+}
+
+// nameFlags collects repeated flags.
+type nameFlags []string
+
+func (n *nameFlags) String() string { return strings.Join(*n, ",") }
+
+func (n *nameFlags) Set(text string) error {
+	*n = append(*n, text)
+	return nil
 }
 
 // newTLS is nil without a certificate.
@@ -137,6 +174,9 @@ func newTLS(o options) (*tls.Config, error) {
 			return nil, fmt.Errorf("%s holds no certificate", o.clientCAFile)
 		}
 		config.ClientAuth = tls.RequireAndVerifyClientCert
+		if o.optional {
+			config.ClientAuth = tls.VerifyClientCertIfGiven
+		}
 	}
 	return config, nil
 }

@@ -13,6 +13,7 @@ import (
 func messageFields(c *connection, uid uuid.UUID, message *protobufs.AgentToServer) fields {
 	shown := fields{
 		"connection":   c.number,
+		"peer":         c.peer,
 		"uid":          uid.String(),
 		"sequence_num": message.GetSequenceNum(),
 		"capabilities": capabilityNames(message.GetCapabilities()),
@@ -51,18 +52,29 @@ func messageFields(c *connection, uid uuid.UUID, message *protobufs.AgentToServe
 	}
 	if status := message.GetConnectionSettingsStatus(); status != nil {
 		part("connection_settings_status", fields{
-			"hash":   string(status.GetLastConnectionSettingsHash()),
+			"hash":   hex.EncodeToString(status.GetLastConnectionSettingsHash()),
 			"status": strings.TrimPrefix(status.GetStatus().String(), "ConnectionSettingsStatuses_"),
+			"error":  status.GetErrorMessage(),
 		})
 	}
-	if message.GetPackageStatuses() != nil {
-		part("package_statuses", true)
+	if statuses := message.GetPackageStatuses(); statuses != nil {
+		part("package_statuses", packageFields(statuses))
 	}
-	if message.GetConnectionSettingsRequest() != nil {
-		part("connection_settings_request", true)
+	if request := message.GetConnectionSettingsRequest(); request != nil {
+		part("connection_settings_request", requestFields(request))
+	}
+	if available := message.GetAvailableComponents(); available != nil {
+		part("available_components", fields{
+			"hash": hex.EncodeToString(available.GetHash()), "components": componentFields(available.GetComponents()),
+		})
+	}
+	if custom := message.GetCustomMessage(); custom != nil {
+		part("custom_message", fields{
+			"capability": custom.GetCapability(), "type": custom.GetType(), "data": hex.EncodeToString(custom.GetData()),
+		})
 	}
 	if message.GetCustomCapabilities() != nil {
-		part("custom_capabilities", message.GetCustomCapabilities().GetCapabilities())
+		part("custom_capabilities", append([]string{}, message.GetCustomCapabilities().GetCapabilities()...))
 	}
 	shown["parts"] = parts
 	return shown
@@ -80,6 +92,50 @@ func healthFields(health *protobufs.ComponentHealth) fields {
 		"start_time_unix_nano": health.GetStartTimeUnixNano(),
 		"components":           components,
 	}
+}
+
+func packageFields(statuses *protobufs.PackageStatuses) fields {
+	packages := fields{}
+	for key, status := range statuses.GetPackages() {
+		shown := fields{
+			"name":            status.GetName(),
+			"has_version":     status.GetAgentHasVersion(),
+			"has_hash":        hex.EncodeToString(status.GetAgentHasHash()),
+			"offered_version": status.GetServerOfferedVersion(),
+			"offered_hash":    hex.EncodeToString(status.GetServerOfferedHash()),
+			"status":          strings.TrimPrefix(status.GetStatus().String(), "PackageStatusEnum_"),
+			"error":           status.GetErrorMessage(),
+		}
+		if details := status.GetDownloadDetails(); details != nil {
+			shown["download_percent"] = details.GetDownloadPercent()
+		}
+		packages[key] = shown
+	}
+	return fields{
+		"packages": packages,
+		"hash":     hex.EncodeToString(statuses.GetServerProvidedAllPackagesHash()),
+		"error":    statuses.GetErrorMessage(),
+	}
+}
+
+// requestFields shows a certificate request as an independent reader of X.509 sees
+// it.
+func requestFields(wire *protobufs.ConnectionSettingsRequest) fields {
+	request, err := readRequest(wire)
+	if err != nil {
+		return fields{"error": err.Error()}
+	}
+	return fields{"common_name": request.Subject.CommonName, "dns_names": append([]string{}, request.DNSNames...)}
+}
+
+func componentFields(components map[string]*protobufs.ComponentDetails) fields {
+	shown := fields{}
+	for name, component := range components {
+		shown[name] = fields{
+			"metadata": attributes(component.GetMetadata()), "components": componentFields(component.GetSubComponentMap()),
+		}
+	}
+	return shown
 }
 
 func attributes(pairs []*protobufs.KeyValue) fields {
@@ -110,8 +166,13 @@ func sentParts(message *protobufs.ServerToAgent) []string {
 	}{
 		{"agent_identification", message.GetAgentIdentification() != nil},
 		{"command", message.GetCommand() != nil},
+		{"components", asksFor(message, protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportAvailableComponents)},
 		{"connection_settings", message.GetConnectionSettings() != nil},
-		{"full_state", message.GetFlags() != 0},
+		{"custom_capabilities", message.GetCustomCapabilities() != nil},
+		{"custom_message", message.GetCustomMessage() != nil},
+		{"error_response", message.GetErrorResponse() != nil},
+		{"full_state", asksFor(message, protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportFullState)},
+		{"packages_available", message.GetPackagesAvailable() != nil},
 		{"remote_config", message.GetRemoteConfig() != nil},
 	} {
 		if part.there {
@@ -119,4 +180,8 @@ func sentParts(message *protobufs.ServerToAgent) []string {
 		}
 	}
 	return parts
+}
+
+func asksFor(message *protobufs.ServerToAgent, flag protobufs.ServerToAgentFlags) bool {
+	return message.GetFlags()&uint64(flag) != 0
 }

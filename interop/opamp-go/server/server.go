@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,7 +19,10 @@ import (
 const capabilities = protobufs.ServerCapabilities_ServerCapabilities_AcceptsStatus |
 	protobufs.ServerCapabilities_ServerCapabilities_OffersRemoteConfig |
 	protobufs.ServerCapabilities_ServerCapabilities_AcceptsEffectiveConfig |
-	protobufs.ServerCapabilities_ServerCapabilities_OffersConnectionSettings
+	protobufs.ServerCapabilities_ServerCapabilities_OffersConnectionSettings |
+	protobufs.ServerCapabilities_ServerCapabilities_OffersPackages |
+	protobufs.ServerCapabilities_ServerCapabilities_AcceptsPackagesStatus |
+	protobufs.ServerCapabilities_ServerCapabilities_AcceptsConnectionSettingsRequest
 
 // server is a running server. opamp-go calls back from one goroutine per
 // connection.
@@ -26,13 +30,16 @@ type server struct {
 	opamp  opamp.OpAMPServer
 	events *lines.Events
 	token  string
+	files  *fileServer // nil if it serves none
+	issuer *issuer     // nil if it issues no certificates
 
-	mutex       sync.Mutex // guards what follows
-	agents      map[uuid.UUID]*agent
-	offer       *offer
-	refusal     *refusal
-	unavailable *unavailable
-	connections int
+	mutex          sync.Mutex // guards what follows
+	agents         map[uuid.UUID]*agent
+	offer          *offer
+	refusal        *refusal
+	unavailable    *unavailable
+	noCertificates string // why requests are refused; empty if they are not
+	connections    int
 }
 
 // refusal is how the next requests are turned away.
@@ -64,15 +71,27 @@ func startServer(o options, events *lines.Events) (*server, error) {
 			return nil, fmt.Errorf("-offer: %w", err)
 		}
 	}
+	if s.issuer, err = newIssuer(o.issuerCertFile, o.issuerKeyFile); err != nil {
+		return nil, fmt.Errorf("-issuer-cert: %w", err)
+	}
+	if s.files, err = startFiles(o.files, o.filesToken); err != nil {
+		return nil, fmt.Errorf("-files: %w", err)
+	}
 	err = s.opamp.Start(opamp.StartSettings{
-		Settings:       opamp.Settings{Callbacks: types.Callbacks{OnConnecting: s.onConnecting}},
+		Settings: opamp.Settings{
+			Callbacks: types.Callbacks{OnConnecting: s.onConnecting}, CustomCapabilities: o.custom,
+		},
 		ListenEndpoint: o.listen,
 		TLSConfig:      config,
 	})
 	if err != nil {
 		return nil, err
 	}
-	events.Emit(eventListening, fields{"address": s.opamp.Addr().String()})
+	about := fields{"address": s.opamp.Addr().String()}
+	if s.files != nil {
+		about["files"] = s.files.address
+	}
+	events.Emit(eventListening, about)
 	return s, nil
 }
 
@@ -80,7 +99,7 @@ func startServer(o options, events *lines.Events) (*server, error) {
 func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if err := s.opamp.Stop(ctx); err != nil {
+	if err := errors.Join(s.opamp.Stop(ctx), s.files.stop(ctx)); err != nil {
 		return err
 	}
 	s.events.Emit(eventStopped, nil)
@@ -92,7 +111,7 @@ func (s *server) onConnecting(request *http.Request) types.ConnectionResponse {
 		s.events.Emit(eventRefused, fields{"status": status})
 		return types.ConnectionResponse{HTTPStatusCode: status, HTTPResponseHeader: headers}
 	}
-	connection := &connection{peer: commonName(request)}
+	connection := &connection{peer: commonName(request), endpoint: endpointOf(request)}
 	return types.ConnectionResponse{Accept: true, ConnectionCallbacks: types.ConnectionCallbacks{
 		OnConnected: func(_ context.Context, wire types.Connection) { s.onConnected(connection, request, wire) },
 		OnMessage: func(_ context.Context, _ types.Connection, message *protobufs.AgentToServer) *protobufs.ServerToAgent {
@@ -173,6 +192,9 @@ func (s *server) onMessage(c *connection, message *protobufs.AgentToServer) *pro
 		reply.Flags = uint64(protobufs.ServerToAgentFlags_ServerToAgentFlags_ReportFullState)
 	} else {
 		known.compose(reply, s.offer)
+	}
+	if request := message.GetConnectionSettingsRequest(); request != nil {
+		s.answerRequest(c, request, reply)
 	}
 	s.tellSent(c, known, reply)
 	s.rename(known, reply)

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Plan;
+use super::extras::Taken;
 use crate::failure::{Failure, Outcome};
 use crate::wait::{Look, eventually};
 
@@ -50,6 +51,9 @@ struct Shared {
     config: PathBuf,
     applied: AtomicUsize,
     events: Mutex<Vec<(Event, Instant)>>,
+    taken: Arc<Taken>,
+    /// The client of the present life.
+    client: Mutex<Option<Client>>,
 }
 
 impl LibraryAgent {
@@ -64,6 +68,8 @@ impl LibraryAgent {
             config: plan.path("config"),
             applied: AtomicUsize::new(0),
             events: Mutex::default(),
+            taken: Arc::default(),
+            client: Mutex::default(),
         });
         let mut agent = Self { plan, shared, runtime, running: None };
         agent.start_again()?;
@@ -101,6 +107,21 @@ impl LibraryAgent {
     #[must_use]
     pub fn applications(&self) -> usize {
         self.shared.applied.load(Ordering::SeqCst)
+    }
+
+    /// What it was given beyond remote configurations.
+    #[must_use]
+    pub fn taken(&self) -> &Taken {
+        &self.shared.taken
+    }
+
+    /// The client of its present life.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn client(&self) -> Outcome<Client> {
+        self.shared.client().clone().ok_or_else(|| Failure::new("the agent does not run"))
     }
 
     /// What it was told happened, and when.
@@ -148,6 +169,10 @@ impl Shared {
         Ok(())
     }
 
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn events(&self) -> MutexGuard<'_, Vec<(Event, Instant)>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,16 +180,20 @@ impl Shared {
 
 /// Runs until it is stopped, and starts anew whenever the server wants that.
 async fn run(
-    mut current: Client,
+    first: Client,
     plan: Plan,
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
     mut received: mpsc::Receiver<Order>,
 ) -> Outcome {
+    let mut current = first;
     loop {
         let order = received.recv().await;
         current.stop();
         current.stopped().await;
+        // With the last of them go its handlers, one of which has a directory to itself.
+        shared.client().take();
+        drop(current);
         if order != Some(Order::Restart) {
             return Ok(());
         }
@@ -208,7 +237,9 @@ fn client(plan: &Plan, shared: &Arc<Shared>, orders: &mpsc::Sender<Order>) -> Ou
         }
         builder = builder.tls(TlsSource::from_options(options)?);
     }
-    Ok(builder.start()?)
+    let client = plan.extras.install(builder, &shared.taken, &plan.path("packages"))?.start()?;
+    *shared.client() = Some(client.clone());
+    Ok(client)
 }
 
 fn proxy(plan: &Plan) -> Outcome<Proxy> {
@@ -231,6 +262,8 @@ fn settings(plan: &Plan) -> ClientSettings {
     session.ping_interval = plan.ping;
     session.read_timeout = plan.read_timeout;
     session.response_timeout = plan.response_timeout;
+    // Scenarios offer one set of settings after another.
+    session.settings_spacing = super::self_agent::RETRY_FIRST;
     session.retry.first = super::self_agent::RETRY_FIRST;
     session.retry.initial = super::self_agent::RETRY_FIRST;
     session.retry.max = super::self_agent::RETRY_MAX;

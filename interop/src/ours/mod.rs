@@ -1,5 +1,6 @@
 //! Agents on our client: the library inside the test, and the self-agent as a process. Scenarios treat them alike.
 
+mod extras;
 mod library;
 mod self_agent;
 
@@ -7,8 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use extras::{Extras, Taken, components};
 pub use library::LibraryAgent;
-pub use self_agent::SelfAgent;
+pub use self_agent::{DIAGNOSTICS, SelfAgent};
 
 use crate::failure::Outcome;
 
@@ -40,6 +42,8 @@ pub struct Plan {
     pub proxy: Option<String>,
     /// Headers sent with CONNECT.
     pub proxy_headers: Vec<(String, String)>,
+    /// What it takes beyond remote configurations.
+    pub extras: Extras,
     /// Whether it asks the server for a uid.
     pub request_uid: bool,
     /// Distance of heartbeats over WebSocket.
@@ -76,6 +80,7 @@ impl Plan {
             environment: Vec::new(),
             proxy: None,
             proxy_headers: Vec::new(),
+            extras: Extras::default(),
             request_uid: false,
             heartbeat: Duration::from_secs(30),
             poll: Duration::from_millis(200),

@@ -16,6 +16,9 @@ pub(super) const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// The largest bound of a wait.
 pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// The custom capability of the self-agent: it answers `ping` with `pong`.
+pub const DIAGNOSTICS: &str = "com.example.self-agent.diagnostics/1";
+
 /// An end may take this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,7 +163,15 @@ fn configuration(plan: &Plan) -> Result<String, std::fmt::Error> {
             writeln!(yaml, "      {name:?}: {value:?}")?;
         }
     }
-    writeln!(yaml, "capabilities: {{accepts_remote_config: true, accepts_restart_command: true}}")?;
+    let extras = &plan.extras;
+    writeln!(yaml, "capabilities:\n  accepts_remote_config: true\n  accepts_restart_command: true")?;
+    writeln!(yaml, "  accepts_opamp_connection_settings: {}", extras.settings.is_some())?;
+    writeln!(yaml, "  accepts_packages: {}", extras.packages)?;
+    writeln!(yaml, "  reports_available_components: {}", !extras.components.is_empty())?;
+    writeln!(yaml, "  diagnostics: {}", extras.custom.iter().any(|name| name == DIAGNOSTICS))?;
+    if extras.packages {
+        writeln!(yaml, "packages: {{allow_unsigned: true, allow_plain_http: true}}")?;
+    }
     writeln!(yaml, "agent:\n  request_instance_uid: {}", plan.request_uid)?;
     writeln!(yaml, "  description:\n    identifying_attributes:\n      service.name: {:?}", plan.name)?;
     writeln!(yaml, "storage:\n  directory: {:?}", plan.path("storage"))?;

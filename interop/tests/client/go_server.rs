@@ -22,9 +22,9 @@ const LATE: Duration = Duration::from_secs(10);
 
 /// What runs, and over which scheme.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Case(Kind, &'static str);
+pub(super) struct Case(pub(super) Kind, pub(super) &'static str);
 
-const PLAIN: [Case; 4] = [
+pub(super) const PLAIN: [Case; 4] = [
     Case(Kind::Library, "ws"),
     Case(Kind::Library, "http"),
     Case(Kind::Program, "ws"),
@@ -247,7 +247,7 @@ fn for_each(cases: &[Case], body: impl Fn(&Case, &Path) -> Outcome + Sync) -> Ou
     each(cases, |case| scenario(&case.to_string(), |directory| body(case, directory)))
 }
 
-fn has(message: &Value, part: &str) -> bool {
+pub(super) fn has(message: &Value, part: &str) -> bool {
     !message[part].is_null()
 }
 
@@ -260,7 +260,7 @@ fn runs(message: &Value, text: &str) -> bool {
     message["effective_config"][""].as_str().is_some_and(|body| body.contains(text))
 }
 
-fn sent(event: &Value, part: &str) -> bool {
+pub(super) fn sent(event: &Value, part: &str) -> bool {
     event["event"] == "sent" && event["parts"].as_array().is_some_and(|parts| parts.contains(&json!(part)))
 }
 

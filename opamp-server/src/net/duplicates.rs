@@ -13,10 +13,6 @@ const RETURNS: u8 = 2;
 /// Messages in a row after which earlier returns count no more.
 const CALM: u8 = 8;
 
-/// Numbers in a row, each of which came twice, after which it is not one agent that repeats itself but two that count alike.
-/// Many, since a path that loses one answer after another makes an agent look the same.
-const PAIRS: u8 = 30;
-
 /// A newcomer under the identity of an agent whose socket is still open: that socket has to show whether it lives.
 #[derive(Debug)]
 pub(crate) struct Contest {
@@ -52,7 +48,6 @@ impl Contest {
 /// ```text
 /// one agent, restarted          5 6 7 | 1 2 3 4        the first run never goes on
 /// two agents                    5 1 6 2 7              after 1 comes 6: back to the first run; then 2: back to the second
-/// two agents that count alike   5 5 6 6 7 7 8 8 ...    one that repeats a message now and then is soon beyond that
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct Polled {
@@ -61,9 +56,6 @@ pub(crate) struct Polled {
     began: u32,
     returns: u8,
     calm: u8,
-    /// Numbers in a row that came twice, and whether the last one did.
-    pairs: u8,
-    paired: bool,
     /// The identity the newcomer was told to take over, and where it asked from.
     told: Option<(Option<IpAddr>, InstanceUid)>,
 }
@@ -79,9 +71,6 @@ impl Polled {
     pub(crate) fn is_second(&mut self, number: SequenceNum) -> bool {
         let other = 1 - self.active;
         let of = |run: Option<Run>| run.is_some_and(|run| number == run.last || number.follows(run.last));
-        if self.is_paired(number) {
-            return true;
-        }
         if of(self.runs[self.active]) {
             self.calm = self.calm.saturating_add(1);
             if self.calm >= CALM {
@@ -103,20 +92,6 @@ impl Polled {
         }
         let began = |index: usize| self.runs[index].map_or(0, |run| run.began);
         self.returns >= RETURNS && began(self.active) > began(1 - self.active)
-    }
-
-    /// Whether this number comes a second time, as those before it did.
-    fn is_paired(&mut self, number: SequenceNum) -> bool {
-        let last = self.runs[self.active].map(|run| run.last);
-        if last == Some(number) {
-            self.pairs = self.pairs.saturating_add(u8::from(!self.paired));
-            self.paired = true;
-            return self.pairs >= PAIRS;
-        }
-        let goes_on = self.paired && last.is_some_and(|last| number.follows(last));
-        self.pairs = if goes_on { self.pairs } else { 0 };
-        self.paired = false;
-        false
     }
 
     /// The identity that a newcomer from there was told.
@@ -155,20 +130,6 @@ mod tests {
         assert!(!seconds(&[5, 6, 7, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]).contains(&true));
         assert!(!seconds(&[5, 5, 6, 6, 7, 9, 9, 10, 12, 13]).contains(&true));
         assert!(!seconds(&[0, 0, 0, 0]).contains(&true), "it does not count");
-    }
-
-    #[test]
-    fn two_agents_that_count_alike_are_noticed_and_one_that_repeats_itself_is_not() {
-        let pairs = u64::from(PAIRS);
-        let alike: Vec<u64> = (0..pairs + 4).flat_map(|number| [number, number]).collect();
-        let told = seconds(&alike);
-        let first = 2 * usize::from(PAIRS) - 1;
-        assert!(!told[..first].contains(&true), "the second of the last pair is the first proof");
-        assert_eq!(told[first..].iter().filter(|told| **told).count(), 5, "and of each pair from there on");
-        let mut clumsy: Vec<u64> = (0..pairs - 1).flat_map(|number| [number, number]).collect();
-        clumsy.extend([pairs - 1, pairs, pairs, pairs + 1]);
-        clumsy.extend([pairs + 1; 100]);
-        assert!(!seconds(&clumsy).contains(&true));
     }
 
     proptest! {

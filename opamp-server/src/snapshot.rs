@@ -258,7 +258,7 @@ pub struct StickyFacts {
     pub ignored_parts: u32,
     /// Messages of somebody else under this agent's `instance_uid` (R-ID-14).
     pub uid_conflicts: u32,
-    /// When the last of them came.
+    /// When the last of them came, to the minute: what follows within one is counted only.
     pub last_uid_conflict: Option<Wall>,
     /// Custom messages to it that were accepted for sending and dropped because its connection ended before.
     pub custom_undelivered: u32,

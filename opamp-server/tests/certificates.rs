@@ -27,6 +27,7 @@ enum Conduct {
     Issue,
     IssueForAnotherKey,
     Panic,
+    PanicAtOnce,
     Refuse,
     Wait,
 }
@@ -82,11 +83,12 @@ impl IssueCertificate for Authority {
         let conduct = *self.conduct.lock().unwrap();
         let csr = request.csr.clone();
         self.asked.lock().unwrap().push(request);
+        assert_ne!(conduct, Conduct::PanicAtOnce, "the CA is gone");
         Box::pin(async move {
             match conduct {
                 Conduct::Issue => Ok(self.target(&csr)),
                 Conduct::IssueForAnotherKey => Ok(self.target(&request_for("somebody", &[]).into_bytes())),
-                Conduct::Panic => panic!("the CA is on fire"),
+                Conduct::Panic | Conduct::PanicAtOnce => panic!("the CA is on fire"),
                 Conduct::Refuse => Err(CertificateRefused("not approved".into())),
                 Conduct::Wait => std::future::pending().await,
             }
@@ -219,6 +221,7 @@ async fn what_the_issuer_does_wrong_or_refuses_is_told_and_the_agent_may_ask_aga
     for (conduct, reason) in [
         (Conduct::Refuse, "not approved"),
         (Conduct::Panic, "could not be issued"),
+        (Conduct::PanicAtOnce, "could not be issued"),
         (Conduct::IssueForAnotherKey, "could not be issued"),
         (Conduct::Wait, "not decided in time"),
     ] {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::SinkExt as _;
+use futures::future::BoxFuture;
 use opamp_proto::{InstanceUid, pb};
 use opamp_server::{
-    ConnectionSettingsOffer, Desired, Event, InsecureAcceptEveryone, Liveness, OtherCredential,
-    RefusalReason, SameCredential, ServerSettings, StaticToken, StaticTokens, Transport,
+    AuthRequest, Authenticate, ConnectionSettingsOffer, Denied, Desired, Event, InsecureAcceptEveryone,
+    Liveness, OtherCredential, Principal, PrincipalKind, RefusalReason, SameCredential, ServerSettings,
+    StaticToken, StaticTokens, Transport,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -443,5 +445,122 @@ async fn a_headerless_peer_is_served_without_headers_if_the_settings_allow_it() 
         }
         let mut modern = server.connect(None).await;
         assert!(modern.say(uid(2), full()).await.error_response.is_none());
+    }
+}
+
+/// Takes a token that begins with "cert" for the name on a verified client certificate.
+struct TokenOrCertificate;
+
+impl Authenticate for TokenOrCertificate {
+    fn authenticate<'a>(&'a self, request: AuthRequest<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
+        Box::pin(async move {
+            let token = request.bearer()?;
+            let kind =
+                if token.starts_with("cert") { PrincipalKind::Certificate } else { PrincipalKind::Token };
+            Ok(Principal { kind, id: token.to_owned() })
+        })
+    }
+}
+
+/// R-ID-14, R-CONN-09: what the whole fleet may have been given opens no agent that a certificate is bound to.
+#[tokio::test]
+async fn a_token_that_was_offered_takes_over_no_agent_with_a_certificate() {
+    let server = TestServer::with(Arc::new(TokenOrCertificate), settings(PATIENCE)).await;
+    let mut owner = server.connect(Some("cert-1")).await;
+    owner.say(uid(1), full()).await;
+    server.handle.set_desired(&uid(1), Desired::connection_settings(1, offer_of(Some("fleet"))));
+    assert!(owner.receive().await.connection_settings.is_some());
+    for conflicts in [2, 4] {
+        let polled = server.poll(Some("fleet"), &numbered(uid(1), 2, full())).await;
+        assert!(polled.message.unwrap().error_response.is_some());
+        let mut thief = server.connect(Some("fleet")).await;
+        thief.send_numbered(uid(1), 2, full()).await;
+        assert!(thief.receive().await.error_response.is_some());
+        let snapshot = server.handle.agent(&uid(1)).unwrap();
+        assert_eq!(snapshot.sticky.uid_conflicts, conflicts);
+        assert_eq!(snapshot.connection.unwrap().principal.to_string(), "certificate:cert-1");
+        let applied = pb::ConnectionSettingsStatus {
+            last_connection_settings_hash: offer_of(Some("fleet")).hash().to_bytes(),
+            status: pb::ConnectionSettingsStatuses::Applied as i32,
+            ..Default::default()
+        };
+        let report = pb::AgentToServer { connection_settings_status: Some(applied), ..beat() };
+        assert!(owner.say(uid(1), report).await.error_response.is_none(), "the owner notices nothing");
+    }
+}
+
+/// R-ID-15, R-ID-16: they are worth what the same credentials are.
+#[tokio::test]
+async fn whoever_has_the_offered_token_too_does_not_drive_the_agent_from_its_socket() {
+    let server = of_two_tokens(OtherCredential::Flag).await;
+    let mut owner = server.connect(Some("one")).await;
+    owner.say(uid(1), full()).await;
+    server.handle.set_desired(&uid(1), Desired::connection_settings(1, offer_of(Some("two"))));
+    assert!(owner.receive().await.connection_settings.is_some());
+    let owner = owner.keep_alive();
+    let polled = server.poll(Some("two"), &numbered(uid(1), 70, full())).await;
+    assert!(told(&polled.message.unwrap()).is_some(), "the owner is there");
+    let (mut owner, _) = owner.stop().await;
+    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal;
+    assert_eq!(principal.to_string(), "token:a");
+
+    // The agent could not use them: whoever comes with them is somebody else.
+    let failed = pb::ConnectionSettingsStatus {
+        last_connection_settings_hash: offer_of(Some("two")).hash().to_bytes(),
+        status: pb::ConnectionSettingsStatuses::Failed as i32,
+        error_message: "no such host".into(),
+    };
+    owner.say(uid(1), pb::AgentToServer { connection_settings_status: Some(failed), ..beat() }).await;
+    let polled = server.poll(Some("two"), &numbered(uid(1), 3, full())).await;
+    assert!(polled.message.unwrap().error_response.is_some());
+}
+
+/// R-ID-17: a gateway's socket answers for whoever was behind it.
+#[tokio::test]
+async fn an_agent_that_restarts_behind_a_gateway_and_comes_by_another_socket_is_no_duplicate() {
+    let server = patient().await;
+    let mut first = server.connect(None).await;
+    for number in 1..4 {
+        first.say(uid(number), full()).await;
+    }
+    let first = first.keep_alive();
+    let mut second = server.connect(None).await;
+    let begin = Instant::now();
+    second.send_numbered(uid(1), 1, full()).await;
+    assert!(told(&second.receive().await).is_none() && begin.elapsed() < PATIENCE);
+    let polled = server.poll(None, &numbered(uid(2), 1, full())).await.message.unwrap();
+    assert!(polled.agent_identification.is_none(), "nor by another transport");
+    for number in 1..3 {
+        assert_eq!(server.handle.agent(&uid(number)).unwrap().sticky.uid_conflicts, 0);
+    }
+    let (mut first, _) = first.stop().await;
+    assert_eq!(first.say(uid(3), beat()).await.error_response, None, "the others stay where they are");
+}
+
+#[tokio::test]
+async fn what_a_newcomer_was_told_is_not_told_to_the_one_it_was_taken_for() {
+    for left in [false, true] {
+        let server = patient().await;
+        let mut incumbent = server.connect(None).await;
+        incumbent.say(uid(1), full()).await;
+        let alive = incumbent.keep_alive();
+        let mut gateway = server.connect(None).await;
+        gateway.send_numbered(uid(1), 70, full()).await;
+        let fresh = told(&gateway.receive().await).unwrap();
+        let (incumbent, _) = alive.stop().await;
+        if left {
+            drop(incumbent);
+            let gone = |handle: &opamp_server::ServerHandle| {
+                handle.agent(&uid(1)).is_some_and(|agent| agent.liveness == Liveness::Disconnected)
+            };
+            server.until("it is gone", gone).await;
+        } else {
+            // The newcomer goes on elsewhere, and then the agent itself comes by the gateway.
+            server.poll(None, &numbered(fresh, 71, full())).await;
+        }
+        gateway.send_numbered(uid(1), 2, full()).await;
+        let answer = gateway.receive().await;
+        assert!(answer.agent_identification.is_none(), "{left}: {answer:?}");
+        assert_eq!(server.handle.agent(&uid(1)).unwrap().sequence_num.0, 2, "it was served");
     }
 }

@@ -240,3 +240,47 @@ async fn settings_and_packages_reach_an_idle_socket_and_the_next_poll() {
     let stats = server.handle.stats();
     assert_eq!((stats.settings_offers_sent, stats.package_offers_sent, stats.offers_sent), (2, 2, 0));
 }
+
+/// R-COMP-01: what an agent does not announce is not used, for others neither.
+#[tokio::test]
+async fn a_list_of_components_that_was_not_announced_is_not_remembered() {
+    let server = TestServer::start().await;
+    let announcing_less = pb::AgentToServer {
+        capabilities: 0xffff & !opamp_proto::AgentCapabilities::REPORTS_AVAILABLE_COMPONENTS.bits(),
+        ..numbered(uid(1), 1, with_components(components(b"h", &["receiver/otlp"])))
+    };
+    server.poll(None, &announcing_less).await;
+    let answer = server.poll(None, &numbered(uid(2), 1, with_components(components(b"h", &[])))).await;
+    assert_eq!(answer.message.unwrap().flags, 2, "asked for: nobody reported it");
+    assert!(server.handle.agent(&uid(2)).unwrap().components.is_none());
+}
+
+/// R-ID-11: a custom message comes under the identity the reader knows its agent by, behind what changed.
+#[tokio::test]
+async fn a_custom_message_does_not_overtake_the_change_of_its_agents_identity() {
+    for under_the_new_one in [false, true] {
+        let server = custom_server(settings()).await;
+        let mut agent = server.connect(None).await;
+        agent.say(uid(1), announcing()).await;
+        let flags = opamp_proto::AgentToServerFlags::REQUEST_INSTANCE_UID.bits();
+        let answer = agent.say(uid(1), pb::AgentToServer { flags, ..Default::default() }).await;
+        let fresh = answer.agent_identification.unwrap().new_instance_uid;
+        let fresh = InstanceUid::try_from(&fresh[..]).unwrap();
+        // Whoever reads events knows of everything so far; the turn is the custom messages'.
+        let mut events = Vec::new();
+        server.change("the agent", |change| change.snapshot.uid == uid(1)).await;
+        if under_the_new_one {
+            agent.say(fresh, saying(1)).await;
+        } else {
+            agent.say(uid(1), saying(1)).await;
+            agent.say(fresh, pb::AgentToServer::default()).await;
+        }
+        while events.len() < 2 {
+            events.push(server.event("what happened", Some).await);
+        }
+        let Event::Agent(change) = &events[0] else { panic!("{events:?}") };
+        assert_eq!((change.snapshot.uid, change.previous_uid), (fresh, Some(uid(1))));
+        let Event::Custom(received) = &events[1] else { panic!("{events:?}") };
+        assert_eq!((received.uid, &received.message), (fresh, &custom(1)));
+    }
+}

@@ -31,6 +31,9 @@ pub struct OfferRules {
 
 /// Connection settings ready to be offered: checked, hashed over all of them (R-CONN-16), encoded part by part, shared by
 /// every agent they are meant for.
+///
+/// An agent without the capability ReportsConnectionSettingsStatus is offered them once in a generation, or a client that
+/// reconnects to apply settings would do so for ever. If that one message was lost, nobody learns of it: desire them anew.
 #[derive(Clone)]
 pub struct ConnectionSettingsOffer(Arc<Inner>);
 

@@ -81,10 +81,15 @@ pub(crate) fn decide(core: &Arc<Core>, slot: &Arc<Slot>, uid: InstanceUid, sende
         return;
     };
     tokio::spawn(async move {
+        // Whatever panics must not leave the agent waiting for ever.
+        let decided = AssertUnwindSafe(decision(&core, request)).catch_unwind();
         let decision = tokio::select! {
             biased;
             () = core.draining.cancelled() => return,
-            decision = decision(&core, request) => decision,
+            decided = decided => decided.unwrap_or_else(|_| {
+                tracing::error!("the decision about a certificate request panicked");
+                Err(CertificateRefused("the certificate could not be issued".to_owned()))
+            }),
         };
         outcome(&core, &slot, decision);
         drop(place);
@@ -98,14 +103,9 @@ async fn decision(core: &Core, request: CertificateRequest) -> Decision {
     };
     let key = csr::check(&request.csr, &request.uid, &issuer.provider)
         .map_err(|why| CertificateRefused(why.to_string()))?;
-    // An issuer that panics must not leave its agent waiting for ever.
-    let issued = AssertUnwindSafe(issuer.application.issue(request)).catch_unwind();
+    let issued = issuer.application.issue(request);
     let issued = match tokio::time::timeout(core.settings.certificate_timeout, issued).await {
-        Ok(Ok(issued)) => issued?,
-        Ok(Err(_)) => {
-            tracing::error!("the certificate issuer panicked");
-            return Err(CertificateRefused("the certificate could not be issued".to_owned()));
-        }
+        Ok(issued) => issued?,
         Err(_) => {
             let why = "the certificate request was not decided in time; ask again";
             return Err(CertificateRefused(why.to_owned()));
@@ -125,14 +125,13 @@ async fn decision(core: &Core, request: CertificateRequest) -> Decision {
 }
 
 fn outcome(core: &Core, slot: &Arc<Slot>, decision: Decision) {
-    let (counter, input) = match decision {
-        Ok(target) => (&core.counters.certificates_issued, Input::CertificateIssued(target)),
+    let input = match decision {
+        Ok(target) => Input::CertificateIssued(target),
         Err(CertificateRefused(why)) => {
             tracing::debug!(why, "a certificate request was refused");
-            (&core.counters.certificates_refused, Input::CertificateRefused(why))
+            Input::CertificateRefused(why)
         }
     };
-    counter.fetch_add(1, Ordering::Relaxed);
     // None if the agent was forgotten meanwhile: then there is nobody to tell.
     let _ = core.dispatch(slot, input);
 }

@@ -23,7 +23,8 @@ use crate::snapshot::{AgentChange, Principal, Transport};
 pub enum Event {
     /// An agent changed. Changes of one agent that were not taken yet are merged.
     Agent(Box<AgentChange>),
-    /// An agent sent a custom message of a capability this server announces.
+    /// An agent sent a custom message of a capability this server announces. A change of that agent's identity is
+    /// told before it.
     Custom(Box<ReceivedCustom>),
     /// Something was refused.
     Refused(Refusal),
@@ -32,7 +33,7 @@ pub enum Event {
 /// A custom message of an agent. Each is told once (R-CUST-12).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedCustom {
-    /// The agent.
+    /// The agent, by the identity the events before this one told of.
     pub uid: InstanceUid,
     /// Who authenticated its connection.
     pub principal: Principal,
@@ -90,14 +91,36 @@ impl Events {
     /// The next event, if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
         loop {
-            let slot = match self.0.lock().next()? {
-                Queued::Agent(slot) => slot,
-                Queued::Custom(custom) => return Some(Event::Custom(custom)),
+            // The queue is not locked while a slot is.
+            let queued = self.0.lock().next()?;
+            match queued {
+                Queued::Agent(slot) => {
+                    if let Some(change) = slot.take_change() {
+                        return Some(Event::Agent(Box::new(change)));
+                    }
+                }
+                Queued::Custom(slot, custom) => return Some(self.introduce(&slot, custom)),
+                Queued::Ready(custom) => return Some(Event::Custom(custom)),
                 Queued::Refused(refusal) => return Some(Event::Refused(refusal)),
-            };
-            if let Some(change) = slot.take_change() {
-                return Some(Event::Agent(Box::new(change)));
             }
+        }
+    }
+}
+
+impl Events {
+    /// A custom message goes behind a change of its agent's identity, so that the reader knows the one it comes under
+    /// (R-ID-11). The agent stays queued: what is told here is not told again.
+    fn introduce(&self, slot: &Slot, mut custom: Box<ReceivedCustom>) -> Event {
+        let mut inner = slot.lock();
+        custom.uid = inner.session.uid();
+        let change = if inner.session.has_moved() { inner.session.take_change() } else { None };
+        drop(inner);
+        match change {
+            Some(change) => {
+                self.0.lock().ready = Some(custom);
+                Event::Agent(Box::new(change))
+            }
+            None => Event::Custom(custom),
         }
     }
 }
@@ -116,7 +139,9 @@ pub(crate) struct ChangeQueue {
 struct Queue {
     agents: VecDeque<Arc<Slot>>,
     refusals: VecDeque<Refusal>,
-    custom: VecDeque<Box<ReceivedCustom>>,
+    custom: VecDeque<(Arc<Slot>, Box<ReceivedCustom>)>,
+    /// One whose agent was just told of: it is next, whoever's turn it is.
+    ready: Option<Box<ReceivedCustom>>,
     custom_bytes: usize,
     custom_dropped: u64,
     /// Whose turn it is, of the three.
@@ -127,21 +152,25 @@ struct Queue {
 
 enum Queued {
     Agent(Arc<Slot>),
-    Custom(Box<ReceivedCustom>),
+    Custom(Arc<Slot>, Box<ReceivedCustom>),
+    Ready(Box<ReceivedCustom>),
     Refused(Refusal),
 }
 
 impl Queue {
     /// What is next: the kinds in turn, so that a flood of one does not starve the others.
     fn next(&mut self) -> Option<Queued> {
+        if let Some(ready) = self.ready.take() {
+            return Some(Queued::Ready(ready));
+        }
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
             let next = match self.turn {
                 0 => self.agents.pop_front().map(Queued::Agent),
                 1 => self.refusals.pop_front().map(Queued::Refused),
-                _ => self.custom.pop_front().map(|custom| {
+                _ => self.custom.pop_front().map(|(slot, custom)| {
                     self.custom_bytes -= custom.message.len_bytes();
-                    Queued::Custom(custom)
+                    Queued::Custom(slot, custom)
                 }),
             };
             if next.is_some() {
@@ -164,7 +193,7 @@ impl ChangeQueue {
     }
 
     /// Queues a custom message; false if it was dropped because too many wait.
-    pub(crate) fn custom(&self, mut received: ReceivedCustom) -> bool {
+    pub(crate) fn custom(&self, slot: &Arc<Slot>, mut received: ReceivedCustom) -> bool {
         let mut queue = self.lock();
         let bytes = queue.custom_bytes + received.message.len_bytes();
         if queue.custom.len() >= self.custom_kept || bytes > self.custom_bytes_max {
@@ -173,7 +202,7 @@ impl ChangeQueue {
         }
         received.dropped = std::mem::take(&mut queue.custom_dropped);
         queue.custom_bytes = bytes;
-        queue.custom.push_back(Box::new(received));
+        queue.custom.push_back((Arc::clone(slot), Box::new(received)));
         drop(queue);
         self.notify.notify_one();
         true

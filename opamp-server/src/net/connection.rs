@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     last_ping: AtomicU64,
     writing_since: AtomicU64,
     agents: AtomicUsize,
+    /// It had several agents at a time once: a gateway.
+    shared: AtomicBool,
     /// When the socket last had no agent on it, as long as it has none.
     empty_since: AtomicU64,
     /// Fired when a frame arrives while somebody waits for that, and when the connection ends.
@@ -85,6 +87,7 @@ impl Connection {
             last_ping: AtomicU64::new(now.0),
             writing_since: AtomicU64::new(NEVER),
             agents: AtomicUsize::new(0),
+            shared: AtomicBool::new(false),
             empty_since: AtomicU64::new(now.0),
             sign: Notify::new(),
             awaited: AtomicUsize::new(0),
@@ -189,7 +192,15 @@ impl Connection {
 
     pub(crate) fn set_agents(&self, agents: usize, now: Mono) {
         self.agents.store(agents, Ordering::Relaxed);
+        if agents > 1 {
+            self.shared.store(true, Ordering::Relaxed);
+        }
         self.empty_since.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether its peer speaks for several agents, so that it lives although one of them may not.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
     }
 
     /// Looks at the deadlines: orders a ping, ends a blocked write, closes a silent socket.

@@ -10,6 +10,7 @@ use super::changes::ReceivedCustom;
 use super::core::{Core, Sender};
 use super::directory::{Owner, Slot, SlotInner};
 use super::duplicates::{Contest, Verdict};
+use super::presented::Match;
 use super::settings::{OtherCredential, SameCredential};
 use crate::refusal::{RefusalReason, SessionError};
 use crate::session::{Input, Outbox, Session};
@@ -111,7 +112,7 @@ impl Core {
         if let Some(message) = out.take_custom() {
             let principal = sender.principal().clone();
             let received = ReceivedCustom { uid, principal, at: now.wall, message, dropped: 0 };
-            if !self.changes.custom(received) {
+            if !self.changes.custom(&slot, received) {
                 self.counters.custom_dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -119,6 +120,13 @@ impl Core {
             certificates::decide(self, &slot, uid, sender, csr);
         }
         Ok(Received::Handled(slot))
+    }
+
+    /// Whether a newcomer under `uid` that was told to take over `fresh` would still be: somebody else is there under the one,
+    /// and nobody under the other.
+    pub(crate) fn is_still_true(&self, uid: &InstanceUid, fresh: &InstanceUid) -> bool {
+        let live = |slot: Arc<Slot>| slot.lock().session.liveness() != Liveness::Disconnected;
+        self.directory.find(fresh).is_none() && self.directory.find(uid).is_some_and(live)
     }
 
     /// Repeats to a sender what it was told: to take over this identity.
@@ -157,11 +165,13 @@ impl Core {
         {
             let bound = known.kind == PrincipalKind::Certificate;
             let offered = inner.session.settings_offered();
-            if offered.is_some_and(|offer| sender.presented().are_of(offer)) {
-                // The agent moved to the credentials this server gave it, and its old connection is not over yet.
+            // The agent may have moved to the credentials this server gave it before its old connection is over.
+            let moved = offered.map_or(Match::Nothing, |offer| sender.presented().matched(offer));
+            if moved == Match::Certificate {
                 return Judgement::Welcome;
             }
-            if bound || live {
+            // A header may be the fleet's: it is worth as much as the same credentials are, and nothing against a certificate.
+            if bound || (live && moved == Match::Nothing) {
                 return match settings.other_credential {
                     OtherCredential::NewestWins if !bound => Judgement::TakeOver,
                     OtherCredential::NewestWins | OtherCredential::Flag => {
@@ -182,6 +192,10 @@ impl Core {
         if message.parts().contains(Part::AgentDisconnect) {
             // The good-bye of a connection that another one has followed already.
             return Judgement::Leave;
+        }
+        if incumbent.is_shared() {
+            // What is heard from there says nothing about this one agent, which may have come back another way.
+            return Judgement::Welcome;
         }
         match verdict.filter(|verdict| verdict.incumbent == incumbent.id() && verdict.uid == uid) {
             Some(verdict) if verdict.alive => Judgement::Rekey,
@@ -303,7 +317,10 @@ impl Core {
         let known_assignment = inner.session.assigned_uid();
         let assign = if wants_uid && known_assignment.is_none() { self.assign_uid(slot) } else { None };
         let before = inner.session.uid();
-        let list = message.part(Part::AvailableComponents).and_then(|report| self.components.resolve(report));
+        let report = message.part(Part::AvailableComponents);
+        // What the session is not going to take is not remembered either.
+        let report = report.filter(|_| inner.session.would_take(message, Part::AvailableComponents));
+        let list = report.and_then(|report| self.components.resolve(report));
         let tell = |session: &mut Session, out: &mut Outbox| {
             if let Some(list) = list.clone() {
                 let told = session.handle(Input::Components(list), now, out);

@@ -125,7 +125,8 @@ pub enum SameCredential {
     NewestWins,
     /// If it goes on where the agent that is there stopped, it is that agent and takes over. Otherwise the socket that is
     /// there is pinged: if it lives, the newcomer is told to take over a fresh identity (R-ID-15), if it is silent, the newcomer
-    /// takes over. Of two agents that poll, the one that came later is told.
+    /// takes over. A socket that has carried several agents at a time proves nothing by its answer: it is a gateway's, and the
+    /// newcomer takes over. Of two agents that poll, the one that came later is told.
     #[default]
     PingThenRekey,
 }

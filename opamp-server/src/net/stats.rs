@@ -129,6 +129,8 @@ impl Counters {
             (&self.package_offers_sent, effects.package_offers),
             (&self.full_state_requested, effects.full_state_requests),
             (&self.component_requests_sent, effects.component_requests),
+            (&self.certificates_issued, effects.certificates_issued),
+            (&self.certificates_refused, effects.certificates_refused),
             (&self.restarts_sent, effects.restarts),
             (&self.discarded, effects.discarded_oversize),
             (&self.custom_sent, effects.custom_sent),

@@ -25,8 +25,10 @@ pub(super) struct Extra {
     pub(super) custom: CustomQueue,
     pub(super) components: Components,
     pub(super) certificate: Certificate,
-    /// Digest of the last event part that was processed, so that a copy of its message is not processed again.
-    pub(super) last_event: Option<Fingerprint>,
+    /// Digests of the last custom message and the last certificate request that were processed, so that copies are not
+    /// processed again. One for each: a message may hold both.
+    pub(super) last_custom: Option<Fingerprint>,
+    pub(super) last_request: Option<Fingerprint>,
 }
 
 impl Extra {

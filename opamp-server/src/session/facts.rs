@@ -11,6 +11,9 @@ use crate::snapshot::{
     StickyFacts, status_index,
 };
 
+/// Conflicts closer to the one that was told last are counted only.
+const CONFLICT_SPACING_MS: u64 = 60_000;
+
 /// The cold part of a session.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -118,6 +121,16 @@ impl Facts {
         self.mark(ChangedFacts::CONNECTION | ChangedFacts::LIVENESS);
     }
 
+    /// Somebody else speaks under this identity, perhaps with every heartbeat: that is news once in a while.
+    pub(super) fn note_conflict(&mut self, now: Wall) {
+        let last = self.sticky.last_uid_conflict;
+        if last.is_some_and(|last| now.0.abs_diff(last.0) < CONFLICT_SPACING_MS) {
+            return self.count_quietly(|sticky| &mut sticky.uid_conflicts);
+        }
+        self.sticky.last_uid_conflict = Some(now);
+        self.count(|sticky| &mut sticky.uid_conflicts);
+    }
+
     pub(super) fn count(&mut self, counter: impl FnOnce(&mut StickyFacts) -> &mut u32) {
         let counter = counter(&mut self.sticky);
         *counter = counter.saturating_add(1);
@@ -136,6 +149,10 @@ impl Facts {
 
     pub(super) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || !self.changed.is_empty()
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        self.previous_uid.is_some()
     }
 
     pub(super) fn take_dirty(&mut self) -> Option<(PartSet, ChangedFacts, Option<InstanceUid>)> {

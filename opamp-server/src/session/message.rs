@@ -148,8 +148,8 @@ impl Session {
             Part::AvailableComponents if self.extra.get_or_insert_default().components.reported(encoded) => {
                 self.facts.mark(ChangedFacts::COMPONENTS);
             }
-            Part::CustomMessage if self.is_first(encoded, copy) => self.custom_message(encoded, out),
-            Part::ConnectionSettingsRequest if self.is_first(encoded, copy) => {
+            Part::CustomMessage if self.is_first(part, encoded, copy) => self.custom_message(encoded, out),
+            Part::ConnectionSettingsRequest if self.is_first(part, encoded, copy) => {
                 self.connection_settings_request(encoded, out);
             }
             _ => {}
@@ -223,10 +223,15 @@ impl Session {
         }
     }
 
-    /// Whether an event part is to be processed: it is no copy of the one that was processed last (R-RETRY-04).
-    fn is_first(&mut self, encoded: &[u8], copy: bool) -> bool {
+    /// Whether an event part is to be processed: it is no copy of the one of its kind that was processed last (R-RETRY-04).
+    fn is_first(&mut self, part: Part, encoded: &[u8], copy: bool) -> bool {
         let digest = digest(encoded);
-        let last = self.extra.get_or_insert_default().last_event.replace(digest);
+        let extra = self.extra.get_or_insert_default();
+        let of_kind = match part {
+            Part::ConnectionSettingsRequest => &mut extra.last_request,
+            _ => &mut extra.last_custom,
+        };
+        let last = of_kind.replace(digest);
         !copy || last != Some(digest)
     }
 

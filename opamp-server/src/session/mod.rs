@@ -71,7 +71,8 @@ pub enum Input<'a> {
     Alive,
     /// The agent is on this connection from now on.
     Attached(Arc<ConnectionInfo>),
-    /// The agent's certificate request was granted: this is what it should have from now on, and it asked for it.
+    /// The agent's certificate request was granted: this is what it should have from now on, and it asked for it. Under an
+    /// older generation than what is desired already it is refused instead.
     CertificateIssued(Target<ConnectionSettingsOffer>),
     /// The agent's certificate request was refused, for this reason (R-CSR-14).
     CertificateRefused(String),
@@ -206,14 +207,12 @@ impl Session {
                 }
                 self.facts.share(Part::AvailableComponents, &list);
             }
-            Input::CertificateIssued(target) => self.certificate_issued(target),
+            Input::CertificateIssued(target) => self.certificate_issued(target, out),
             Input::CertificateRefused(why) => {
+                out.effects.certificates_refused += 1;
                 self.extra.get_or_insert_default().certificate.decided(Some(why));
             }
-            Input::UidConflict => {
-                self.facts.count(|sticky| &mut sticky.uid_conflicts);
-                self.facts.sticky.last_uid_conflict = Some(now.wall);
-            }
+            Input::UidConflict => self.facts.note_conflict(now.wall),
             Input::Unwritten => self.unwritten(out),
         }
         Ok(())
@@ -281,6 +280,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether this session would use this part of a message, by what both sides announce as of that message.
+    pub fn would_take(&self, message: &AgentMessage<'_>, part: Part) -> bool {
+        let negotiated = Negotiated::new(self.announced(message), self.negotiated.server());
+        negotiated.received(part) == Received::Use
+    }
+
     /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
     pub fn deadline(&self, settings: &SessionSettings) -> Option<Mono> {
         let after = self.stale_after(settings);
@@ -310,10 +315,10 @@ impl Session {
         self.has_sequence && sequence.follows(self.sequence)
     }
 
-    /// The connection settings this agent was offered since they are desired.
+    /// The connection settings this agent was offered since they are desired, unless it reported that they failed.
     pub fn settings_offered(&self) -> Option<&ConnectionSettingsOffer> {
         let settings = &self.extra.as_ref()?.settings;
-        settings.desired().filter(|_| settings.is_made())
+        settings.desired().filter(|_| settings.is_made() && !settings.is_failed())
     }
 
     /// The identity the agent was told to take over and has not used yet.
@@ -370,6 +375,11 @@ impl Session {
     /// Whether [`Session::take_change`] has anything to tell.
     pub fn has_change(&self) -> bool {
         self.facts.is_dirty()
+    }
+
+    /// Whether the agent uses another identity than at the last [`Session::take_change`].
+    pub fn has_moved(&self) -> bool {
+        self.facts.has_moved()
     }
 
     /// What changed materially since the last call, if anything did.
@@ -431,7 +441,16 @@ impl Session {
         }
     }
 
-    fn certificate_issued(&mut self, target: Target<ConnectionSettingsOffer>) {
+    fn certificate_issued(&mut self, target: Target<ConnectionSettingsOffer>, out: &mut Outbox) {
+        let extra = self.extra.get_or_insert_default();
+        if extra.settings.generation() > target.generation {
+            // The agent would get those of the newer generation, without its certificate.
+            let why = "other connection settings were set while the certificate was issued; ask again";
+            extra.certificate.decided(Some(why.to_owned()));
+            out.effects.certificates_refused += 1;
+            return;
+        }
+        out.effects.certificates_issued += 1;
         self.desire(Desired { connection_settings: target, ..Desired::default() });
         let extra = self.extra.get_or_insert_default();
         extra.certificate.decided(None);

@@ -124,6 +124,10 @@ pub struct Effects {
     pub package_offers: u32,
     /// Requests for the list of components sent.
     pub component_requests: u32,
+    /// Certificate requests decided by an offer of the certificate.
+    pub certificates_issued: u32,
+    /// Certificate requests decided by a refusal.
+    pub certificates_refused: u32,
     /// Restart commands sent.
     pub restarts: u32,
     /// Custom messages put into messages.

@@ -77,6 +77,13 @@ impl Newcomers {
         inner.told.insert(uid, fresh);
     }
 
+    /// What was told to whoever came under this identity holds no longer.
+    pub(super) fn forget(&mut self, uid: &InstanceUid) {
+        if let Some(inner) = &mut self.0 {
+            inner.told.remove(uid);
+        }
+    }
+
     /// An agent is served under this identity: if it was told, it did as it was told, and the identity it came under may come
     /// by again.
     pub(super) fn arrived(&mut self, uid: &InstanceUid) {

@@ -146,8 +146,11 @@ impl<S: MessageStream> Task<S> {
             return Ok(None);
         }
         if let Some(fresh) = self.newcomers.told(&uid) {
-            self.core.tell_again(&uid, fresh, out);
-            return Ok(None);
+            if self.core.is_still_true(&uid, &fresh) {
+                self.core.tell_again(&uid, fresh, out);
+                return Ok(None);
+            }
+            self.newcomers.forget(&uid);
         }
         if self.agents.len() >= limit && !self.agents.contains_key(&uid) && !self.carries(&uid) {
             return Err(SessionError::TooManyAgentsOnConnection { limit });

@@ -387,3 +387,68 @@ fn an_issued_certificate_is_offered_whatever_was_offered_before() {
         assert_eq!(table.session.snapshot().connection_settings.generation, 1);
     }
 }
+
+/// R-CUST-12, R-RETRY-04.
+#[test]
+fn a_copy_of_a_message_with_two_events_repeats_neither() {
+    let settings = SessionSettings { custom_capabilities: with_custom().custom_capabilities, ..issuing() };
+    let mut table = Table::with(Transport::Http, settings);
+    table.full();
+    let certificate_request = Some(pb::CertificateRequest { csr: Bytes::from_static(b"csr") });
+    let opamp = Some(pb::OpAmpConnectionSettingsRequest { certificate_request });
+    let message = pb::AgentToServer {
+        custom_message: Some(custom(1).to_wire()),
+        connection_settings_request: Some(pb::ConnectionSettingsRequest { opamp }),
+        ..Default::default()
+    };
+    for round in 0..3 {
+        table.say(message.clone());
+        assert_eq!(table.out.take_custom().is_some(), round == 0, "round {round}");
+        assert_eq!(table.out.take_certificate_request().is_some(), round == 0, "round {round}");
+        table.input(Input::CertificateRefused("not approved".into()));
+        table.sequence -= 1; // the answer got lost, and the agent repeats itself
+    }
+}
+
+#[test]
+fn a_certificate_for_settings_that_were_replaced_meanwhile_is_refused() {
+    let settings = |endpoint: &str| {
+        let opamp =
+            pb::OpAmpConnectionSettings { destination_endpoint: endpoint.into(), ..Default::default() };
+        ConnectionSettingsOffer::new(pb::ConnectionSettingsOffers {
+            opamp: Some(opamp),
+            ..Default::default()
+        })
+        .unwrap()
+    };
+    let mut table = Table::with(Transport::WebSocket, issuing());
+    table.full();
+    table.requests_certificate("csr").unwrap();
+    table.input(Input::Desired(Desired::connection_settings(3, settings("wss://b.example.com/v1/opamp"))));
+    table.input(Input::Wake);
+    table.input(Input::CertificateIssued(Target::new(2, Some(settings("wss://a.example.com/v1/opamp")))));
+    let effects = table.out.effects();
+    assert_eq!((effects.certificates_issued, effects.certificates_refused), (0, 1));
+    let sent = table.input(Input::Wake);
+    let refusal = sent[0].error_response.as_ref().expect("it is told");
+    assert!(refusal.error_message.contains("ask again"), "{refusal:?}");
+    assert!(table.requests_certificate("csr again").is_some(), "and may");
+    table.input(Input::CertificateIssued(Target::new(4, Some(settings("wss://a.example.com/v1/opamp")))));
+    assert_eq!(table.out.effects().certificates_issued, 1);
+}
+
+/// A duplicate that goes on for days is no reason to write a record with each of its messages.
+#[test]
+fn conflicts_are_all_counted_and_told_once_a_minute() {
+    let mut table = Table::websocket();
+    table.full();
+    table.session.take_change();
+    let mut told = 0;
+    for _ in 0..20 {
+        table.input(Input::UidConflict);
+        told += u32::from(table.session.take_change().is_some());
+        table.pass(10);
+    }
+    assert_eq!(told, 4, "in 190 seconds");
+    assert_eq!(table.session.snapshot().sticky.uid_conflicts, 20);
+}

@@ -19,7 +19,7 @@ use super::package_sets::packages_value;
 use super::state::{Newest, unchanged};
 use super::types::{Actor, AgentDetail, AgentQuery, AgentSummary};
 use super::{FleetManager, Inner, record};
-use crate::{AgentFacts, IndexQuery, LabelScope, LabelValue, Labels, check_server_labels};
+use crate::{AgentFacts, IndexQuery, LabelScope, LabelValue, Labels, Liveness, check_server_labels};
 
 /// Agents looked at under one lock: what a listing may keep others waiting for.
 const LOOKED_AT_ONCE: usize = 20_000;
@@ -146,16 +146,17 @@ impl FleetManager {
         self.complete(|inner| async move { inner.restart_agent(&actor, &id).await }).await
     }
 
-    /// Has a connected agent asked for its full state. Changes nothing, so it is not audited.
+    /// Has a connected agent asked for its full state. The audit entry is written before the request is sent.
     ///
     /// # Errors
-    /// [`AgentCommandError::NotFound`] or [`AgentCommandError::NotConnected`].
-    pub fn request_full_state(&self, id: &AgentId) -> Result<Dispatch, AgentCommandError> {
-        let uid = self.inner.state().index.uid(id).ok_or(AgentCommandError::NotFound(*id))?;
-        match self.inner.server.request_full_state(&uid) {
-            Dispatch::NoSession => Err(AgentCommandError::NotConnected(*id)),
-            dispatch => Ok(dispatch),
-        }
+    /// [`AgentCommandError::NotFound`], [`AgentCommandError::NotConnected`], or the entry could not be written.
+    pub async fn request_full_state(
+        &self,
+        actor: &Actor,
+        id: &AgentId,
+    ) -> Result<Dispatch, AgentCommandError> {
+        let (actor, id) = (actor.clone(), *id);
+        self.complete(|inner| async move { inner.request_full_state(&actor, &id).await }).await
     }
 }
 
@@ -257,7 +258,7 @@ impl Inner {
         {
             return Err(AgentCommandError::NotAccepted(*id));
         }
-        if facts.liveness != crate::Liveness::Connected {
+        if facts.liveness != Liveness::Connected {
             return Err(AgentCommandError::NotConnected(*id));
         }
         let mut batch = WriteBatch::new();
@@ -271,6 +272,25 @@ impl Inner {
             CommandError::NoSession => AgentCommandError::NotConnected(*id),
             CommandError::NotAccepted => AgentCommandError::NotAccepted(*id),
         })
+    }
+
+    async fn request_full_state(
+        self: Arc<Self>,
+        actor: &Actor,
+        id: &AgentId,
+    ) -> Result<Dispatch, AgentCommandError> {
+        let facts = self.state().index.facts(id).ok_or(AgentCommandError::NotFound(*id))?;
+        if matches!(facts.liveness, Liveness::Disconnected | Liveness::Expired | Liveness::NeverSeen) {
+            return Err(AgentCommandError::NotConnected(*id));
+        }
+        let mut batch = WriteBatch::new();
+        let deed = Deed::of_agent("agent.request_full_state", id, None, None);
+        batch.append_audit(self.audit_entry(actor, self.now().wall, deed));
+        self.commit(batch, None).await.map_err(StoreFailure::from)?;
+        match self.server.request_full_state(&facts.uid) {
+            Dispatch::NoSession => Err(AgentCommandError::NotConnected(*id)),
+            dispatch => Ok(dispatch),
+        }
     }
 
     async fn commit_agent(&self, batch: WriteBatch, id: &AgentId) -> Result<(), AgentError> {

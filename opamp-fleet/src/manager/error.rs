@@ -187,6 +187,14 @@ pub enum PackageError {
         "a package's name is empty, or up to {PACKAGE_TEXT_BYTES_MAX} letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
     )]
     Name,
+    /// All packages together have as many bytes as they may have, uploads under way included: delete some.
+    #[error(
+        "all packages together, uploads under way included, have no more than {bytes_max} bytes; delete some before"
+    )]
+    NoRoom {
+        /// The bound.
+        bytes_max: u64,
+    },
     /// There is no such version.
     #[error("there is no version {:?} of package {:?}", .0.version, .0.name)]
     NotFound(PackageKey),

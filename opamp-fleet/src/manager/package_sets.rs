@@ -177,7 +177,11 @@ impl Inner {
         }
         let reason = match (&self.settings.packages.url_base, self.download_key().await?) {
             _ if versions.len() < desired.packages.len() => "a version is missing",
-            (None, _) => "no URL base for downloads is configured any more",
+            (None, _) => {
+                // Said once for all agents at the start.
+                tracing::debug!(%agent, "an agent's packages cannot be offered without a URL base");
+                return Ok(None);
+            }
             (_, None) => "the key for download tokens is missing",
             (Some(url_base), Some(key)) => match compose(agent, desired, &versions, url_base, &key) {
                 Ok(offer) => return Ok(Some(offer)),
@@ -198,6 +202,14 @@ impl Inner {
         let key = secret.and_then(|secret| DownloadKey::new(secret.expose()));
         self.state().download_key.clone_from(&key);
         Ok(key)
+    }
+
+    /// Has the key be there before anybody asks for a download: while there is none, each request looks for it in the
+    /// store, whatever it shows. If the store does not take it now, the first assignment makes it.
+    pub(super) async fn prepare_download_key(&self) {
+        if let Err(error) = self.make_download_key().await {
+            tracing::warn!(%error, "the key for download tokens was not made");
+        }
     }
 
     /// The same; made now if there is none.

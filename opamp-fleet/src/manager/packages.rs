@@ -64,14 +64,17 @@ impl FleetManager {
         }
         let Some(newest) = self.inner.peek(agent).await? else { return Ok(None) };
         let mut assigned = newest.record.desired_packages.iter().flat_map(|desired| &desired.packages);
-        match assigned.find(|package| package.content_sha256 == *content_sha256) {
-            Some(package) => self.inner.assigned_version(package).await,
-            None => Ok(None),
-        }
+        let Some(package) = assigned.find(|package| package.content_sha256 == *content_sha256) else {
+            return Ok(None);
+        };
+        // Not what is remembered: it may have been published anew since, and chunks are those of one revision.
+        let found = self.inner.store.package(&package.key).await?;
+        Ok(found.filter(|version| version.content_sha256 == *content_sha256))
     }
 
     /// One chunk of a package's content, counted from 0: [`PackageVersion::chunk_bytes`] bytes, the last one perhaps
-    /// fewer. None beyond the end, or if the version was deleted meanwhile.
+    /// fewer. None beyond the end, or if the version was deleted meanwhile, perhaps to be published anew with another
+    /// content.
     ///
     /// # Errors
     /// [`StoreFailure`] if it cannot be read.
@@ -84,15 +87,15 @@ impl FleetManager {
         let Some(id) = store.package_chunks(&version.key, index, 1).await?.first().copied() else {
             return Ok(None);
         };
-        if let Some(bytes) = store.blob(&id).await? {
-            return Ok(Some(bytes));
-        }
-        // Deleted and swept between the two reads, or else lost.
-        match store.package(&version.key).await? {
-            Some(_) => {
+        let bytes = store.blob(&id).await?;
+        // Looked at after the chunk was: if it is still this one, the chunk was of this one.
+        match (store.package(&version.key).await?, bytes) {
+            (Some(now), _) if now.revision != version.revision => Ok(None),
+            (None, _) => Ok(None),
+            (Some(_), Some(bytes)) => Ok(Some(bytes)),
+            (Some(_), None) => {
                 Err(StoreFailure::Damaged(format!("chunk {index} of package {} is missing", version.key)))
             }
-            None => Ok(None),
         }
     }
 }

@@ -57,6 +57,10 @@ pub struct PackageSettings {
     /// Largest content, in bytes. Default 1 GiB, at most 16 GiB. It lies in the store, whose file does not become smaller
     /// when a package is deleted: the space is used again.
     pub file_bytes_max: u64,
+    /// Most bytes of all package versions and of the uploads of this process that are under way, together. Default 4 GiB.
+    /// What is deleted, and what was uploaded in vain, is not counted any more and takes its space until the next sweep of
+    /// blobs ([`ManagerSettings::blob_sweep_interval`]).
+    pub total_bytes_max: u64,
     /// Most package versions in the catalogue. Default 1,000, at most
     /// [`PackageVersion::PACKAGES_MAX`](opamp_store::PackageVersion::PACKAGES_MAX).
     pub versions_max: usize,
@@ -71,6 +75,7 @@ impl Default for PackageSettings {
         Self {
             url_base: None,
             file_bytes_max: 1 << 30,
+            total_bytes_max: 4 << 30,
             versions_max: 1_000,
             per_agent_max: 32,
             uploads_max: 4,

@@ -26,8 +26,11 @@ impl Inner {
     /// Loads the fleet page by page and hands every agent to the server.
     pub(super) async fn load(&self) -> Result<(), StoreFailure> {
         let now = self.now();
+        self.prepare_download_key().await;
         let mut checkpoints = CheckpointPages::default();
         let mut components = Components::default();
+        let no_url_base = self.settings.packages.url_base.is_none();
+        let mut left_alone = 0_usize;
         let mut after = None;
         loop {
             let page = self.store.agents(after, PAGE_MAX).await?;
@@ -35,6 +38,7 @@ impl Inner {
             for agent in page.items {
                 let checkpoint = checkpoints.find(self, &agent.id).await?;
                 let mut seed = record::seed(&agent, checkpoint.as_ref());
+                left_alone += usize::from(no_url_base && agent.desired_packages.is_some());
                 seed.desired = self.desired(&agent).await?;
                 seed.components = components.find(self, &agent).await?;
                 seeds.push(seed);
@@ -43,9 +47,16 @@ impl Inner {
             self.server.restore(seeds);
             after = page.next;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        if left_alone > 0 {
+            tracing::error!(
+                agents = left_alone,
+                "agents' packages cannot be offered: no URL base for downloads is configured any more"
+            );
+        }
+        Ok(())
     }
 
     fn admit_known(&self, agent: &AgentRecord, checkpoint: Option<&Checkpoint>, now: Now) {

@@ -47,8 +47,8 @@ pub(super) struct State {
     /// Package versions read before.
     pub(super) package_versions: BTreeMap<PackageKey, PackageVersion>,
     pub(super) download_key: Option<DownloadKey>,
-    /// Chunks of packages that are being uploaded, by upload.
-    pub(super) uploads: BTreeMap<u64, BTreeSet<BlobId>>,
+    /// Packages that are being uploaded, by number.
+    pub(super) uploads: BTreeMap<u64, UnderWay>,
     /// The last custom messages received.
     pub(super) custom: CustomLog,
     /// Why the store could not be read last time, until it can again.
@@ -113,6 +113,15 @@ impl State {
         }
         self.package_versions.insert(version.key.clone(), version);
     }
+}
+
+/// An upload as others have to know it.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    /// What it has stored, which no sweep takes away.
+    pub(super) chunks: BTreeSet<BlobId>,
+    /// How many bytes came so far.
+    pub(super) size_bytes: u64,
 }
 
 /// A change that could not be merged because the record could not be read. What changed is kept, not the values:

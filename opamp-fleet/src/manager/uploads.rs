@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{PackageError, StoreFailure};
 use super::packages::{check_name, check_version, of_package, package_value};
+use super::state::UnderWay;
 use super::types::Actor;
 use super::{FleetManager, Inner};
 
@@ -76,7 +77,7 @@ impl FleetManager {
         if found.is_some() {
             return Err(PackageError::Exists(package.key));
         }
-        self.inner.check_room().await?;
+        self.inner.check_room(1).await?;
         let content =
             Content { hasher: Sha256::new(), size_bytes: 0, rest: BytesMut::new(), chunks: Vec::new() };
         let (manager, actor) = (self.clone(), actor.clone());
@@ -100,6 +101,7 @@ impl PackageUpload {
         if content.size_bytes > bytes_max {
             return Err(PackageError::TooLarge { bytes_max });
         }
+        self.claim.grow(content.size_bytes);
         content.hasher.update(&bytes);
         while content.rest.len() + bytes.len() >= CHUNK_BYTES as usize {
             let taken = bytes.split_to(CHUNK_BYTES as usize - content.rest.len());
@@ -168,12 +170,14 @@ impl PackageUpload {
 }
 
 impl Inner {
-    /// Stores one chunk, which no sweep of this process takes away while the upload lasts.
+    /// Stores one chunk, which no sweep of this process takes away while the upload lasts. The upload has grown by it
+    /// before.
     async fn put_chunk(&self, claim: &Claim, bytes: Bytes) -> Result<BlobId, PackageError> {
+        self.check_bytes(0).await?;
         let _no_sweep = self.sweeping.read().await;
         let mut batch = WriteBatch::new();
         let id = batch.put_blob(bytes);
-        self.state().uploads.entry(claim.number).or_default().insert(id);
+        self.state().uploads.entry(claim.number).or_default().chunks.insert(id);
         self.commit_repeatable(batch).await.map_err(StoreFailure::from)?;
         Ok(id)
     }
@@ -204,20 +208,36 @@ impl Inner {
         }
     }
 
-    /// Refuses one more package version if there are as many as there may be.
-    async fn check_room(&self) -> Result<(), PackageError> {
+    /// Refuses one more package version of so many bytes if there is no room for it.
+    async fn check_room(&self, more_bytes: u64) -> Result<(), PackageError> {
         let max = self.settings.packages.versions_max;
+        if self.check_bytes(more_bytes).await? >= max {
+            return Err(PackageError::TooMany { max });
+        }
+        Ok(())
+    }
+
+    /// Refuses that there are so many more bytes if all packages would have too many together, and tells how many
+    /// versions there are.
+    ///
+    /// The catalogue is counted anew each time: other processes publish and delete too, and beside storing a chunk that
+    /// costs little.
+    async fn check_bytes(&self, more_bytes: u64) -> Result<usize, PackageError> {
+        // Before the catalogue is read: what is published meanwhile is counted twice rather than not at all.
+        let mut bytes = self.state().uploads.values().map(|upload| upload.size_bytes).sum::<u64>();
+        let bytes_max = self.settings.packages.total_bytes_max;
         let mut count = 0;
         let mut after = None;
         loop {
             let page = self.store.packages(after, PAGE_MAX).await.map_err(StoreFailure::from)?;
             count += page.items.len();
+            bytes = page.items.iter().fold(bytes, |bytes, version| bytes.saturating_add(version.size_bytes));
             after = page.next;
-            if count >= max {
-                return Err(PackageError::TooMany { max });
+            if bytes.saturating_add(more_bytes) > bytes_max {
+                return Err(PackageError::NoRoom { bytes_max });
             }
             if after.is_none() {
-                return Ok(());
+                return Ok(count);
             }
         }
     }
@@ -226,7 +246,10 @@ impl Inner {
     pub(super) async fn sweep_blobs(&self) {
         // No chunk is put between looking which are spared and deleting the others.
         let _no_chunks = self.sweeping.write().await;
-        let spared: BTreeSet<BlobId> = self.state().uploads.values().flatten().copied().collect();
+        let spared: BTreeSet<BlobId> = {
+            let state = self.state();
+            state.uploads.values().flat_map(|upload| &upload.chunks).copied().collect()
+        };
         let spares = |id: &BlobId| spared.contains(id);
         if let Err(error) = sweep_unreferenced_blobs_sparing(self.store.as_ref(), None, &spares).await {
             tracing::warn!(%error, "unreferenced blobs were not deleted");
@@ -248,9 +271,14 @@ impl Claim {
             return Err(PackageError::TooManyUploads { max });
         }
         let number = state.uploads.last_key_value().map_or(0, |(last, _)| last + 1);
-        state.uploads.insert(number, BTreeSet::new());
+        state.uploads.insert(number, UnderWay::default());
         drop(state);
         Ok(Self { inner: Arc::clone(inner), number })
+    }
+
+    /// Has others know how many bytes came so far.
+    fn grow(&self, size_bytes: u64) {
+        self.inner.state().uploads.entry(self.number).or_default().size_bytes = size_bytes;
     }
 }
 

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opamp_fleet::manager::{Actor, AuditRate, ManagerSettings};
+use opamp_fleet::manager::{Actor, AgentCommandError, AuditRate, ManagerSettings};
 use opamp_server::{StaticToken, StaticTokens};
 use opamp_store::{AuditQuery, MemoryStore};
 
+use super::flaky::*;
 use super::support::*;
 
 async fn guarded(rate: AuditRate) -> Process {
@@ -128,5 +129,26 @@ async fn an_entry_is_bounded_whatever_it_tells() {
     let left_out = entry.after.unwrap()["left_out_bytes"].as_u64().unwrap();
     assert!(left_out > 2 << 20, "{left_out}");
     assert!(entry.before.unwrap()["text"].is_null());
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_full_state_without_an_entry() {
+    let store = Flaky::new();
+    let process = Process::start(store.clone(), &clock()).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let (id, asked) = (process.id(&agent.uid), agent.asked);
+    store.set(DOWN);
+    let refused = process.manager.request_full_state(&operator(), &id).await;
+    assert!(matches!(refused, Err(AgentCommandError::Store(_))), "{refused:?}");
+    store.set(WORKS);
+    agent.heartbeat(&process).await;
+    assert_eq!(agent.asked, asked);
+    process.manager.request_full_state(&operator(), &id).await.unwrap();
+    agent.heartbeat(&process).await;
+    assert_eq!(agent.asked, asked + 1);
+    assert_eq!(process.audit("agent.request_full_state").await.len(), 1);
     process.stop().await;
 }

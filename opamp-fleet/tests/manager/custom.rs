@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use opamp_fleet::manager::{CustomSettings, ManagerSettings, SendCustomError, StoreFailure};
-use opamp_proto::{AgentId, pb};
+use opamp_proto::{AgentId, AgentToServerFlags, InstanceUid, pb};
 use opamp_server::{
     CustomCapabilities, CustomError, CustomMessage, Dispatch, InsecureAcceptEveryone, ServerSettings,
 };
@@ -168,5 +168,23 @@ async fn the_first_words_of_an_agent_may_be_a_custom_message() {
     let kept = process.manager.custom_messages(&process.id(&agent.uid)).unwrap();
     assert_eq!(kept.messages.len(), 1);
     assert_eq!(process.manager.stats().registered, 1);
+    process.stop().await;
+}
+
+/// R-ID-11: the server's list of custom capabilities comes with the new identity, so these are the first words under it.
+#[tokio::test(start_paused = true)]
+async fn the_first_words_under_an_assigned_identity_may_be_a_custom_message() {
+    let process = process_of(Arc::new(MemoryStore::new()), CustomSettings::default()).await;
+    let (mut agent, id) = connected(&process, 1).await;
+    let flags = AgentToServerFlags::REQUEST_INSTANCE_UID.bits();
+    let answer = agent.send(&process, pb::AgentToServer { flags, ..agent.bare() }).await;
+    let assigned = answer.agent_identification.expect("a new identity").new_instance_uid;
+    process.settle().await;
+    agent.uid = InstanceUid::try_from(&assigned[..]).unwrap();
+    says(&process, &mut agent, b"here I am again").await;
+    process.settle().await;
+    assert_eq!(process.manager.stats().registered, 1, "one agent, not two");
+    assert_eq!(process.id(&agent.uid), id);
+    assert_eq!(process.manager.custom_messages(&id).unwrap().messages.len(), 1);
     process.stop().await;
 }

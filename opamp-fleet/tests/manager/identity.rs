@@ -176,7 +176,7 @@ async fn nobody_takes_over_an_agent_that_proved_itself_by_certificate_even_after
     let process = start().await;
     assert_eq!(process.detail(&agent.uid).await.sticky.last_uid_conflict, Some(first));
     agent.heartbeat(&process).await;
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(65)).await;
     process.poll(&agent.full(), agent.from, Some("edge-2")).await;
     process.settle().await;
     let sticky = process.detail(&agent.uid).await.sticky;

@@ -7,7 +7,10 @@ use opamp_fleet::manager::{AssignPackagesError, ManagerSettings, NewPackage, Pac
 use opamp_proto::pb::PackageStatusEnum::{InstallFailed, InstallPending, Installed};
 use opamp_proto::{AgentCapabilities, AgentId, AgentToServerFlags, InstanceUid, pb};
 use opamp_server::{Dispatch, InsecureAcceptEveryone};
-use opamp_store::{AgentStore as _, AuditQuery, MemoryStore, PackageKey, PackageKind, Store};
+use opamp_store::{
+    AgentStore as _, AuditQuery, CredentialStore as _, MemoryStore, PackageKey, PackageKind, PackageVersion,
+    Store,
+};
 
 use super::support::*;
 use super::uploads::{content, new, process_with, publish, sha256};
@@ -77,8 +80,18 @@ async fn drift(process: &Process, agent: &Agent) -> Drift {
     process.detail(&agent.uid).await.packages.drift
 }
 
-/// Who shows which URL and token, as an agent does.
+/// Who shows which URL and token, as an agent does: the size of what is opened.
 async fn download(process: &Process, offer: &pb::PackagesAvailable, name: &str) -> Option<u64> {
+    opened(process, offer, name).await.map(|version| version.size_bytes)
+}
+
+/// The first chunk of what is opened.
+async fn read(process: &Process, offer: &pb::PackagesAvailable, name: &str) -> Option<bytes::Bytes> {
+    let version = opened(process, offer, name).await?;
+    process.manager.package_chunk(&version, 0).await.unwrap()
+}
+
+async fn opened(process: &Process, offer: &pb::PackagesAvailable, name: &str) -> Option<PackageVersion> {
     let file = offer.packages[name].file.as_ref().unwrap();
     let rest = file.download_url.strip_prefix(BASE).unwrap().strip_prefix('/').unwrap();
     let (agent, content) = rest.split_once('/').unwrap();
@@ -86,8 +99,7 @@ async fn download(process: &Process, offer: &pb::PackagesAvailable, name: &str) 
     assert_eq!(file.content_hash, content.to_vec());
     let header = &file.headers.as_ref().unwrap().headers[0];
     let token = header.value.strip_prefix("Bearer ").unwrap();
-    let opened = process.manager.open_package(&agent.parse().unwrap(), &content, token).await.unwrap();
-    opened.map(|version| version.size_bytes)
+    process.manager.open_package(&agent.parse().unwrap(), &content, token).await.unwrap()
 }
 
 /// R-SEC-10, R-PKG-02, R-PKG-49: what was published is what is offered, signature and empty name included.
@@ -390,6 +402,19 @@ async fn packages_whose_url_base_is_gone_keep_nobody_from_starting() {
     process.stop().await;
 }
 
+/// As long as there is no key, each request for a download looks for one in the store.
+#[tokio::test(start_paused = true)]
+async fn the_key_of_downloads_is_there_from_the_start() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let process = restarted(&store, &clock).await;
+    let key = store.secret("package_downloads").await.unwrap().expect("it is made at the start");
+    process.stop().await;
+    let process = restarted(&store, &clock).await;
+    let again = store.secret("package_downloads").await.unwrap().unwrap();
+    assert_eq!(again.expose(), key.expose(), "and made once");
+    process.stop().await;
+}
+
 /// Two processes on one store: each opens what the other assigned, and remembers nothing that is not so any more.
 #[tokio::test(start_paused = true)]
 async fn a_process_serves_what_another_one_published_anew_and_assigned() {
@@ -410,6 +435,15 @@ async fn a_process_serves_what_another_one_published_anew_and_assigned() {
     let offer = agent.connect(&other).await.packages_available.unwrap();
     assert_eq!(download(&other, &offer, "a").await, Some(20));
     assert_eq!(download(&one, &offer, "a").await, Some(20), "its tokens are made with the same key");
+
+    // The same content once more: what the first process reads is of the version that is there now.
+    other.manager.unassign_packages(&operator(), &id, None).await.unwrap();
+    other.manager.delete_package(&operator(), &PackageKey::new("a", "1")).await.unwrap();
+    publish(&other.manager, new("a", "1"), &content(20), 10).await.unwrap();
+    other.manager.assign_packages(&operator(), &id, set(&[("a", "1")]), None).await.unwrap();
+    other.manager.flush().await.unwrap();
+    let offer = agent.heartbeat(&other).await.packages_available.unwrap();
+    assert_eq!(read(&one, &offer, "a").await, Some(content(20)));
     other.stop().await;
     one.crash().await;
 }

@@ -224,8 +224,10 @@ impl Agent {
             // An agent that was never offered anything says so by an empty status.
             remote_config_status: reports(AgentCapabilities::REPORTS_REMOTE_CONFIG)
                 .then(|| self.remote_config.clone().unwrap_or_default()),
-            connection_settings_status: self.settings.clone(),
-            package_statuses: self.packages.clone(),
+            connection_settings_status: reports(AgentCapabilities::REPORTS_CONNECTION_SETTINGS_STATUS)
+                .then(|| self.settings.clone().unwrap_or_default()),
+            package_statuses: reports(AgentCapabilities::REPORTS_PACKAGE_STATUSES)
+                .then(|| self.packages.clone().unwrap_or_default()),
             // The list itself only when it is asked for (R-COMP-02).
             available_components: self
                 .components

@@ -196,6 +196,52 @@ async fn uploads_and_versions_are_bounded() {
     process.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_packages_together_are_bounded_those_under_way_included() {
+    let bytes_max = 3 * MIB as u64;
+    let packages = PackageSettings { total_bytes_max: bytes_max, ..PackageSettings::default() };
+    let process = process_with(Arc::new(MemoryStore::new()), packages).await;
+    let manager = &process.manager;
+    let begin = async |version: &str| manager.begin_package(&operator(), new("a", version)).await;
+    let no_room = PackageError::NoRoom { bytes_max };
+    publish(manager, new("a", "1"), &content(MIB), MIB).await.unwrap();
+    let (mut two, mut three) = (begin("2").await.unwrap(), begin("3").await.unwrap());
+    two.write(content(MIB)).await.unwrap();
+    three.write(content(MIB)).await.unwrap();
+    assert_eq!(
+        begin("4").await.map(drop),
+        Err(no_room.clone()),
+        "nothing more fits beside what is under way"
+    );
+    assert_eq!(two.write(content(MIB)).await, Err(no_room.clone()), "each chunk is looked at");
+    drop(two);
+    three.write(content(MIB)).await.unwrap();
+    // Less than a chunk is looked at with the last one.
+    three.write(content(1)).await.unwrap();
+    assert_eq!(three.finish().await, Err(no_room.clone()));
+    publish(manager, new("a", "3"), &content(2 * MIB), MIB).await.unwrap();
+    assert_eq!(begin("4").await.map(drop), Err(no_room));
+    manager.delete_package(&operator(), &PackageKey::new("a", "1")).await.unwrap();
+    publish(manager, new("a", "4"), &content(MIB), MIB).await.unwrap();
+    process.stop().await;
+}
+
+/// Otherwise one answer would be made of two files.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_was_published_anew_is_not_read_as_the_one_before() {
+    let process = process_with(Arc::new(MemoryStore::new()), PackageSettings::default()).await;
+    let manager = &process.manager;
+    let before = publish(manager, new("a", "1"), &content(2 * MIB), MIB).await.unwrap();
+    assert!(manager.package_chunk(&before, 0).await.unwrap().is_some());
+    manager.delete_package(&operator(), &before.key).await.unwrap();
+    let other = Bytes::from(vec![7; 2 * MIB]);
+    let after = publish(manager, new("a", "1"), &other, MIB).await.unwrap();
+    let read = manager.package_chunk(&before, 1).await.unwrap();
+    assert!(read.is_none(), "of the same length, and not the same");
+    assert_eq!(read_back(manager, &after).await, other);
+    process.stop().await;
+}
+
 /// The sweep of blobs nothing refers to runs beside a slow upload, whose first chunks nothing refers to yet.
 #[tokio::test(start_paused = true)]
 async fn an_upload_outlives_sweeps_and_one_that_is_given_up_leaves_nothing() {

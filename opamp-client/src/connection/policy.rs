@@ -77,7 +77,6 @@ impl SettingsPolicy {
         self.older_tls
     }
 
-    #[cfg(feature = "net")]
     pub(crate) const fn allows_credentials_elsewhere(self) -> bool {
         self.credentials_elsewhere
     }
@@ -146,10 +145,15 @@ impl SettingsPolicy {
 /// Whether what follows the scheme of a URL leads to this machine.
 fn is_loopback(rest: &str) -> bool {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').unwrap_or_default(),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
+    // What is in front of an `@` is a user, and what follows it the host.
+    let port = port.strip_prefix(':').unwrap_or(port);
+    if port.bytes().any(|byte| !byte.is_ascii_digit()) {
+        return false;
+    }
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -221,7 +225,18 @@ mod tests {
         {
             assert_eq!(strict.check_telemetry(&to(good)), Ok(()), "{good}");
         }
-        for plain in ["http://h/v1/metrics", "http://localhost.example/x", "http://1.2.3.4:4318"] {
+        for plain in [
+            "http://h/v1/metrics",
+            "http://localhost.example/x",
+            "http://1.2.3.4:4318",
+            "http://localhost:1@h/v1/metrics",
+            "http://localhost@h/",
+            "http://[::1]@h/",
+            "http://[::1]:1@h/",
+            "http://[::1].h/",
+            "http://[::1/",
+            "http://127.0.0.1:1.h/",
+        ] {
             assert!(strict.check_telemetry(&to(plain)).unwrap_err().contains("no TLS"), "{plain}");
             assert_eq!(strict.allow_plaintext_telemetry().check_telemetry(&to(plain)), Ok(()), "{plain}");
         }

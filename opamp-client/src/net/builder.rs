@@ -310,7 +310,9 @@ impl Builder {
             }
         };
 
-        let info = |endpoint: &Endpoint| EndpointInfo::new(endpoint.to_string(), endpoint.transport);
+        let info = |endpoint: &Endpoint| {
+            EndpointInfo::new(endpoint.to_string(), endpoint.transport).with_address(endpoint.url())
+        };
         let uid = saved.uid;
         let session = Session::new(Setup {
             endpoint: info(&connector.endpoints[0]),

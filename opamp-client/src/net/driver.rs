@@ -100,8 +100,9 @@ impl Driver {
         }
         self.change_capabilities().await;
         // The first report is to be complete, so what is asked for it is waited for.
-        let mut asked = u32::from(self.lanes.refresh()) + u32::from(self.lanes.installed());
-        if asked == 0 {
+        let (mut refreshing, mut installing) = (self.lanes.refresh(), self.lanes.installed());
+        let mut started = !refreshing && !installing;
+        if started {
             self.tell(Input::Start).await;
         }
         while !self.session.is_finished() {
@@ -110,16 +111,13 @@ impl Driver {
             tokio::select! {
                 () = self.shared.changed() => self.take_pending().await,
                 Some(outcome) = self.lanes.outcomes.recv() => {
-                    let answers = matches!(
-                        outcome,
-                        Outcome::Effective(_) | Outcome::NoEffective | Outcome::Installed(_)
-                    );
+                    // Of each kind the first: more may be asked for meanwhile.
+                    refreshing &= !matches!(outcome, Outcome::Effective(_) | Outcome::NoEffective);
+                    installing &= !matches!(outcome, Outcome::Installed(_));
                     self.take_outcome(outcome).await;
-                    if answers && asked > 0 {
-                        asked -= 1;
-                        if asked == 0 {
-                            self.tell(Input::Start).await;
-                        }
+                    if !started && !refreshing && !installing {
+                        started = true;
+                        self.tell(Input::Start).await;
                     }
                 }
                 event = self.link.next() => self.tell(event.as_input()).await,
@@ -187,7 +185,7 @@ impl Driver {
         while self.session.is_applying() {
             tokio::select! {
                 Some(outcome) = self.lanes.outcomes.recv() => self.take_outcome(outcome).await,
-                () = &mut too_late => self.tell(Input::Abandoned).await,
+                () = &mut too_late => return self.tell(Input::Abandoned).await,
             }
         }
     }
@@ -234,13 +232,12 @@ impl Driver {
             Outcome::Connections { hash, failed } => {
                 self.tell(Input::ConnectionsOutcome { hash, failed }).await;
             }
-            Outcome::Installed(statuses) => {
-                self.tell(Input::PackageStatuses(statuses.unwrap_or_default())).await;
-            }
+            Outcome::Installed(Some(statuses)) => self.tell(Input::PackageStatuses(statuses)).await,
             Outcome::PackageStatuses(statuses) => self.tell(Input::PackageStatuses(statuses)).await,
             Outcome::Packages { hash, result } => self.tell(Input::PackagesOutcome { hash, result }).await,
             Outcome::Effective(config) => self.tell(Input::EffectiveConfig(config)).await,
-            Outcome::NoEffective => {}
+            // Nobody knows, or not yet: then nothing is said of it.
+            Outcome::Installed(None) | Outcome::NoEffective => {}
         }
     }
 

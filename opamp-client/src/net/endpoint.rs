@@ -130,6 +130,11 @@ impl Endpoint {
         format!("{scheme}://{}{}", self.host_header(), self.path_and_query)
     }
 
+    /// The whole address. What follows a question mark can be a credential: show it to nobody.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme(), self.host_header(), self.path_and_query)
+    }
+
     const fn scheme(&self) -> &'static str {
         match (self.transport, self.tls) {
             (Transport::WebSocket, false) => "ws",
@@ -233,6 +238,7 @@ mod tests {
             assert!(!error.to_string().contains("secret"), "{error}");
         }
         assert!(!shown("ws://h/x?token=secret").contains("secret"));
+        assert_eq!(Endpoint::parse("ws://h:80?token=secret").unwrap().url(), "ws://h/v1/opamp?token=secret");
     }
 
     #[test]

@@ -25,16 +25,24 @@ pub struct ClientSettings {
     pub events_kept: usize,
     /// How long applying one remote configuration, or one restart, may take. Then the handler is dropped where it waits;
     /// the configuration counts as failed, and the next command is taken. A handler that blocks cannot be dropped: the next
-    /// configuration waits for it, as long as this, and then counts as failed too. Default 10 min.
+    /// configuration waits for it, as long as this, and then counts as failed too. The same holds for settings of connections,
+    /// and for examining those of the connection to the server, which may read from a disk. Default 10 min.
     pub handler_timeout: Duration,
     /// How long the provider of the effective configuration may take. Then it is dropped where it waits, and the agent
     /// goes on with what it had. At the start nothing is reported before. Default 10 s.
+    ///
+    /// As long may those who install packages take at the start to say what is installed. They are not dropped then: the
+    /// first report goes without packages, and what they say follows when they have ended.
     pub provider_timeout: Duration,
     /// How long saving the state may take before the agent goes on without. Default 5 s.
     pub save_timeout: Duration,
     /// Custom messages of one capability that wait for a handler that is slow; more are dropped, counted and told. Default
     /// 100.
     pub custom_kept: usize,
+    /// Bytes of custom messages of one capability that wait for a handler that is slow; what is beyond is dropped, counted and
+    /// told, and so is a single message that is larger. Default 16 MiB. A server can make this process hold that much for each
+    /// capability, and one message beside that its handler is at.
+    pub custom_kept_bytes: usize,
     /// How long the packages of one offer may take. Then the handler is dropped where it waits, and the offer counts as
     /// failed. Default 6 h: downloads may be large and lines slow, and handlers have timeouts of their own.
     pub package_timeout: Duration,
@@ -54,6 +62,7 @@ impl Default for ClientSettings {
             provider_timeout: Duration::from_secs(10),
             save_timeout: Duration::from_secs(5),
             custom_kept: 100,
+            custom_kept_bytes: 16 << 20,
             package_timeout: Duration::from_secs(6 * 3600),
         }
     }

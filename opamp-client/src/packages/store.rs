@@ -34,8 +34,6 @@ use super::manifest::{Entry, Interrupted, Manifest, Version};
 
 /// The largest manifest that is read. Its texts are bounded one by one.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
-/// How much of a file is read at a time.
-const READ_BYTES: usize = 64 << 10;
 
 /// What is on disk. Every method leaves something whole, also where it fails.
 pub(super) struct Store {
@@ -307,21 +305,6 @@ impl Store {
         forgotten?;
         self.sweep();
         Ok(())
-    }
-
-    /// The SHA-256 of a file as it is on disk.
-    pub(super) fn hash(&self, path: &Path) -> Result<[u8; 32], DiskError> {
-        let failed = || disk("read", path);
-        let mut reader = self.files.read(path).map_err(failed())?;
-        let (mut hash, mut buffer) = (Sha256::new(), vec![0; READ_BYTES]);
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(hash.finalize().into()),
-                Ok(count) => hash.update(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed()(error)),
-            }
-        }
     }
 
     /// Where the content of this hash is downloaded to.

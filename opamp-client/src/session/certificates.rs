@@ -29,6 +29,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Default)]
 pub(super) struct Certificates {
     request: Option<CertificateSigningRequest>,
+    /// The server does not want it, as far as can be told. Its key is kept: the error may have meant something else.
+    refused: bool,
     /// The message with it.
     encoded: Option<Bytes>,
     /// A request is to be made as soon as the server takes it.
@@ -39,6 +41,8 @@ pub(super) struct Certificates {
     unsent: bool,
     /// When to ask again, whatever has happened until then.
     again_at: Option<Mono>,
+    /// When the agent asked last. With a clock that is wrong each certificate is due as soon as it is there.
+    asked_at: Option<Mono>,
     /// When the certificate in use is to be renewed, by the clock on the wall.
     renew_at_ms: Option<u64>,
     /// When to look at that clock.
@@ -76,7 +80,7 @@ impl Certificates {
 
     /// A connection begins: who is at the other end may not know of the request.
     pub(super) fn connected(&mut self) {
-        self.unsent = self.request.is_some();
+        self.unsent = self.request.is_some() && !self.refused;
     }
 
     /// A certificate is in use. If it is that of the request, there is nothing to wait for any more.
@@ -84,6 +88,7 @@ impl Certificates {
         let Some(certificate) = &settings.certificate else { return };
         if self.key() == Some(&certificate.key) {
             (self.request, self.encoded, self.unsent, self.again_at) = (None, None, false, None);
+            self.refused = false;
         }
         self.renew_later(settings, spread);
         self.look_at = self.renew_at_ms.map(|_| now.mono);
@@ -105,7 +110,7 @@ impl Certificates {
         let message = pb::ConnectionSettingsRequest { opamp: Some(opamp) };
         self.encoded = Some(message.encode_to_vec().into());
         self.request = Some(request);
-        self.unsent = true;
+        (self.refused, self.unsent) = (false, true);
     }
 
     /// When something is due.
@@ -126,7 +131,10 @@ impl Session {
             && let Some(renew_at_ms) = certificates.renew_at_ms
         {
             let left = Duration::from_millis(renew_at_ms.saturating_sub(now.wall.0));
-            if left.is_zero() {
+            let asked_lately = certificates.asked_at.map(|at| at + spacing).filter(|at| *at > now.mono);
+            if left.is_zero() && asked_lately.is_some() {
+                certificates.look_at = asked_lately;
+            } else if left.is_zero() {
                 certificates.renew_at_ms = None;
                 certificates.wanted = true;
             } else {
@@ -135,14 +143,15 @@ impl Session {
         }
         if certificates.again_at.take_if(|at| *at <= now.mono).is_some() {
             match certificates.request {
-                Some(_) => certificates.unsent = true,
-                None => certificates.wanted = true,
+                Some(_) if !certificates.refused => certificates.unsent = true,
+                _ => certificates.wanted = true,
             }
         }
         let asks = certificates.wanted && !certificates.making;
         if asks && self.takes_requests() {
             let certificates = &mut self.certificates;
             (certificates.wanted, certificates.making) = (false, true);
+            certificates.asked_at = Some(now.mono);
             certificates.again_at = Some(now.mono + spacing);
             out.push(Output::RequestCertificate(self.uid));
         }
@@ -192,15 +201,15 @@ impl Session {
         fits.then_some(encoded)
     }
 
-    /// Whether an error is the answer to a request: nothing else can be meant. Nothing waits for the certificate then.
+    /// Whether an error is taken for the answer to a request, since no report is unanswered. It is not sent again, and another
+    /// one is made later.
     pub(super) fn is_request_refused(&mut self, message: &str, now: Mono, out: &mut Outbox) -> bool {
         let certificates = &mut self.certificates;
-        if certificates.request.is_none() || !self.report.outstanding().is_empty() {
+        if certificates.request.is_none() || certificates.refused || !self.report.outstanding().is_empty() {
             return false;
         }
-        (certificates.request, certificates.encoded, certificates.unsent) = (None, None, false);
+        (certificates.refused, certificates.encoded, certificates.unsent) = (true, None, false);
         certificates.again_at = Some(now + self.settings.certificate_spacing);
-        out.push(Output::Persist);
         out.event(Event::CertificateRefused { message: message.to_owned() });
         true
     }

@@ -86,7 +86,10 @@ impl Session {
     /// An attempt, a connection or an exchange failed.
     pub(super) fn failed(&mut self, failure: Failure, now: Mono, out: &mut Outbox) {
         if self.fails_trial() {
-            return self.trial_failed(failure, now, out);
+            return match self.trial_again_at(&failure, now) {
+                Some(until) => self.trial_interrupted(failure, until, now, out),
+                None => self.trial_failed(failure, now, out),
+            };
         }
         match &mut self.link {
             Link::Dialing { .. } => {
@@ -236,7 +239,10 @@ impl Session {
     /// Goes on after a connection.
     pub(super) fn proceed(&mut self, then: Then, now: Mono, out: &mut Outbox) {
         match then {
-            Then::Dial => self.dial_round(now, out),
+            Then::Dial => match self.trial_wait() {
+                Duration::ZERO => self.dial_round(now, out),
+                wait => self.link = Link::Waiting { until: now + wait },
+            },
             Then::Finish => self.finish(out),
             Then::Wait(until) => self.link = Link::Waiting { until },
         }

@@ -24,7 +24,9 @@ use super::offers::{ATTEMPTS_MAX, Offer, OfferState, Offered};
 use super::outbox::{ConnectionsChange, Outbox, Output};
 use super::{Abilities, EndpointInfo, Session};
 use crate::config::Rejected;
-use crate::connection::{InUse, OpampSettings, OtherSettings, Signal, TelemetrySettings, is_tls};
+use crate::connection::{
+    InUse, OpampSettings, OtherSettings, Signal, TelemetrySettings, TlsParameters, is_tls,
+};
 use crate::event::{Event, ServerFault, Transport};
 use crate::saved::{OfferStatus, SavedConnections};
 
@@ -50,6 +52,9 @@ pub(super) struct Connections {
     configured: Option<String>,
     pub(super) offers: OfferState<ConnectionOffer>,
     pub(super) accepted: Option<Arc<OpampSettings>>,
+    /// What was accepted earlier and cannot be used by this process. Kept, since there may be no other way to a server, until
+    /// a server has answered without it.
+    set_aside: Option<Arc<OpampSettings>>,
     pub(super) candidate: Option<Arc<OpampSettings>>,
     pub(super) stage: Stage,
     telemetry: BTreeMap<Signal, Arc<TelemetrySettings>>,
@@ -81,7 +86,7 @@ pub(super) enum Stage {
 
 impl Connections {
     /// Goes on where an earlier process ended, unless the agent was configured anew or takes less by now. What the policy
-    /// of today refuses is dropped, and its hash forgotten: the server offers it again, and is told why it is refused.
+    /// of today refuses is not used, and its hash forgotten: the server offers it again, and is told why it is refused.
     pub(super) fn restore(saved: SavedConnections, endpoint: &EndpointInfo, abilities: Abilities) -> Self {
         let configured = Some(endpoint.name.to_string());
         let mut restored = Self { configured, ..Self::default() };
@@ -106,6 +111,7 @@ impl Connections {
             }
         }
         let in_use = InUse { tls: is_tls(&endpoint.name), durable: abilities.durable };
+        let before = saved.accepted.clone().filter(|_| abilities.opamp_settings);
         let [accepted, candidate] = [saved.accepted, saved.candidate].map(|settings| {
             let settings = settings.filter(|_| abilities.opamp_settings)?;
             match policy.check(&settings, in_use) {
@@ -116,6 +122,7 @@ impl Connections {
                 }
             }
         });
+        restored.set_aside = before.filter(|_| accepted.is_none());
         restored.accepted = accepted;
         restored.refused = refused;
         if !restored.refused.is_empty() {
@@ -139,7 +146,7 @@ impl Connections {
         SavedConnections {
             configured: self.configured.clone(),
             offer: self.offers.saved(),
-            accepted: self.accepted.clone(),
+            accepted: self.accepted.clone().or_else(|| self.set_aside.clone()),
             candidate: self.candidate.clone(),
             telemetry: self.telemetry.clone(),
             others: self.others.clone(),
@@ -158,6 +165,13 @@ impl Connections {
     /// Whether the application is at work on an offer.
     pub(super) const fn is_handed_over(&self) -> bool {
         self.change.is_some()
+    }
+
+    /// The application did not come to an end with what it was given.
+    pub(super) fn abandon(&mut self) {
+        self.change = None;
+        self.failures.clear();
+        self.offers.abandon();
     }
 
     pub(super) const fn is_trying(&self) -> bool {
@@ -187,6 +201,18 @@ impl Connections {
     }
 }
 
+/// Whether two URLs lead to the same host and port, both with TLS or both without, as far as that shows in how they are
+/// written.
+pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
+    let authority = |url: &str| {
+        let (_, rest) = url.trim().split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let port = if is_tls(url) { ":443" } else { ":80" };
+        Some(authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase())
+    };
+    is_tls(one) == is_tls(other) && authority(one).is_some() && authority(one) == authority(other)
+}
+
 /// The endpoint of settings as the session knows it.
 pub(super) fn endpoint_of(settings: &OpampSettings) -> EndpointInfo {
     let scheme = settings.endpoint.trim().split_once("://").map_or("", |(scheme, _)| scheme);
@@ -203,11 +229,11 @@ impl Session {
     }
 
     /// What was accepted makes no connection any more, because something on this machine has changed: back to what was
-    /// configured. The hash is forgotten, so that the server offers it again and is told why not.
+    /// configured. The hash is forgotten, so that the server offers it again and is told why not. It stays saved until a server
+    /// has answered: the next start may find it usable again.
     pub(super) fn accepted_unusable(&mut self, why: &Rejected, out: &mut Outbox) {
-        if self.connections.accepted.take().is_none() {
-            return;
-        }
+        let Some(accepted) = self.connections.accepted.take() else { return };
+        self.connections.set_aside = Some(accepted);
         self.endpoints.accept(self.endpoints.configured().clone());
         if self.connections.stage == Stage::Idle {
             self.connections.offers = OfferState::default();
@@ -215,6 +241,13 @@ impl Session {
         let why = format!("opamp, as given earlier: {why}");
         out.event(Event::ConnectionSettingsRejected { why });
         self.tell_connections(out);
+    }
+
+    /// A server has answered: what it has set earlier and could not be used is not needed to reach it.
+    pub(super) fn do_without(&mut self, out: &mut Outbox) {
+        if self.connections.set_aside.take().is_some() {
+            out.push(Output::Persist);
+        }
     }
 
     /// The server offers connections: `content` is `None` if it is larger than what is taken.
@@ -337,6 +370,10 @@ impl Session {
         if !settings.complete_key(accepted, self.certificates.key()) {
             return Err("certificate has no private_key, and this agent has not asked for one".to_owned());
         }
+        if !self.may_lead_credentials(&settings) {
+            settings.headers = Some(Vec::new());
+        }
+        let accepted = self.connections.accepted.as_deref();
         // The interval alone is no reason to leave.
         let same = match accepted {
             Some(accepted) => {
@@ -345,7 +382,7 @@ impl Session {
             }
             None => {
                 let bare = OpampSettings {
-                    endpoint: configured.name.to_string(),
+                    endpoint: configured.address().to_owned(),
                     heartbeat_seconds: settings.heartbeat_seconds,
                     ..OpampSettings::default()
                 };
@@ -358,6 +395,25 @@ impl Session {
             return Ok(None);
         }
         Ok(Some(settings))
+    }
+
+    /// Whether settings without headers may be used with the configured ones, as far as that depends on who has made them. The
+    /// configured host may be shown what was configured for it, but another server that the agent was moved to must not say by
+    /// which authority or through which proxy that host is reached.
+    fn may_lead_credentials(&self, settings: &OpampSettings) -> bool {
+        let trusted = match self.connections.accepted.as_deref() {
+            None => true,
+            Some(before) => {
+                before.headers.is_none()
+                    && is_same_origin(&before.endpoint, self.endpoints.configured().address())
+            }
+        };
+        let verified =
+            |tls: &TlsParameters| tls.ca_pem.is_empty() && !tls.system_ca && !tls.insecure_skip_verify;
+        settings.headers.is_some()
+            || trusted
+            || self.abilities.policy.allows_credentials_elsewhere()
+            || (settings.tls.as_ref().is_none_or(verified) && settings.proxy.is_none())
     }
 
     /// The application has taken connections, or not.

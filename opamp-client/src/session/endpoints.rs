@@ -105,6 +105,11 @@ impl Endpoints {
         self.endpoints[self.current].not_before = until;
     }
 
+    /// The server at the first endpoint asked to be left alone until then.
+    pub(super) fn block_first(&mut self, until: Mono) {
+        self.endpoints[0].not_before = until;
+    }
+
     /// Whether an endpoint before the current one may be tried now.
     pub(super) fn first_is_free(&self, now: Mono) -> bool {
         self.current != 0 && self.endpoints[0].not_before <= now

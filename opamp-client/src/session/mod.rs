@@ -196,7 +196,7 @@ impl Session {
         match input {
             Input::Abandoned => {
                 self.config.abandon();
-                self.connections.offers.abandon();
+                self.connections.abandon();
                 self.packages.offers.abandon();
                 out.push(Output::Persist);
             }

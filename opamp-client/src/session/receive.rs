@@ -96,6 +96,7 @@ impl Session {
         }
         self.answered();
         self.trial_passed(at, out);
+        self.do_without(out);
         if let Some(command) = command {
             // A command is alone, whatever stands beside it (R-CMD-02).
             if self.abilities.restart && command.r#type == pb::CommandType::Restart as i32 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opamp_proto::AgentCapabilities;
 
-use crate::connection::{SettingsPolicy, Signal};
+use crate::connection::{Secret, SettingsPolicy, Signal};
 use crate::description::Description;
 use crate::event::Transport;
 use crate::packages::OfferLimits;
@@ -146,6 +146,8 @@ pub struct EndpointInfo {
     pub name: Arc<str>,
     /// How messages travel there.
     pub transport: Transport,
+    /// The whole address, where the name leaves something out.
+    address: Option<Secret>,
 }
 
 /// What a session begins with.
@@ -291,6 +293,19 @@ impl Setup {
 impl EndpointInfo {
     /// An endpoint with the name events show.
     pub fn new(name: impl Into<Arc<str>>, transport: Transport) -> Self {
-        Self { name: name.into(), transport }
+        Self { name: name.into(), transport, address: None }
+    }
+
+    /// With the whole address, query included, if the name is less than that. Offered settings are compared with it, and it
+    /// is shown to nobody.
+    #[must_use]
+    pub fn with_address(mut self, address: impl Into<Secret>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The whole address.
+    pub(super) fn address(&self) -> &str {
+        self.address.as_ref().and_then(Secret::expose_text).unwrap_or(&self.name)
     }
 }

@@ -1,20 +1,59 @@
 //! Trying settings of the OpAMP connection: they are in use once the server has answered on them, and gone otherwise.
 
+use std::time::Duration;
+
 use opamp_proto::{Mono, Part};
 
 use super::Session;
-use super::connections::{Stage, endpoint_of};
+use super::connections::{Stage, endpoint_of, is_same_origin};
 use super::link::{Link, Open, Then};
 use super::outbox::{Outbox, Output};
 use crate::event::{DisconnectCause, Event};
 use crate::failure::{Failure, FailureKind};
 use crate::retry::Pace;
 
+/// The shortest wait before the same candidate is tried again, also if its server asks for less.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+
 impl Session {
     /// Whether the old connection can be left: the server has been told why (R-CONN-07), as far as it wants to know.
     pub(super) fn is_ready_to_try(&self) -> bool {
         self.connections.stage == Stage::Announced
             && !self.report.changed().contains(Part::ConnectionSettingsStatus)
+    }
+
+    /// How long to wait before the candidate is tried: a fleet that was given the same in the same second does not come to
+    /// its new server in the same second. Zero if there is nothing to be tried.
+    pub(super) fn trial_wait(&mut self) -> Duration {
+        match self.connections.stage {
+            Stage::Announced => self.spread.up_to(self.settings.retry.first),
+            Stage::Idle | Stage::Trying { .. } => Duration::ZERO,
+        }
+    }
+
+    /// When the candidate may be tried again, if the server is there and has no time, and its time comes within the trial's.
+    pub(super) fn trial_again_at(&mut self, failure: &Failure, now: Mono) -> Option<Mono> {
+        if failure.kind != FailureKind::Throttled {
+            return None;
+        }
+        let retry = &self.settings.retry;
+        let least = failure.retry_after.unwrap_or(retry.throttled_min).max(AGAIN_MIN);
+        let again = now + (least + self.spread.up_to(retry.first));
+        self.trial_until().filter(|until| again < *until).map(|_| again)
+    }
+
+    /// The server of the candidate has no time now. Nothing is proven by that.
+    pub(super) fn trial_interrupted(&mut self, failure: Failure, until: Mono, now: Mono, out: &mut Outbox) {
+        let endpoint = self.endpoints.name();
+        out.push(Output::Abort);
+        let reached = matches!(&self.link, Link::Open(Open { reached_at: Some(_), .. }));
+        self.trial_lost(&failure, out);
+        if reached {
+            self.ended(DisconnectCause::Failed { failure, retry_in: until - now }, now, out);
+        } else {
+            out.event(Event::ConnectFailed { endpoint, failure, retry_in: Some(until - now) });
+        }
+        self.link = Link::Waiting { until };
     }
 
     /// The next connection is that of the candidate.
@@ -57,14 +96,8 @@ impl Session {
         let endpoint = self.endpoints.name();
         self.connections.failures.push(format!("opamp: {failure}"));
         out.push(Output::Abort);
-        if let Link::Open(open) = &mut self.link {
-            open.busy = None;
-            self.settle(&failure);
-            self.custom_lost(&failure, out);
-        } else {
-            self.stats.connects_failed += 1;
-        }
-        let until = now + self.backoff.failed(Pace::Usual, None, now);
+        self.trial_lost(&failure, out);
+        let until = self.back_at(&failure, now);
         self.ended(DisconnectCause::Failed { failure: failure.clone(), retry_in: until - now }, now, out);
         out.event(Event::ConnectionSettingsFailed { endpoint, failure });
         self.connections.stage = Stage::Idle;
@@ -72,6 +105,34 @@ impl Session {
         self.endpoints.end_trial();
         self.link = Link::Waiting { until };
         self.end_trial(out);
+    }
+
+    /// What was on its way to the candidate's server.
+    fn trial_lost(&mut self, failure: &Failure, out: &mut Outbox) {
+        if let Link::Open(open) = &mut self.link {
+            open.busy = None;
+            self.settle(failure);
+            self.custom_lost(failure, out);
+        } else {
+            self.stats.connects_failed += 1;
+        }
+    }
+
+    /// When to go back. If it is to the very server that asked to be left alone, then not before it allows (R-THROT-04).
+    fn back_at(&mut self, failure: &Failure, now: Mono) -> Mono {
+        let connections = &self.connections;
+        let back = connections.accepted.as_ref().map(|accepted| accepted.endpoint.as_str());
+        let back = back.unwrap_or_else(|| self.endpoints.configured().address());
+        let tried = connections.candidate.as_ref().map_or("", |candidate| &candidate.endpoint);
+        if failure.kind != FailureKind::Throttled || !is_same_origin(tried, back) {
+            return now + self.backoff.failed(Pace::Usual, None, now);
+        }
+        let until = now + self.backoff.failed(Pace::Throttled, failure.retry_after, now);
+        self.endpoints.block_first(until);
+        match self.endpoints.first_free(now) {
+            Ok(_) => now + self.backoff.failed(Pace::Usual, None, now),
+            Err(until) => until,
+        }
     }
 
     /// Whether a failure is one of the candidate, and not of an agent that is leaving for good.

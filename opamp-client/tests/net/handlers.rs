@@ -3,14 +3,20 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use opamp_client::connection::{Signal, TelemetrySettings};
+use opamp_client::packages::{
+    PackageHandler, PackageProgress, PackageStatuses, PackagesOffer, PackagesRejected,
+};
 use opamp_client::{
-    Client, EffectiveConfig, Event, FileState, Health, InstanceUid, OfferStatus, RemoteConfig, SavedState,
-    StateError, StateStore, Stopped, Wall,
+    Client, Clock, EffectiveConfig, Event, FileState, Health, InstanceUid, Mono, Now, OfferStatus,
+    RemoteConfig, SavedState, StateError, StateStore, Stopped, SystemClock, Wall,
 };
 use opamp_proto::pb;
 use tokio::sync::Notify;
 
-use crate::common::{Agent, Directory, Events, HandClock, Memory, builder, until, within};
+use crate::common::{Agent, Directory, Events, HandClock, Memory, builder, session, until, within};
 use crate::stub::{WsPeer, WsStub, ack};
 
 fn offer(hash: u8) -> pb::ServerToAgent {
@@ -172,6 +178,56 @@ async fn the_first_report_waits_for_the_effective_configuration_and_a_stop_for_n
     agent.stop_with(&mut peer).await;
     let stuck = Agent::start(builder(&stub.url()).effective_config(provider));
     stuck.stop().await;
+}
+
+/// Looks for a while at what is installed.
+struct Looking(Arc<Notify>);
+
+impl PackageHandler for Looking {
+    fn installed(&self) -> BoxFuture<'_, PackageStatuses> {
+        Box::pin(async {
+            self.0.notified().await;
+            PackageStatuses::default()
+        })
+    }
+
+    fn sync(
+        &self,
+        _: PackagesOffer,
+        _: PackageProgress,
+        _: Client,
+    ) -> BoxFuture<'_, Result<(), PackagesRejected>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_given_twice_does_not_stand_for_packages_in_the_first_report() {
+    let stub = WsStub::start().await;
+    let (go_on, looked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let given = Arc::new(AtomicUsize::new(0));
+    let (wait, count) = (Arc::clone(&go_on), Arc::clone(&given));
+    let provider = move || {
+        let wait = Arc::clone(&wait);
+        let config = EffectiveConfig::single(format!("{}", count.fetch_add(1, Ordering::SeqCst)));
+        async move {
+            wait.notified().await;
+            config
+        }
+    };
+    let packages = Looking(Arc::clone(&looked));
+    let agent = Agent::start(builder(&stub.url()).effective_config(provider).on_packages(packages));
+    until("asked", || given.load(Ordering::SeqCst) == 1).await;
+    agent.client.refresh_effective_config().unwrap();
+    go_on.notify_one();
+    until("asked again", || given.load(Ordering::SeqCst) == 2).await;
+    go_on.notify_one();
+    let early = tokio::time::timeout(std::time::Duration::from_millis(50), stub.accept()).await;
+    assert!(early.is_err(), "not without packages");
+    looked.notify_one();
+    let mut peer = stub.accept().await;
+    let first = peer.acknowledge().await;
+    assert!(first.package_statuses.is_some() && first.effective_config.is_some(), "{first:?}");
 }
 
 #[tokio::test]
@@ -403,6 +459,54 @@ async fn a_stop_waits_for_a_configuration_handler_no_longer_than_it_should() {
     within("the agent stops", agent.client.stopped()).await;
     let saved = memory.saved().unwrap().remote_config.unwrap();
     assert_eq!((saved.status, saved.attempts), (OfferStatus::Applying, 0), "not held against it");
+}
+
+/// A wait that is over stays over, however often it is asked.
+struct Lasting(SystemClock);
+
+impl Clock for Lasting {
+    fn now(&self) -> Now {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
+        self.0.sleep_until(at).shared().boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_stop_while_connections_are_handed_over_comes_to_its_end_in_good_order() {
+    let (stub, memory) = (WsStub::start().await, Memory::of(InstanceUid::from_bytes([7; 16])));
+    let handed = Arc::new(Notify::new());
+    let told = Arc::clone(&handed);
+    let handler = move |_: Signal, _: Arc<TelemetrySettings>, _: Client| {
+        told.notify_one();
+        std::future::pending()
+    };
+    let settings = session(|session| session.stop_timeout = std::time::Duration::from_millis(50));
+    let client = builder(&stub.url())
+        .state(memory.clone())
+        .settings(settings)
+        .clock(Arc::new(Lasting(SystemClock::new())))
+        .on_own_telemetry([Signal::Logs], handler)
+        .start()
+        .unwrap();
+    let mut peer = stub.accept().await;
+    peer.acknowledge().await;
+    let own_logs =
+        pb::TelemetryConnectionSettings { destination_endpoint: "https://l/".into(), ..Default::default() };
+    let offers = pb::ConnectionSettingsOffers {
+        hash: b"h"[..].into(),
+        own_logs: Some(own_logs),
+        ..Default::default()
+    };
+    peer.send(&pb::ServerToAgent { connection_settings: Some(offers), ..Default::default() }).await;
+    within("handed over", handed.notified()).await;
+    client.stop();
+    peer.close_code().await;
+    within("the agent stops", client.stopped()).await;
+    let offer = memory.saved().unwrap().connections.offer.unwrap();
+    assert_eq!((offer.status, offer.attempts), (OfferStatus::Applying, 0), "not held against it");
 }
 
 #[tokio::test]

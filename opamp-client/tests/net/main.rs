@@ -11,6 +11,7 @@ mod cut;
 mod dead;
 mod failures;
 mod handlers;
+mod lanes;
 mod lowered;
 mod offered;
 mod patience;

@@ -66,6 +66,33 @@ async fn superseded(
 }
 
 #[tokio::test]
+async fn offers_that_never_come_to_an_end_leave_one_download_and_not_one_each() {
+    let (server, directory) = (server().await, Directory::new());
+    let installer = installer(&directory);
+    for round in 1..=5 {
+        let path = format!("/stalls{round}");
+        let package = package(&server.url(&path), "x", &path, path.as_bytes());
+        let (progress, reports) = silent();
+        let running = {
+            let (installer, wanted) = (installer.clone(), offer(&path, [("x", package)]));
+            tokio::spawn(async move { installer.apply(wanted, progress).await })
+        };
+        let begun = async {
+            while !server.paths().contains(&path) || directory.names("packages/downloads").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begun).await.expect("it begins to download");
+        reports.cancel();
+        tokio::time::timeout(PATIENCE, running).await.expect("it ends soon").unwrap().unwrap();
+        let kept = directory.names("packages/downloads");
+        let hash = opamp_proto::ConfigHash::new(sha256(path.as_bytes()).to_vec()).to_hex();
+        let of_this = |name: &String| name.starts_with(&hash);
+        assert!(kept.iter().all(of_this), "after {round} offers: {kept:?}");
+    }
+}
+
+#[tokio::test]
 async fn while_it_downloads() {
     let (server, directory) = (server().await, Directory::new());
     let asked = async {

@@ -85,19 +85,28 @@ async fn a_length_that_is_too_short_gives_no_file() {
     assert!(why.contains("SHA-256"), "{why}");
 }
 
+/// As many as bring nothing.
+fn attempts() -> usize {
+    settings().download.fruitless_max as usize
+}
+
 #[tokio::test]
 async fn a_length_that_is_too_long_ends_after_a_bounded_number_of_attempts() {
     let (_directory, server, why) =
         upgrade_from(|_| Reply::new(200, Body::Lying(NEW.to_vec(), NEW.len() + 1)), |_| {}, NEW).await;
     assert!(why.contains("without progress"), "{why}");
-    assert!(server.count() <= 1 + 1 + 5, "{}", server.count());
+    assert!(server.count() <= 1 + 1 + attempts(), "{}", server.count());
 }
 
 #[tokio::test]
 async fn refusals_are_told_and_not_repeated_and_overload_is_tried_again_but_not_for_ever() {
-    for (status, requests, word) in
-        [(404, 1, "404"), (401, 1, "401"), (410, 1, "410"), (503, 5, "503"), (500, 5, "500")]
-    {
+    for (status, requests, word) in [
+        (404, 1, "404"),
+        (401, 1, "401"),
+        (410, 1, "410"),
+        (503, attempts(), "503"),
+        (500, attempts(), "500"),
+    ] {
         let (_directory, server, why) = upgrade_from(move |_| Reply::status(status), |_| {}, NEW).await;
         assert!(why.contains(word), "{why}");
         assert_eq!(server.count(), 1 + requests, "{status}");

@@ -17,3 +17,4 @@ mod redirects;
 mod resume;
 mod sequences;
 mod signatures;
+mod slow;

@@ -1,5 +1,8 @@
 //! Which packages an offer changes, and which it leaves alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use opamp_client::ConfigHash;
 use opamp_client::packages::{OpenError, PackageStatus, PackageVersion};
 
@@ -259,4 +262,29 @@ async fn leftovers_of_a_crash_are_swept_at_the_start() {
     assert_eq!(directory.names("packages/packages"), [""; 0]);
     assert!(!root.join("manifest.new").exists());
     drop(installer);
+}
+
+#[tokio::test]
+async fn a_package_that_failed_is_tried_again_once_something_else_was_offered_in_between() {
+    let back = Arc::new(AtomicBool::new(false));
+    let there = Arc::clone(&back);
+    let server = Server::start(move |request| match there.load(Ordering::SeqCst) || request.path == "/1" {
+        true => Reply::file(request, request.path.as_bytes(), "\"a\""),
+        false => Reply::status(503),
+    })
+    .await;
+    let directory = Directory::new();
+    let installer = installer(&directory);
+    let of = |version: &str| {
+        let path = format!("/{version}");
+        offer(version, [("x", package(&server.url(&path), "x", version, path.as_bytes()))])
+    };
+    assert!(is_installed(&apply(&installer, of("1")).await.unwrap(), "x", "1"));
+    assert!(why(&apply(&installer, of("2")).await.unwrap(), "x").contains("503"));
+    back.store(true, Ordering::SeqCst);
+    let asked = server.count();
+    let again = apply(&installer, of("2")).await.unwrap();
+    assert!(why(&again, "x").contains("503") && server.count() == asked, "the same is no news: {again:?}");
+    assert!(is_installed(&apply(&installer, of("1")).await.unwrap(), "x", "1"));
+    assert!(is_installed(&apply(&installer, of("2")).await.unwrap(), "x", "2"));
 }

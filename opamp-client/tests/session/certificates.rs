@@ -130,9 +130,26 @@ on_both_transports! {
         }
         let told = |event: &Event| matches!(event, Event::CertificateRefused { message } if message == "because");
         assert!(refused.events.iter().any(told), "{refused:?}");
-        assert_eq!(bench.session.saved().connections.request, None);
+        bench.lose();
+        assert!(requests(&bench.reconnect()).is_empty(), "nor sent again");
         assert!(wanted(&bench.pass(seconds(3_500))).is_empty(), "not at once");
         assert_eq!(wanted(&bench.pass(seconds(200))).len(), 1);
+        let step = bench.tell(Input::CertificateRequest(Ok(request("k2"))));
+        assert_eq!(requests(&step).len(), 1);
+        assert_eq!(bench.session.saved().connections.request, Some(request("k2")));
+    }
+
+    /// What is taken for a refusal may have been about something else.
+    fn a_certificate_that_comes_after_an_error_has_its_key(transport) {
+        let mut bench = asked(transport);
+        bench.answer(error(ErrorType::BadRequest, 0));
+        let step = bench.answer(error(ErrorType::BadRequest, 0));
+        let refused = |event: &Event| matches!(event, Event::CertificateRefused { .. });
+        assert!(!step.events.iter().any(refused), "refused once: {step:?}");
+        let step = bench.offer_settings(b"h", issued(transport, b"cert"));
+        assert_eq!(step.dialed()[0].certificate.as_ref().unwrap().key.expose(), b"k");
+        bench.tell(Input::Connected);
+        assert_eq!(bench.session.saved().connections.request, None);
     }
 
     fn an_error_that_answers_a_report_does_not_end_the_request(transport) {
@@ -215,6 +232,33 @@ on_both_transports! {
         restarted.tell(Input::Start);
         assert_eq!(wanted(&restarted.tell(Input::Connected)).len(), 1, "and at the start");
     }
+}
+
+/// A clock that is years ahead takes each certificate for one that is nearly over.
+#[test]
+fn with_a_clock_that_is_wrong_certificates_are_asked_for_now_and_then() {
+    let transport = Transport::WebSocket;
+    let pem = Authority::new("ca").client("agent", &[]).cert_pem.into_bytes();
+    let cert: &'static [u8] = Box::leak(pem.into_boxed_slice());
+    let mut bench = Bench::with(transport, asks);
+    bench.now.wall = Wall(validity(cert).1 + 1);
+    let mut times = wanted(&bench.connect()).len();
+    for number in 0..10_u8 {
+        bench.tell(Input::CertificateRequest(Ok(request(&number.to_string()))));
+        // With a key of its own the request is answered, whichever it was.
+        let opamp = pb::OpAmpConnectionSettings {
+            certificate: certificate(cert, b""),
+            ..with_endpoint(elsewhere(transport))
+        };
+        let step = bench.offer_settings(&[number], opamp);
+        times += wanted(&step).len();
+        times += wanted(&bench.tell(Input::Connected)).len();
+        times += wanted(&bench.pass(seconds(60))).len();
+    }
+    assert_eq!(times, 1, "within ten minutes");
+    assert_eq!(wanted(&bench.pass(seconds(3_600))).len(), 1, "and after an hour again");
+    bench.tell(Input::CertificateRequest(Ok(request("k"))));
+    assert_eq!(wanted(&bench.tell(Input::RequestCertificate)).len(), 1, "the application may at once");
 }
 
 /// By hand, with another library's eyes.

@@ -65,6 +65,11 @@ impl Bench {
         if step.outputs.iter().any(|output| matches!(output, Output::Close(_))) {
             step.extend(self.tell(Input::Closed { code: Some(1000), reason: String::new() }));
         }
+        if step.sent.iter().any(|message| message.agent_disconnect.is_some()) && step.dialed().is_empty() {
+            let wait = self.until_dial();
+            assert!(wait <= seconds(1), "{step:?}");
+            step.extend(self.pass(wait));
+        }
         step
     }
 
@@ -188,6 +193,103 @@ on_both_transports! {
         bench.connect();
         let step = bench.offer_settings(b"2", opamp);
         assert_eq!(step.dialed().len(), 1, "without the certificate they are other settings (R-CONN-30)");
+    }
+
+    /// What events show of an address is less than the address: what is in a query may be what lets the agent in.
+    fn an_address_without_the_configured_query_is_another_one_and_has_to_be_proven(transport) {
+        let name = if transport == Transport::Http { "http://first/" } else { "ws://first/" };
+        let whole = format!("{name}?token=hunter2");
+        let connected = || {
+            let mut bench = Bench::with(transport, |setup| {
+                takes_settings(setup);
+                setup.endpoint = crate::bench::endpoint(name, transport).with_address(whole.as_str());
+            });
+            bench.connect();
+            bench
+        };
+        let mut bench = connected();
+        let step = bench.offer_settings(b"h", with_endpoint(name));
+        assert_eq!(step.dialed().len(), 1, "{step:?}");
+        assert_eq!((last_report(&step).1, &bench.session.saved().connections.accepted), (Applying, &None));
+        let mut bench = connected();
+        let step = bench.answer(offer(b"h", with_endpoint(&whole)));
+        assert_eq!((last_report(&step).1, step.handed_over().len()), (Applied, 0));
+        assert_eq!(bench.session.saved().connections.accepted.as_ref().unwrap().endpoint, whole, "and so it stays");
+        assert!(!format!("{:?}", bench.session).contains("hunter2"));
+    }
+
+    /// The configured host may be shown what was configured for it, but by nobody else's authorities and proxies.
+    fn another_server_does_not_say_how_the_configured_host_is_reached_with_its_credentials(transport) {
+        let home = elsewhere(transport).replace("elsewhere", "first");
+        let by = |policy: SettingsPolicy| {
+            let mut bench = Bench::with(transport, |setup| {
+                takes_settings(setup);
+                setup.endpoint.name = home.as_str().into();
+                setup.abilities.policy = policy;
+            });
+            bench.connect();
+            bench
+        };
+        let authority = || pb::OpAmpConnectionSettings {
+            tls: Some(pb::TlsConnectionSettings { ca_pem_contents: "theirs".into(), ..Default::default() }),
+            ..with_endpoint(&home)
+        };
+        let proxy = || pb::OpAmpConnectionSettings {
+            proxy: Some(pb::ProxyConnectionSettings { url: "http://theirs".into(), ..Default::default() }),
+            ..with_endpoint(&home)
+        };
+        let headers = |step: &Step| step.dialed()[0].headers.clone();
+        for lead in [authority(), proxy()] {
+            let mut bench = by(SettingsPolicy::strict());
+            assert_eq!(headers(&bench.offer_settings(b"1", lead.clone())), None, "the host itself may say");
+            bench.tell(Input::Connected);
+            for (policy, shown) in [(SettingsPolicy::strict(), false), (SettingsPolicy::strict().allow_credentials_elsewhere(), true)] {
+                let mut bench = by(policy);
+                bench.offer_settings(b"1", with_endpoint(elsewhere(transport)));
+                bench.tell(Input::Connected);
+                let step = bench.offer_settings(b"2", lead.clone());
+                assert_eq!(headers(&step), if shown { None } else { Some(Vec::new()) }, "{policy:?}");
+            }
+            let mut bench = by(SettingsPolicy::strict());
+            bench.offer_settings(b"1", with_endpoint(elsewhere(transport)));
+            bench.tell(Input::Connected);
+            let step = bench.offer_settings(b"2", with_endpoint(&home));
+            assert_eq!(headers(&step), None, "back to what was configured, and nothing else");
+        }
+    }
+
+    /// What is accepted may be the only way to a server. It is not lost because it could not be read once.
+    fn accepted_settings_that_cannot_be_used_now_are_kept_until_a_server_has_answered(transport) {
+        let mut bench = Bench::settable(transport);
+        bench.offer_settings(b"h", with_endpoint(elsewhere(transport)));
+        bench.tell(Input::Connected);
+        let accepted = bench.session.saved();
+        let mut bench = Bench::restarted(accepted.clone(), transport);
+        bench.tell(Input::SettingsUnusable(opamp_client::Rejected::new("a file is half written")));
+        bench.tell(Input::Start);
+        bench.tell(Input::Failed(Failure::new(FailureKind::Auth, "401")));
+        let kept = bench.session.saved();
+        assert!(kept.connections.accepted.is_some());
+        let mut again = Bench::restarted(kept.clone(), transport);
+        assert_eq!(again.tell(Input::Start).dialed().len(), 1, "the file is whole again");
+        let strict = |saved: SavedState| Bench::with(transport, |setup| {
+            takes_settings(setup);
+            setup.endpoint.name = "first".into();
+            setup.abilities.durable = false;
+            setup.saved = saved;
+        });
+        let mut saved = accepted;
+        let certificate = opamp_client::connection::ClientCertificate { cert: b"c".to_vec(), key: "k".into(), ca: Vec::new() };
+        let with = opamp_client::connection::OpampSettings {
+            certificate: Some(certificate),
+            ..(**saved.connections.accepted.as_ref().unwrap()).clone()
+        };
+        saved.connections.accepted = Some(with.into());
+        let mut bench = strict(saved);
+        assert_eq!(bench.tell(Input::Start).connects(), [0], "the policy of today");
+        assert!(bench.session.saved().connections.accepted.is_some());
+        bench.tell(Input::Connected);
+        assert_eq!(bench.session.saved().connections.accepted, None, "there is a server without it");
     }
 
     /// R-CONN-17.

@@ -14,6 +14,10 @@ use crate::settings::{
 
 type Mishap = Box<dyn Fn(&mut Bench) -> Step>;
 
+fn throttled() -> Failure {
+    Failure::new(FailureKind::Throttled, "x")
+}
+
 /// Everything that can go wrong with a candidate that is being tried, and how it shows.
 fn mishaps() -> Vec<(&'static str, FailureKind, Mishap)> {
     let dialing = |kind: FailureKind| -> Mishap {
@@ -41,7 +45,11 @@ fn mishaps() -> Vec<(&'static str, FailureKind, Mishap)> {
         ),
         ("401", FailureKind::Auth, dialing(FailureKind::Auth)),
         ("404", FailureKind::Status(404), dialing(FailureKind::Status(404))),
-        ("503", FailureKind::Throttled, dialing(FailureKind::Throttled)),
+        (
+            "503",
+            FailureKind::Throttled,
+            Box::new(|bench| bench.tell(Input::Failed(throttled().with_retry_after(Some(seconds(60)))))),
+        ),
         ("proxy", FailureKind::ProxyUnreachable, dialing(FailureKind::ProxyUnreachable)),
         ("no connection", FailureKind::Timeout, Box::new(|bench| bench.pass(seconds(60)))),
         ("silence", FailureKind::Timeout, connected(|bench| bench.pass(seconds(60)))),
@@ -59,7 +67,7 @@ fn mishaps() -> Vec<(&'static str, FailureKind, Mishap)> {
         (
             "unavailable",
             FailureKind::Throttled,
-            connected(|bench| bench.receive(error(ErrorType::Unavailable, 0))),
+            connected(|bench| bench.receive(error(ErrorType::Unavailable, 60_000_000_000))),
         ),
         (
             "bad request",
@@ -102,6 +110,86 @@ on_both_transports! {
             assert!(reports.iter().all(|(_, status, _)| *status != Applying), "{name}: never again as APPLYING");
             assert!((3..=5).contains(&bench.pass(seconds(120)).sent.len()), "{name}: and all is as before");
         }
+    }
+
+    /// A fleet that is given the same in the same second does not come in the same second.
+    fn a_trial_begins_at_another_moment_with_each_agent(transport) {
+        let waits: Vec<Duration> = (0..20)
+            .map(|seed| {
+                let mut bench = Bench::with(transport, |setup| {
+                    takes_settings(setup);
+                    setup.seed = seed;
+                });
+                bench.connect();
+                let left = bench.now.mono;
+                let mut step = bench.answer(offer(b"h", with_endpoint(elsewhere(transport))));
+                if transport == Transport::WebSocket {
+                    step.extend(bench.tell(Input::Closed { code: Some(1000), reason: String::new() }));
+                } else {
+                    bench.now.mono = bench.now.mono.max(left);
+                }
+                assert!(step.dialed().is_empty(), "not at once");
+                let wait = bench.until_dial();
+                assert_eq!(bench.pass(wait).dialed().len(), 1);
+                wait
+            })
+            .collect();
+        assert!(waits.iter().all(|wait| *wait <= seconds(1)), "{waits:?}");
+        assert!(waits.iter().max().unwrap().saturating_sub(*waits.iter().min().unwrap()) > Duration::from_millis(500), "{waits:?}");
+    }
+
+    /// R-THROT-02, R-THROT-04: a server that has no time in the second in which all come has proven nothing.
+    fn a_server_without_time_is_tried_again_when_it_says_and_within_the_trial(transport) {
+        for on_connection in [false, true] {
+            let mut bench = Bench::settable(transport);
+            bench.offer_settings(b"h", with_endpoint(elsewhere(transport)));
+            let mut step = Step::default();
+            if on_connection {
+                bench.answers = false;
+                step.extend(bench.tell(Input::Connected));
+                if transport == Transport::WebSocket {
+                    step.extend(bench.tell(Input::Written));
+                }
+                step.extend(bench.receive(error(ErrorType::Unavailable, 20_000_000_000)));
+                bench.answers = true;
+            } else {
+                step.extend(bench.tell(Input::Failed(throttled().with_retry_after(Some(seconds(20))))));
+            }
+            let failed = |event: &Event| matches!(event, Event::ConnectionSettingsFailed { .. });
+            assert!(!step.events.iter().any(failed), "{step:?}");
+            assert!(bench.session.saved().connections.candidate.is_some());
+            assert!(bench.pass(Duration::from_millis(19_999)).is_silent(), "R-THROT-04");
+            let step = bench.pass(seconds(2));
+            assert_eq!((step.dialed().len(), step.connects().len()), (1, 0), "{step:?}");
+            assert_eq!(last_report(&bench.tell(Input::Connected)), (b"h".to_vec(), Applied, String::new()));
+        }
+        // Also one that asks for no wait, again and again, has the time of the trial and no more.
+        let mut bench = Bench::settable(transport);
+        bench.offer_settings(b"h", with_endpoint(elsewhere(transport)));
+        let (begun, mut dials) = (bench.now.mono, 1);
+        while bench.session.saved().connections.candidate.is_some() {
+            bench.tell(Input::Failed(throttled().with_retry_after(Some(Duration::ZERO))));
+            dials += bench.pass(seconds(2)).dialed().len();
+        }
+        assert!(bench.now.mono - begun <= seconds(62) && (20..=60).contains(&dials), "{dials}");
+    }
+
+    /// R-THROT-04: the way back from a server that asked to be left alone is no way around that.
+    fn a_server_that_is_also_the_one_before_is_left_alone_as_it_asked(transport) {
+        let home = elsewhere(transport).replace("elsewhere", "first");
+        let mut bench = Bench::with(transport, |setup| {
+            takes_settings(setup);
+            setup.endpoint.name = home.as_str().into();
+        });
+        bench.connect();
+        let headers = pb::Headers { headers: vec![pb::Header { key: "a".into(), value: "new".into() }] };
+        let rotated = pb::OpAmpConnectionSettings { headers: Some(headers), ..with_endpoint(&home.replace("first", "FIRST:443")) };
+        bench.offer_settings(b"h", rotated);
+        let step = bench.tell(Input::Failed(throttled().with_retry_after(Some(seconds(300)))));
+        assert!(step.events.iter().any(|event| matches!(event, Event::ConnectionSettingsFailed { .. })));
+        assert!(bench.pass(seconds(299)).is_silent());
+        let step = bench.pass(seconds(3));
+        assert_eq!((step.dialed().len(), step.connects()), (0, vec![0]), "{step:?}");
     }
 
     /// R-CONN-10, R-CONN-12: with settings in use the way back leads to them.

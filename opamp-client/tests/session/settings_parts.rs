@@ -44,6 +44,21 @@ fn telemetry(step: &Step) -> BTreeMap<Signal, String> {
 }
 
 on_both_transports! {
+    /// Whoever waits for the outcome waits once.
+    fn what_the_application_does_not_end_is_abandoned_with_the_session(transport) {
+        let mut bench = Bench::settable(transport);
+        bench.takes_connections = false;
+        let step = bench.answer(crate::settings::offer(b"h", with_endpoint(elsewhere(transport))));
+        assert_eq!(step.handed_over().len(), 1);
+        bench.tell(Input::Stop);
+        bench.tell(Input::Closed { code: Some(1000), reason: String::new() });
+        assert!(bench.session.is_finished() && bench.session.is_applying());
+        bench.tell(Input::Abandoned);
+        assert!(!bench.session.is_applying());
+        let saved = bench.session.saved().connections.offer.unwrap();
+        assert_eq!(saved.attempts, 0, "not held against it");
+    }
+
     /// R-OWN-07, R-OWN-12.
     fn each_signal_has_a_destination_of_its_own(transport) {
         let mut bench = able(transport);

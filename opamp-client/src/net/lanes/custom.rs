@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -14,13 +14,21 @@ use crate::net::handler::CustomMessageHandler;
 /// The queues, by capability.
 pub(super) struct CustomLanes {
     kept: usize,
-    queues: BTreeMap<String, mpsc::Sender<CustomMessage>>,
+    kept_bytes: usize,
+    queues: BTreeMap<String, Queue>,
     dropped: AtomicU64,
 }
 
+/// What waits for one handler.
+struct Queue {
+    messages: mpsc::Sender<CustomMessage>,
+    /// The memory that it takes: added to by who hands over, subtracted from by who takes.
+    bytes: Arc<AtomicUsize>,
+}
+
 impl CustomLanes {
-    pub(super) fn new(kept: usize) -> Self {
-        Self { kept: kept.max(1), queues: BTreeMap::new(), dropped: AtomicU64::new(0) }
+    pub(super) fn new(kept: usize, kept_bytes: usize) -> Self {
+        Self { kept: kept.max(1), kept_bytes, queues: BTreeMap::new(), dropped: AtomicU64::new(0) }
     }
 }
 
@@ -33,8 +41,9 @@ impl Lanes {
             return;
         };
         let (sender, messages) = mpsc::channel(self.custom.kept);
-        self.custom.queues.insert(name, sender);
-        tokio::spawn(Arc::clone(&self.common).converse(handler, messages));
+        let bytes = Arc::new(AtomicUsize::new(0));
+        self.custom.queues.insert(name, Queue { messages: sender, bytes: Arc::clone(&bytes) });
+        tokio::spawn(Arc::clone(&self.common).converse(handler, messages, bytes));
     }
 
     /// The capabilities that have a handler.
@@ -45,9 +54,23 @@ impl Lanes {
     /// Hands a message over, unless its handler is too slow.
     pub(crate) fn custom(&self, message: CustomMessage) {
         let Some(queue) = self.custom.queues.get(&message.capability) else { return };
-        if let Err(TrySendError::Full(message)) = queue.try_send(message) {
+        let size = size(&message);
+        let why = if size > self.custom.kept_bytes {
+            "one is larger than what may wait for a handler"
+        } else {
+            "their handler is too slow"
+        };
+        // Added before it can be taken, and by nobody else meanwhile.
+        let waiting = queue.bytes.fetch_add(size, Ordering::AcqRel);
+        let refused = if waiting.saturating_add(size) > self.custom.kept_bytes {
+            Err(TrySendError::Full(message))
+        } else {
+            queue.messages.try_send(message)
+        };
+        let Err(refused) = refused else { return };
+        queue.bytes.fetch_sub(size, Ordering::AcqRel);
+        if let TrySendError::Full(message) = refused {
             self.custom.dropped.fetch_add(1, Ordering::Relaxed);
-            let why = "their handler is too slow";
             self.common.event(Event::CustomDropped { capability: message.capability, why });
         }
     }
@@ -62,8 +85,10 @@ impl Common {
         self: Arc<Self>,
         handler: Arc<dyn CustomMessageHandler>,
         mut messages: mpsc::Receiver<CustomMessage>,
+        bytes: Arc<AtomicUsize>,
     ) {
         while let Some(message) = messages.recv().await {
+            bytes.fetch_sub(size(&message), Ordering::AcqRel);
             let (handler, client) = (Arc::clone(&handler), self.shared.client());
             let taking = async move { handler.message(message, client).await };
             // How it ended is told already, if it was not as it should.
@@ -74,4 +99,9 @@ impl Common {
             }
         }
     }
+}
+
+/// What a message takes of memory while it waits.
+fn size(message: &CustomMessage) -> usize {
+    message.capability.len() + message.kind.len() + message.data.len()
 }

@@ -136,7 +136,7 @@ impl Lanes {
         if let Some(handler) = common.handlers.event.clone() {
             tokio::spawn(Arc::clone(&common).tell(handler));
         }
-        let custom = CustomLanes::new(settings.custom_kept);
+        let custom = CustomLanes::new(settings.custom_kept, settings.custom_kept_bytes);
         Self { common, jobs, connections, custom, packages, told, outcomes }
     }
 

@@ -7,6 +7,7 @@ use opamp_proto::ConfigHash;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Common, Lanes, Outcome};
+use crate::event::Event;
 use crate::packages::{PackageHandler, PackageProgress, PackageReports, PackagesOffer, PackagesRejected};
 
 /// Who installs, and what is being done.
@@ -46,15 +47,33 @@ impl PackageLane {
 }
 
 impl Lanes {
-    /// Asks what is installed; whether there is anybody to ask.
+    /// Asks what is installed; whether there is anybody to ask. Who takes too long, perhaps because a crash has to be made good
+    /// first, is waited for nevertheless: nothing else would tell the server what is there.
     pub(crate) fn installed(&mut self) -> bool {
         let Some(handler) = self.packages.handler.clone() else { return false };
         let looking = self.packages.at_work(async move { handler.installed().await });
         let (common, told) = (Arc::clone(&self.common), self.told.clone());
         tokio::spawn(async move {
-            let (installed, _) = common.run("packages", common.provider_timeout, looking).await;
-            // The driver may have ended meanwhile.
-            let _ = told.send(Outcome::Installed(installed.ok().and_then(Result::ok)));
+            let mut looking = tokio::spawn(looking);
+            let too_late = common.clock.sleep_until(common.clock.now().mono + common.provider_timeout);
+            let given_up = |why| {
+                common.event(Event::HandlerFailed { handler: "packages", why });
+                // The driver may have ended meanwhile, here and below.
+                let _ = told.send(Outcome::Installed(None));
+            };
+            tokio::select! {
+                biased;
+                installed = &mut looking => match installed {
+                    Ok(installed) => drop(told.send(Outcome::Installed(installed.ok()))),
+                    Err(_) => given_up("panicked".to_owned()),
+                },
+                () = too_late => {
+                    given_up(format!("did not end within {} s", common.provider_timeout.as_secs()));
+                    if let Ok(Ok(installed)) = looking.await {
+                        let _ = told.send(Outcome::PackageStatuses(installed));
+                    }
+                }
+            }
         });
         true
     }

@@ -13,6 +13,7 @@ use http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt as _;
 use opamp_proto::Mono;
+use sha2::{Digest as _, Sha256};
 
 use self::answer::{Answer, Known};
 pub use self::settings::DownloadSettings;
@@ -33,6 +34,8 @@ use crate::retry::Pace;
 
 /// Written to disk at a time.
 const WRITE_BYTES: usize = 256 << 10;
+/// Read from disk at a time.
+const READ_BYTES: usize = 64 << 10;
 /// The longest note about a download that is read.
 const NOTE_BYTES_MAX: u64 = 1 << 10;
 
@@ -42,6 +45,9 @@ pub(super) struct Fetcher {
     settings: DownloadSettings,
     clock: Arc<dyn Clock>,
     files: Arc<dyn FileSystem>,
+    /// Held by what is done to the disk until it is done, also if nobody waits for it any more: a write that was given up on a
+    /// slow disk must not reach a file that is being fetched anew, or has been verified.
+    disk: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// One file on its way.
@@ -85,7 +91,7 @@ impl Fetcher {
             settings: ClientSettings::default(),
             clock: Arc::clone(&clock),
         };
-        Self { connector, settings, clock, files }
+        Self { connector, settings, clock, files, disk: Arc::default() }
     }
 
     /// Fetches a file to a path, where the start of it may be already. Whether it came in one piece; if not, and it is not what
@@ -107,9 +113,46 @@ impl Fetcher {
     /// Forgets what is there of a file.
     pub(super) async fn discard(&self, path: &Path) {
         let (files, paths) = (Arc::clone(&self.files), [path.to_owned(), note(path)]);
-        let discarded = blocking(move || paths.iter().try_for_each(|path| files.remove(path)));
+        let discarded = self.on_disk(move || paths.iter().try_for_each(|path| files.remove(path)));
         if let Err(error) = discarded.await {
             tracing::debug!(%error, path = %path.display(), "download stays");
+        }
+    }
+
+    /// The SHA-256 of a file as it lies on disk.
+    pub(super) async fn hash(&self, path: &Path) -> Result<[u8; 32], String> {
+        let (files, path) = (Arc::clone(&self.files), path.to_owned());
+        self.on_disk(move || {
+            let mut reader = files.read(&path)?;
+            let (mut hash, mut buffer) = (Sha256::new(), vec![0; READ_BYTES]);
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(0) => return Ok(hash.finalize().into()),
+                    Ok(count) => hash.update(&buffer[..count]),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Does what blocks where that is allowed, when what was begun before is done.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let turn = Arc::clone(&self.disk).lock_owned().await;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                Err(format!("the download cannot be kept: {error}; check permissions and free space"))
+            }
+            Err(_) => Err("the agent is ending".to_owned()),
         }
     }
 
@@ -153,7 +196,7 @@ impl Fetcher {
             self.after(self.delay(fruitless, after)).await;
         }
         let (files, path) = (Arc::clone(&self.files), download.path.clone());
-        blocking(move || files.sync(&path)).await?;
+        self.on_disk(move || files.sync(&path)).await?;
         Ok(!download.is_pieced)
     }
 
@@ -208,7 +251,7 @@ impl<'a> Download<'a> {
         tell: &'a (dyn Fn(DownloadDetails) + Sync),
     ) -> Result<Self, String> {
         let (files, there) = (Arc::clone(&fetcher.files), path.to_owned());
-        let (have, known) = blocking(move || {
+        let reading = fetcher.on_disk(move || {
             let have = files.length(&there)?.unwrap_or(0);
             let mut text = String::new();
             let note = note(&there);
@@ -216,8 +259,8 @@ impl<'a> Download<'a> {
                 files.read(&note)?.take(NOTE_BYTES_MAX).read_to_string(&mut text)?;
             }
             Ok((have, Known::from_file(&text)))
-        })
-        .await?;
+        });
+        let (have, known) = reading.await?;
         let pace = Pacing { tell, last: fetcher.clock.now().mono, had: have };
         // What is longer than allowed is of no use.
         let have = if have > fetcher.settings.file_bytes_max { 0 } else { have };
@@ -311,7 +354,7 @@ impl<'a> Download<'a> {
         self.known = known;
         let (files, path, note_path) = (Arc::clone(&self.fetcher.files), self.path.clone(), note(&self.path));
         let (have, text) = (self.have, self.known.to_file());
-        let noted = blocking(move || {
+        let noted = self.fetcher.on_disk(move || {
             // First the start of another file goes, then what is said about it.
             files.append(&path, have, &[])?;
             files.write(&note_path, text.as_bytes())
@@ -359,7 +402,8 @@ impl<'a> Download<'a> {
         }
         let (files, path, have) = (Arc::clone(&self.fetcher.files), self.path.clone(), self.have);
         let length = data.len() as u64;
-        blocking(move || files.append(&path, have, &data)).await.map_err(Stop::Never)?;
+        let written = self.fetcher.on_disk(move || files.append(&path, have, &data));
+        written.await.map_err(Stop::Never)?;
         self.have += length;
         Ok(())
     }
@@ -394,19 +438,6 @@ async fn ask(connector: &Connector, target: &Endpoint, headers: HeaderMap) -> Re
     exchange::ask(reached.io, request)
         .await
         .map_err(|error| Stop::Later(format!("the request failed: {error}"), None))
-}
-
-/// Does what blocks where that is allowed.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => {
-            Err(format!("the download cannot be kept: {error}; check permissions and free space"))
-        }
-        Err(_) => Err("the agent is ending".to_owned()),
-    }
 }
 
 /// What is known about the file at a path stands beside it.

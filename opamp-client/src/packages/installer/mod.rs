@@ -44,6 +44,10 @@ use crate::net::clock::Clock;
 /// an end is not processed again (R-PKG-44), whatever came of it; a package that failed is tried again with the next offer that
 /// has another hash. A newer offer ends the work on the one before at any step.
 ///
+/// So assigning the same packages once more does not repeat an installation that failed for a reason that has passed, such as a
+/// download server that was away for all of [`DownloadSettings::fruitless_max`] attempts: the hash is the same, and a server may
+/// not even send it. To try again, offer something else first, for example what was offered before, and then these again.
+///
 /// A crash or power loss at any moment leaves every package whole, in the old version or the new one; what was not
 /// confirmed by its health check is taken back at the next start. An offer that was not finished is not told as received, so
 /// that the server sends it again. A package during whose installation the agent ended three times has failed.

@@ -61,6 +61,14 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.report();
+        // What earlier offers have left goes now: one that never comes to an end must not fill the disk with the next.
+        let files = offer.packages().filter_map(|(_, package)| package.file().ok());
+        let wanted: Vec<_> = files.map(|file| *file.content_hash()).collect();
+        let swept = inner.disk(move |store| {
+            store.sweep_downloads(&wanted);
+            Ok(())
+        });
+        drop(swept.await);
         for (name, package) in offer.packages() {
             match self.package(name, package).await {
                 Ok(()) => drop(self.board.settled.insert(name.to_owned(), None)),
@@ -183,9 +191,8 @@ impl<'a> Run<'a> {
         // What was put together of several pieces may not fit together; then it is fetched once more from its beginning.
         for is_last in [false, true] {
             let is_whole = self.fetch(name, file, &path).await?;
-            let (hashed, wanted) = (path.clone(), *file.content_hash());
-            let hash = inner.disk(move |store| store.hash(&hashed)).await.map_err(failed)?;
-            if hash == wanted {
+            // Beside the store, which others look at meanwhile.
+            if inner.fetcher.hash(&path).await.map_err(failed)? == *file.content_hash() {
                 return Ok(path);
             }
             inner.fetcher.discard(&path).await;

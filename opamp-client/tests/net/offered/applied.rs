@@ -46,6 +46,20 @@ on_both_transports! {
         agent.stop().await;
     }
 
+    /// A query may be what lets the agent in, so an address without it is proven like any other.
+    async fn the_configured_address_without_its_query_is_tried_before_it_is_used(scheme) {
+        let server = TestServer::start().await;
+        let memory = Memory::of(UID);
+        let agent = Agent::start(settable(&format!("{}?token=secret", server.url(scheme)), &memory));
+        agent.connected().await;
+        server.offer(1, opamp(pb::OpAmpConnectionSettings { heartbeat_interval_seconds: 7, ..with_endpoint(&server.url(scheme)) }));
+        if scheme == "http" {
+            agent.advance(30);
+        }
+        agent.applied(1).await;
+        agent.stop().await;
+    }
+
     /// R-TLS-14: one after the other, repeated ones too.
     async fn headers_keep_their_order_and_repetition_and_replace_those_configured(scheme) {
         let first = TestServer::start().await;

@@ -32,6 +32,7 @@ pub(crate) fn patient() -> ClientSettings {
         session.connect_timeout = LONG;
         session.response_timeout = LONG;
         session.trial_timeout = LONG;
+        session.retry.first = Duration::ZERO;
     })
 }
 

@@ -325,6 +325,9 @@ async fn open_store(config: &Config) -> Result<(Option<DataDir>, Arc<dyn Store>)
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use opamp_fleet::manager::Actor;
+    use opamp_store::AuditQuery;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
@@ -369,6 +372,23 @@ mod tests {
             answer.starts_with("HTTP/1.1 503") && answer.contains("tokens cannot be checked"),
             "{answer}"
         );
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn throttling_that_is_in_the_audit_log_takes_effect_even_if_its_request_was_given_up() {
+        let server = Server::start(config()).await.unwrap();
+        let actor = Actor { name: "olivia".into(), role: "admin".into(), source: None, trace_id: None };
+        for (seconds, action) in [(Some(60), "server.throttle"), (None, "server.unthrottle")] {
+            // Begun, and dropped at its first stop.
+            let change = api::throttle::change(Arc::clone(&server.app), actor.clone(), seconds);
+            assert!(change.now_or_never().is_none(), "it is not answered at once");
+            let query = AuditQuery { action: Some(action.to_owned()), limit: 1, ..AuditQuery::default() };
+            let recorded = async || !server.app.fleet.audit(query.clone()).await.unwrap().items.is_empty();
+            eventually("it is recorded", recorded).await;
+            let in_force = async || server.app.opamp.throttled().is_some() == seconds.is_some();
+            eventually("it takes effect", in_force).await;
+        }
         server.shutdown().await;
     }
 

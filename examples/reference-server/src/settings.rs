@@ -144,6 +144,7 @@ pub(crate) fn manager(config: &Config, opamp_addr: SocketAddr) -> ManagerSetting
     let packages = PackageSettings {
         url_base: package_url_base(config, opamp_addr),
         file_bytes_max: config.packages.file_bytes_max.0 as u64,
+        total_bytes_max: config.packages.total_bytes_max.0 as u64,
         versions_max: config.packages.versions_max.0,
         per_agent_max: config.packages.per_agent_max.0,
         uploads_max: config.packages.uploads_max.0,

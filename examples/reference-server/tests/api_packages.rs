@@ -121,6 +121,17 @@ async fn uploads_that_are_not_what_was_meant_are_refused_and_leave_nothing() {
     assert_eq!(server.audit("package.publish").await.len(), 2);
 }
 
+#[tokio::test]
+async fn packages_have_no_more_bytes_together_than_configured() {
+    let server = TestServer::start_with(config(&[("packages.total_bytes_max", "100KiB")])).await;
+    let admin = &server.admin;
+    admin.upload(&uploading("a", "1"), file(60 << 10)).await.expect(201);
+    let (_, message) = admin.upload(&uploading("a", "2"), file(60 << 10)).await.error(409);
+    assert!(message.contains("102400 bytes"), "{message}");
+    admin.upload(&uploading("a", "2"), file(40 << 10)).await.expect(201);
+    admin.upload(&uploading("a", "3"), file(1)).await.error(409);
+}
+
 /// Begins an upload whose body never ends, over a connection of its own.
 async fn half_an_upload(server: &TestServer, version: &str, sent: usize) -> RawHttp {
     let endpoint = Endpoint::plain(server.running.admin_addr()).with_path(&uploading("a", version));

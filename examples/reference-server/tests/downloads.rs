@@ -269,7 +269,8 @@ async fn downloads_survive_a_restart_of_the_server() {
     upload(&server, "a", "1", content.clone()).await;
     let offer = offered(&server, &mut agent, &path, json!({"a": "1"})).await;
     let ticket = Ticket::of(&offer.packages["a"]);
-    let before = server.admin.get(&format!("{path}/packages")).await.expect(200);
+    let shown = |body: &Value| !body["offered"].is_null();
+    let before = server.eventually(&format!("{path}/packages"), shown).await;
     let token = server.token.clone();
     agent.vanish();
     assert!(server.running.shutdown().await);

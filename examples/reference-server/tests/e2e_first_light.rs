@@ -69,22 +69,22 @@ impl Way {
 
 #[tokio::test]
 async fn over_websocket() {
-    first_light(Way::WebSocket).await;
+    Box::pin(first_light(Way::WebSocket)).await;
 }
 
 #[tokio::test]
 async fn over_http_polling() {
-    first_light(Way::Http).await;
+    Box::pin(first_light(Way::Http)).await;
 }
 
 #[tokio::test]
 async fn over_wss_with_a_client_certificate() {
-    first_light(Way::WssWithCertificate).await;
+    Box::pin(first_light(Way::WssWithCertificate)).await;
 }
 
 #[tokio::test]
 async fn over_https_polling_with_a_client_certificate() {
-    first_light(Way::HttpsWithCertificate).await;
+    Box::pin(first_light(Way::HttpsWithCertificate)).await;
 }
 
 async fn first_light(way: Way) {

@@ -69,12 +69,12 @@ async fn one_gap_and_one_goodbye_among_a_hundred_agents_of_a_socket_disturb_no_o
 
 #[tokio::test]
 async fn an_agent_that_is_given_another_uid_over_websocket_stays_the_same_agent() {
-    a_new_uid_is_no_new_agent(Wire::WebSocket).await;
+    Box::pin(a_new_uid_is_no_new_agent(Wire::WebSocket)).await;
 }
 
 #[tokio::test]
 async fn an_agent_that_is_given_another_uid_over_http_stays_the_same_agent() {
-    a_new_uid_is_no_new_agent(Wire::Http).await;
+    Box::pin(a_new_uid_is_no_new_agent(Wire::Http)).await;
 }
 
 async fn a_new_uid_is_no_new_agent(wire: Wire) {

@@ -1,8 +1,11 @@
 //! One run of an agent, from a configuration to its goodbye.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opamp_client::connection::Signal;
+use opamp_client::packages::Installer;
 use opamp_client::{
     Builder, Client, Clock as _, Description, EffectiveConfig, OfferStatus, SavedOffer, StartError,
     StateError, SystemClock, TlsSource,
@@ -23,6 +26,9 @@ use crate::packages;
 use crate::remote::RemoteSettings;
 use crate::storage::{Outcome, Storage};
 
+/// How long packages may take to come to rest before somebody is told.
+const AT_REST_SOON: Duration = Duration::from_secs(1);
+
 /// A configuration that has been read with all its files.
 #[derive(Clone)]
 pub(crate) struct Plan {
@@ -35,6 +41,7 @@ pub(crate) struct Agent {
     pub(crate) client: Client,
     pub(crate) live: Arc<Live>,
     tasks: Vec<JoinHandle<()>>,
+    packages: Option<Installer>,
 }
 
 /// Why an agent cannot start.
@@ -148,8 +155,11 @@ impl Agent {
         } else {
             None
         };
+        let mut installer = None;
         if capabilities.packages {
-            builder = builder.on_packages(packages::open(config, plan.tls.as_ref()).await?);
+            let opened = packages::open(config, plan.tls.as_ref()).await?;
+            builder = builder.on_packages(opened.clone());
+            installer = Some(opened);
         }
         if capabilities.components {
             builder = builder.available_components(components(config));
@@ -166,14 +176,28 @@ impl Agent {
         if let Some(own) = own_metrics {
             tasks.push(tokio::spawn(own.run(Arc::clone(&live), client.clone())));
         }
-        Ok(Self { client, live, tasks })
+        Ok(Self { client, live, tasks, packages: installer })
     }
 
-    /// Says goodbye and waits until that is done, which is bounded by `server.timeouts.stop`.
-    pub(crate) async fn stop(self) {
+    /// Says goodbye and waits until that is done, which is bounded by `server.timeouts.stop`. An installation that is being
+    /// taken back goes on after that.
+    pub(crate) async fn stop(&self) {
         self.client.stop();
         self.client.stopped().await;
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    /// Waits, after the goodbye, until nothing is done to packages any more, and lets go of them: the commands in the
+    /// configuration file may take their time to put the version before back into use.
+    pub(crate) async fn release(self) {
+        let Some(installer) = self.packages else { return };
+        let mut resting = pin!(installer.statuses());
+        if tokio::time::timeout(AT_REST_SOON, &mut resting).await.is_err() {
+            tracing::info!(
+                "packages are still being put back as they were; waiting for that before starting anew"
+            );
+            resting.await;
+        }
     }
 }
 

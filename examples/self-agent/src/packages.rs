@@ -142,7 +142,7 @@ async fn run(command: &[String], package: &PackageAt) -> Result<(), Rejected> {
     });
     let status = child.wait().await.map_err(failed)?;
     if status.success() {
-        said.abort();
+        // Reading goes on: a daemon that the program has started would die of its next line if nobody did.
         return Ok(());
     }
     let said = tokio::time::timeout(Duration::from_secs(1), said).await;
@@ -163,4 +163,42 @@ async fn start_of(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
         start.extend_from_slice(&buffer[..count.min(room)]);
     }
     start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opamp_client::ConfigHash;
+    use opamp_client::packages::{PackageKind, PackageVersion};
+
+    #[tokio::test]
+    async fn a_daemon_that_a_program_leaves_behind_may_go_on_writing_errors() {
+        let directory = std::env::temp_dir().join(format!("self-agent-daemon-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let package = PackageAt {
+            name: "tool".into(),
+            version: PackageVersion::new("1", ConfigHash::new("1")),
+            kind: PackageKind::TopLevel,
+            directory: directory.clone(),
+            current: directory.clone(),
+        };
+        // The daemon writes when the program has ended, and then says that it lives.
+        let daemon = "while [ ! -e \"$PACKAGE_DIRECTORY/ended\" ]; do sleep 0.01; done
+            echo late >&2; echo later >&2; : > \"$PACKAGE_DIRECTORY/lives\"";
+        let command = ["sh", "-c", &format!("({daemon}) & exit 0")].map(str::to_owned);
+        run(&command, &package).await.unwrap();
+        // Whatever was to be let go of is gone by then.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::fs::write(directory.join("ended"), "").unwrap();
+        let mut lives = false;
+        for _ in 0..500 {
+            lives = lives || directory.join("lives").exists();
+            if lives {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let _ = std::fs::remove_dir_all(&directory);
+        assert!(lives, "it died of its first line");
+    }
 }

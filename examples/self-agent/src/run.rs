@@ -92,7 +92,14 @@ async fn run_until_stopped(
             tracing::info!("stopped");
             return Ok(());
         }
-        // Whatever else was ordered meanwhile, the start does.
+        // Whatever else is ordered meanwhile, the start does.
+        tokio::select! {
+            () = agent.release() => {}
+            () = stop_ordered(&mut orders) => {
+                tracing::info!("stopped");
+                return Ok(());
+            }
+        }
         while let Ok(order) = orders.try_recv() {
             if order == Order::Stop {
                 tracing::info!("stopped");
@@ -176,6 +183,11 @@ impl Program<'_> {
         self.plan = plan;
         Ok(self.start(None, asked).await?)
     }
+}
+
+/// Ends when the agent is to stop for good.
+async fn stop_ordered(orders: &mut mpsc::Receiver<Order>) {
+    while let Some(Order::Reload) = orders.recv().await {}
 }
 
 /// Whether two names are of one directory.

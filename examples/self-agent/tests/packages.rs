@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64;
 use opamp_proto::pb;
-use opamp_proto::pb::PackageStatusEnum::{InstallFailed, Installed};
+use opamp_proto::pb::PackageStatusEnum::{InstallFailed, Installed, Installing};
 use support::{Offerer, Process, Stub, TempDir, ok, package, packages, run};
 
 /// The program of the package, in two versions, and one that does not work.
@@ -155,6 +155,49 @@ async fn what_the_key_has_not_signed_is_not_installed() {
     }
     assert!(site.files.requests().is_empty());
     assert!(!site.directory.path().join("state/packages/packages").read_dir().unwrap().any(|_| true));
+}
+
+/// A restart command while a version is tried; putting the one before back into use takes longer than the goodbye.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_waits_until_an_installation_is_taken_back_however_long_its_commands_take() {
+    let site = Site::new().await;
+    let program = |name: &str, text: &str| {
+        let path = site
+            .directory
+            .write(name, &format!("#!/bin/sh\ncd '{}'\n{text}", site.directory.path().display()));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let check = program("hangs", "[ $PACKAGE_VERSION = 2 ] || exit 0\n: > checking\nexec sleep 1000\n");
+    let activate = program(
+        "activate",
+        "[ $PACKAGE_VERSION = 1 ] && [ -e checking ] || exit 0\nwhile [ ! -e go ]; do sleep 0.01; done\n",
+    );
+    let file = site.directory.path().join("agent.yaml");
+    let works = format!("health_command: [{}]", site.directory.path().join("works").display());
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&works), "{text}");
+    let commands = format!("health_command: [{check}]\n  activate_command: [{activate}]");
+    let text = text.replace(&works, &commands).replace("server:\n", "server:\n  timeouts: {stop: 100ms}\n");
+    site.directory.write("agent.yaml", &text);
+    let mut process = Process::start(&site.directory);
+    let uid = process.uid().await;
+    site.server.connected(uid).await;
+    let first = site.signed("tool", "1", "/first", FIRST);
+    site.server.offer_packages(uid, 1, &[("tool", first)]).await;
+    let second = site.signed("tool", "2", "/second", SECOND);
+    site.server.begin_packages(uid, 2, &[("tool", second)]);
+    let installing = |agent: &opamp_server::AgentSnapshot| {
+        packages(agent).packages.get("tool").is_some_and(|tool| tool.status() == Installing)
+            && site.directory.path().join("checking").exists()
+    };
+    site.server.sees(uid, "the second is tried", installing).await;
+    site.server.handle().restart_agent(&uid).unwrap();
+    process.logs("waiting for that before starting anew").await;
+    assert_eq!(process.lines(&[" started"]), 1);
+    site.directory.write("go", "");
+    process.logs_times(&[" started"], 2).await;
+    process.stop().await;
 }
 
 #[test]

@@ -80,18 +80,28 @@ pub(crate) async fn set(
     if !(1..=RETRY_AFTER_MAX_S).contains(&retry_after_s) {
         return Err(ApiError::bad_request(format!("`retry_after_seconds` is 1 to {RETRY_AFTER_MAX_S}")));
     }
-    change(&app, &actor, Some(retry_after_s)).await
+    change(app, actor, Some(retry_after_s)).await
 }
 
 pub(crate) async fn clear(
     State(app): State<Arc<App>>,
     Extension(actor): Extension<Actor>,
 ) -> Result<Json<ThrottleReply>, ApiError> {
-    change(&app, &actor, None).await
+    change(app, actor, None).await
 }
 
-/// Records a change and makes it, one after the other: the log has the changes in the order in which they took effect.
-async fn change(
+/// Records a change and makes it, even if the caller stops waiting: what the log says has taken effect.
+pub(crate) async fn change(
+    app: Arc<App>,
+    actor: Actor,
+    retry_after_s: Option<u64>,
+) -> Result<Json<ThrottleReply>, ApiError> {
+    let changed = tokio::spawn(async move { record_and_make(&app, &actor, retry_after_s).await });
+    changed.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+}
+
+/// One after the other: the log has the changes in the order in which they took effect.
+async fn record_and_make(
     app: &App,
     actor: &Actor,
     retry_after_s: Option<u64>,

@@ -215,9 +215,9 @@ config! {
         accept_headerless: bool, Kind::Switch, "false",
             "Whether agents from before OpAMP 0.7, whose WebSocket messages have no header, are served. Otherwise their messages are malformed.";
         duplicates_other_credential: OtherCredential, Kind::Choice(OtherCredential::WORDS), "flag",
-            "What happens to an agent that shows up with the instance uid of another one and another credential: it is refused and the other one flagged; the same with a new connection closed at once; it gets a uid of its own; or it takes the place of the other one.";
+            "What happens to an agent that shows up with the instance uid of another one and another credential: `flag`: its messages are refused, and the agent that is there is flagged; `newest-wins`: it takes the place of the agent that is there, unless that one is bound to a client certificate, then as `flag`; `rekey`: it is told to take over a uid of its own; `reject`: its connection is closed, a poll answered 403.";
         duplicates_same_credential: SameCredential, Kind::Choice(SameCredential::WORDS), "ping",
-            "What happens to an agent that shows up with the instance uid of a connected one and the same credential: the connected one is pinged, and if it answers the newcomer gets a uid of its own; or the newcomer takes its place.";
+            "What happens to an agent that shows up with the instance uid of a connected one and the same credential: `newest-wins`: it takes the place of the connected one; `ping`: the connected one is pinged, and if it answers the newcomer is told to take over a uid of its own, otherwise the newcomer takes its place.";
         duplicates_ping_timeout: Duration, Kind::Duration, "5s",
             "How long the answer to that ping is waited for. As long waits the newcomer for its first answer.";
         duplicates_waiting_max: Count, Kind::Count, "16",
@@ -235,7 +235,7 @@ config! {
         custom_received_bytes_max: Size, Kind::Size, "16MiB",
             "Bytes of those messages.";
         components_max: Count, Kind::Count, "1024",
-            "Lists of components that are known by their hash. Beyond that the ones used longest ago are forgotten, and an agent that has one is asked for it once more.";
+            "Lists of components that are known by their hash. Beyond that the ones learnt longest ago are forgotten, and an agent that has one is asked for it once more.";
         components_bytes_max: Size, Kind::Size, "16MiB",
             "Bytes of all those lists together.";
     }
@@ -292,6 +292,8 @@ config! {
             "The OpAMP port as agents reach it, such as `https://opamp.example.com:4320`: where offers send them for downloads. Without it the address that is listened on; needed where that is all addresses of the machine, or behind a proxy.";
         file_bytes_max: Size, Kind::Size, "1GiB",
             "Largest file of a package, at most 16 GiB. It lies in the database.";
+        total_bytes_max: Size, Kind::Size, "4GiB",
+            "Bytes of all packages together, uploads under way included; an upload beyond that is answered 409. What was deleted or uploaded in vain is not counted, and takes space in the database for up to an hour more.";
         versions_max: Count, Kind::Count, "1000",
             "Package versions in the catalogue, at most 10000.";
         per_agent_max: Count, Kind::Count, "32",

@@ -269,6 +269,10 @@ mod tests {
         let uid = InstanceUid::from_bytes([7; 16]);
         // Without patience.
         let (opamp, fleet) = (server.opamp().clone(), server.fleet().clone());
+        // The manager's task has begun.
+        while fleet.ready().await.is_err() {
+            tokio::task::yield_now().await;
+        }
         let mut probe = InProcess::new(uid, opamp, fleet, Duration::ZERO);
         let said = |messages| Some(Said { messages, health: None });
         for silent in [None, said(0), said(0)] {

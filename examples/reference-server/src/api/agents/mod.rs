@@ -154,8 +154,7 @@ pub(crate) async fn request_full_state(
     Extension(actor): Extension<Actor>,
     AgentPath(id): AgentPath,
 ) -> Result<(StatusCode, Json<Dispatched>), ApiError> {
-    let dispatch = app.fleet.request_full_state(&id)?;
-    app.fleet.append_audit(&actor, "agent.request_full_state", format!("agent:{id}"), None, None).await?;
+    let dispatch = app.fleet.request_full_state(&actor, &id).await?;
     Ok((StatusCode::ACCEPTED, Json(dispatch.into())))
 }
 

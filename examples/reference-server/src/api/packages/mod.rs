@@ -110,6 +110,8 @@ impl From<PackageError> for ApiError {
             PackageError::Exists(_) => ApiError::conflict(text).hint("choose another version"),
             PackageError::InUse { .. } => ApiError::conflict(text)
                 .hint("assign other packages, or none, to the agents that have it; the audit log names them"),
+            PackageError::NoRoom { .. } => ApiError::conflict(text)
+                .hint("delete versions that no agent needs, or raise `packages.total_bytes_max`"),
             PackageError::TooMany { .. } => ApiError::conflict(text)
                 .hint("delete versions that no agent needs, or raise `packages.versions_max`"),
             PackageError::Empty

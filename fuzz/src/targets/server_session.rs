@@ -14,38 +14,19 @@ use opamp_server::{
 };
 use prost::Message as _;
 
-use crate::memory::measured;
+use crate::memory::repeated;
 use crate::messages;
 use crate::tape::Tape;
 
-/// Things that happen, of one input.
-const STEPS_MAX: usize = 48;
 /// Custom messages that may wait.
 const QUEUE_MAX: usize = 6;
 /// What one call may make the server say: an answer or a push, an order to restart, a refusal, and the custom messages.
 const MESSAGES_MAX: usize = 4 + QUEUE_MAX;
-/// How much a session may grow when the same events come a third time: the room its queues keep.
-const GROWTH_BYTES_MAX: i64 = 16 << 10;
 
 pub(crate) fn run(input: &[u8]) {
     let mut tape = Tape::new(input);
     let mut table = Table::new(&mut tape);
-    let events = tape.rest();
-    // What each round leaves allocated, everything in it counted.
-    let mut round = || {
-        let mut tape = Tape::new(events);
-        let steps = || {
-            for _ in 0..STEPS_MAX {
-                if tape.is_empty() {
-                    break;
-                }
-                table.step(&mut tape);
-            }
-        };
-        measured(steps).1.bytes_current
-    };
-    let grown = [round(), round(), round()];
-    assert!(grown[2] <= GROWTH_BYTES_MAX, "it grows with every round: {grown:?}");
+    repeated(tape.rest(), |tape| table.step(tape));
     table.comes_to_rest();
 }
 

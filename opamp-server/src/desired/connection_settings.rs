@@ -141,6 +141,10 @@ impl ConnectionSettingsOffer {
 
     /// The parts in which this offer says the same as `other`.
     pub(crate) fn same_parts(&self, other: &Self) -> SettingsParts {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            // The agent has what is desired, and every one of its heartbeats asks.
+            return SettingsParts::EVERY;
+        }
         let (this, that) = (&*self.0, &*other.0);
         let interval =
             |inner: &Inner| inner.settings.opamp.as_ref().map_or(0, |opamp| opamp.heartbeat_interval_seconds);
@@ -246,6 +250,7 @@ impl SettingsParts {
     pub const OWN_LOGS: Self = Self(1 << 4);
     /// `other_connections`.
     pub const OTHER_CONNECTIONS: Self = Self(1 << 5);
+    const EVERY: Self = Self((1 << 6) - 1);
 
     const NAMES: [(Self, &'static str); 6] = [
         (Self::OPAMP, "opamp"),

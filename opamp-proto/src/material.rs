@@ -12,7 +12,7 @@
 
 use crate::part::Part;
 use crate::schema::{AGENT_TO_SERVER, COMPONENT_HEALTH, Field, Kind, Message, Shape};
-use crate::wire::{self, Value};
+use crate::wire::{self, WireType};
 
 /// Odd constants with about half of their bits set: the fractions of the square roots of 2, 3, 5 and 7.
 const KEYS: [u64; 4] =
@@ -53,13 +53,25 @@ pub fn health_digest(encoded: &[u8]) -> u64 {
 #[must_use]
 pub fn health_summary(encoded: &[u8]) -> HealthSummary<'_> {
     let mut summary = HealthSummary::default();
-    for (number, value) in wire::fields(encoded) {
-        match (number, value) {
-            (1, Value::Varint(healthy)) => summary.healthy = healthy != 0,
-            (2, Value::Fixed64(time)) => summary.start_time_unix_nano = time,
-            (3, Value::Bytes(text)) => summary.last_error = std::str::from_utf8(text).unwrap_or_default(),
-            (4, Value::Bytes(text)) => summary.status = std::str::from_utf8(text).unwrap_or_default(),
-            _ => {}
+    let mut rest = encoded;
+    while !rest.is_empty() {
+        let Ok((number, wire_type)) = wire::key(&mut rest) else { break };
+        let read = match (number, wire_type) {
+            (1, WireType::Varint) => {
+                wire::varint(&mut rest).ok().map(|healthy| summary.healthy = healthy != 0)
+            }
+            (2, WireType::Fixed64) => {
+                wire::fixed64(&mut rest).map(|time| summary.start_time_unix_nano = time)
+            }
+            (3, WireType::Bytes) => wire::delimited(&mut rest)
+                .map(|text| summary.last_error = std::str::from_utf8(text).unwrap_or_default()),
+            (4, WireType::Bytes) => wire::delimited(&mut rest)
+                .map(|text| summary.status = std::str::from_utf8(text).unwrap_or_default()),
+            (_, WireType::Bytes) => wire::delimited(&mut rest).map(|_| ()),
+            (_, other) => wire::skip(other, rest).map(|tail| rest = tail),
+        };
+        if read.is_none() {
+            break;
         }
     }
     summary
@@ -75,33 +87,97 @@ fn message_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
 
 /// A sum over the fields does not depend on their order, and unlike an exclusive or it counts repetitions.
 fn set_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
+    let keeps_default = schema.shape == Shape::OneOf;
     let mut sum = 0_u64;
     let mut place = 0;
-    let mut fields = wire::fields(encoded);
-    for (number, value) in fields.by_ref() {
-        let Some(field) = schema.field(number).filter(|field| field.material) else { continue };
-        let keeps_default = schema.shape == Shape::OneOf;
-        let Some(mut digest) = value_digest(field.kind, value, keeps_default, depth) else { continue };
-        if let Kind::MessageSequence(_) = field.kind {
+    let mut rest = encoded;
+    while !rest.is_empty() {
+        let begin = rest;
+        let Some((number, digest)) = field_digest(schema, &mut rest, keeps_default, depth) else {
+            sum = sum.wrapping_add(bytes_digest(begin));
+            break;
+        };
+        let Some((digest, is_in_sequence)) = digest else { continue };
+        let digest = if is_in_sequence {
             place += 1;
-            digest = fold(digest ^ KEYS[1], place ^ KEYS[2]);
-        }
+            fold(digest ^ KEYS[1], place ^ KEYS[2])
+        } else {
+            digest
+        };
         sum = sum.wrapping_add(fold(digest ^ KEYS[0], u64::from(number).wrapping_mul(KEYS[3])));
     }
-    if !fields.rest.is_empty() {
-        sum = sum.wrapping_add(bytes_digest(fields.rest));
-    }
     fold(sum ^ KEYS[2], KEYS[1])
+}
+
+/// Number and digest of the next field, and whether its place among its like counts. No digest for what is not material, for
+/// a default that is the same as absent, and for a value that the field cannot have. `None` if the field is malformed.
+#[inline]
+fn field_digest(
+    schema: &Message,
+    rest: &mut &[u8],
+    keeps_default: bool,
+    depth: u32,
+) -> Option<(u32, Option<(u64, bool)>)> {
+    let (number, wire_type) = wire::key(rest).ok()?;
+    let material = schema.field(number).filter(|field| field.material);
+    // By wire type first, as the validator does: what comes next depends on this byte alone, and not on a table.
+    let digest = match wire_type {
+        WireType::Bytes => {
+            let content = wire::delimited(rest)?;
+            material.and_then(|field| content_digest(field.kind, content, keeps_default, depth))
+        }
+        WireType::Varint => {
+            let value = wire::varint(rest).ok()?;
+            let fits = material.is_some_and(|field| matches!(field.kind, Kind::Varint));
+            (fits && (keeps_default || value != 0)).then(|| (number_digest(value), false))
+        }
+        WireType::Fixed64 => {
+            let value = wire::fixed64(rest)?;
+            let fits = material.is_some_and(|field| matches!(field.kind, Kind::Fixed64));
+            (fits && (keeps_default || value != 0)).then(|| (number_digest(value), false))
+        }
+        other => {
+            *rest = wire::skip(other, rest)?;
+            None
+        }
+    };
+    Some((number, digest))
+}
+
+#[inline]
+fn content_digest(kind: Kind, content: &[u8], keeps_default: bool, depth: u32) -> Option<(u64, bool)> {
+    match kind {
+        Kind::Bytes | Kind::Text if content.is_empty() && !keeps_default => None,
+        Kind::Bytes | Kind::Text | Kind::TextList => Some((bytes_digest(content), false)),
+        Kind::Message(schema) | Kind::MessageList(schema) | Kind::Map(schema) => {
+            Some((message_digest(schema, content, depth), false))
+        }
+        Kind::MessageSequence(schema) => Some((message_digest(schema, content, depth), true)),
+        Kind::Varint | Kind::Fixed64 => None,
+    }
+}
+
+#[inline]
+const fn number_digest(number: u64) -> u64 {
+    fold(number ^ KEYS[1], KEYS[3])
 }
 
 /// A missing key is the empty one, a missing value the empty message.
 fn entry_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
     let (mut key, mut content): (&[u8], &[u8]) = (&[], &[]);
-    for (number, value) in wire::fields(encoded) {
-        match (number, value) {
-            (1, Value::Bytes(bytes)) => key = bytes,
-            (2, Value::Bytes(bytes)) => content = bytes,
-            _ => {}
+    let mut rest = encoded;
+    while !rest.is_empty() {
+        let Ok((number, wire_type)) = wire::key(&mut rest) else { break };
+        let taken = match wire_type {
+            WireType::Bytes => wire::delimited(&mut rest).map(|bytes| match number {
+                1 => key = bytes,
+                2 => content = bytes,
+                _ => {}
+            }),
+            other => wire::skip(other, rest).map(|tail| rest = tail),
+        };
+        if taken.is_none() {
+            break;
         }
     }
     let content = match schema.field(2) {
@@ -111,48 +187,38 @@ fn entry_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
     fold(bytes_digest(key) ^ KEYS[3], content ^ KEYS[0])
 }
 
-/// `None` for a default that is the same as absent, and for a value that the field cannot have.
-#[inline]
-fn value_digest(kind: Kind, value: Value<'_>, keeps_default: bool, depth: u32) -> Option<u64> {
-    match (kind, value) {
-        (Kind::Varint, Value::Varint(number)) | (Kind::Fixed64, Value::Fixed64(number)) => {
-            (keeps_default || number != 0).then(|| fold(number ^ KEYS[1], KEYS[3]))
-        }
-        (Kind::Bytes | Kind::Text, Value::Bytes(bytes)) => {
-            (keeps_default || !bytes.is_empty()).then(|| bytes_digest(bytes))
-        }
-        (Kind::TextList, Value::Bytes(bytes)) => Some(bytes_digest(bytes)),
-        (
-            Kind::Message(schema)
-            | Kind::MessageList(schema)
-            | Kind::MessageSequence(schema)
-            | Kind::Map(schema),
-            Value::Bytes(bytes),
-        ) => Some(message_digest(schema, bytes, depth)),
-        _ => None,
-    }
-}
-
+/// Sixteen bytes at a time; the last ones overlap those before. The length is part of the digest.
 #[inline]
 fn bytes_digest(bytes: &[u8]) -> u64 {
     let mut digest = KEYS[0] ^ (bytes.len() as u64).wrapping_mul(KEYS[1]);
-    let (pairs, tail) = bytes.as_chunks::<16>();
-    for pair in pairs {
-        digest = mix_pair(digest, pair);
-    }
-    if !tail.is_empty() {
-        // The length is part of the digest, so zeros at the end are told from none.
-        let mut pair = [0; 16];
-        pair[..tail.len()].copy_from_slice(tail);
-        digest = mix_pair(digest, &pair);
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (pairs, tail) = bytes.as_chunks::<16>();
+        for pair in pairs {
+            digest = mix(digest, halves(*pair));
+        }
+        if !tail.is_empty() {
+            digest = mix(digest, halves(*last));
+        }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        digest = mix(digest, (u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        digest = mix(digest, (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()));
+    } else if let (Some(first), Some(middle), Some(last)) =
+        (bytes.first(), bytes.get(bytes.len() / 2), bytes.last())
+    {
+        digest = mix(digest, (u64::from(*first) << 8 | u64::from(*middle), (*last).into()));
     }
     fold(digest ^ KEYS[3], KEYS[2])
 }
 
 #[inline]
-fn mix_pair(digest: u64, pair: &[u8; 16]) -> u64 {
-    let number = u128::from_le_bytes(*pair);
-    let (low, high) = (number as u64, (number >> 64) as u64);
+fn halves(pair: [u8; 16]) -> (u64, u64) {
+    let number = u128::from_le_bytes(pair);
+    (number as u64, (number >> 64) as u64)
+}
+
+#[inline]
+fn mix(digest: u64, (low, high): (u64, u64)) -> u64 {
     fold(low ^ KEYS[1], high ^ digest).wrapping_add(digest.rotate_left(23))
 }
 

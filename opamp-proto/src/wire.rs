@@ -52,7 +52,11 @@ pub(crate) fn key(rest: &mut &[u8]) -> Result<(u32, WireType), KeyError> {
             *rest = tail;
             u32::from(*byte)
         }
-        _ => long_key(rest)?,
+        _ => {
+            let (key, tail) = long_key(rest)?;
+            *rest = tail;
+            key
+        }
     };
     match WireType::from_key(key) {
         Some(wire_type) if key >= 8 => Ok((key >> 3, wire_type)),
@@ -61,9 +65,9 @@ pub(crate) fn key(rest: &mut &[u8]) -> Result<(u32, WireType), KeyError> {
 }
 
 #[cold]
-fn long_key(rest: &mut &[u8]) -> Result<u32, KeyError> {
-    let key = varint(rest).map_err(KeyError::Varint)?;
-    u32::try_from(key).map_err(|_| KeyError::Meaningless)
+fn long_key(rest: &[u8]) -> Result<(u32, &[u8]), KeyError> {
+    let (key, tail) = long_varint(rest).map_err(KeyError::Varint)?;
+    Ok((u32::try_from(key).map_err(|_| KeyError::Meaningless)?, tail))
 }
 
 /// Takes a varint of 1 to 10 bytes off the start of `rest`; long forms of small numbers are fine.
@@ -78,11 +82,16 @@ pub(crate) fn varint(rest: &mut &[u8]) -> Result<u64, VarintError> {
             *rest = tail;
             Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7)
         }
-        _ => long_varint(rest),
+        _ => {
+            let (value, tail) = long_varint(rest)?;
+            *rest = tail;
+            Ok(value)
+        }
     }
 }
 
-fn long_varint(rest: &mut &[u8]) -> Result<u64, VarintError> {
+/// Takes and returns slices by value: one whose address is passed on could not stay in registers.
+fn long_varint(rest: &[u8]) -> Result<(u64, &[u8]), VarintError> {
     let mut value = 0;
     for (at, &byte) in rest.iter().take(10).enumerate() {
         // The tenth byte holds bit 63 alone.
@@ -91,8 +100,7 @@ fn long_varint(rest: &mut &[u8]) -> Result<u64, VarintError> {
         }
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte < 0x80 {
-            *rest = &rest[at + 1..];
-            return Ok(value);
+            return Ok((value, &rest[at + 1..]));
         }
     }
     Err(VarintError::Truncated)
@@ -106,55 +114,30 @@ pub(crate) fn take<'a>(rest: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// A value as the wire format has it, without knowledge of the schema.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32,
-    Bytes(&'a [u8]),
-    Group,
-}
-
-/// The fields of a message that has been checked before. At the first malformed field it ends, and what is left stays in
-/// `rest`.
-#[derive(Clone, Debug)]
-pub(crate) struct Fields<'a> {
-    pub(crate) rest: &'a [u8],
-}
-
-/// Walks the fields of a message.
-pub(crate) const fn fields(message: &[u8]) -> Fields<'_> {
-    Fields { rest: message }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u32, Value<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let mut rest = self.rest;
-        let field = next_field(&mut rest)?;
-        self.rest = rest;
-        Some(field)
-    }
-}
-
+/// The content of a length-delimited field whose key has been read; `None` if it is cut.
 #[inline]
-fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
-    let (number, wire_type) = key(rest).ok()?;
-    let value = match wire_type {
-        WireType::GroupStart => {
-            skip_group(rest)?;
-            Value::Group
-        }
-        WireType::GroupEnd => return None,
-        other => plain_value(other, rest)?,
-    };
-    Some((number, value))
+pub(crate) fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = varint(rest).ok()?;
+    take(rest, len)
+}
+
+/// The value of a 64-bit field whose key has been read; `None` if it is cut.
+#[inline]
+pub(crate) fn fixed64(rest: &mut &[u8]) -> Option<u64> {
+    let (value, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(u64::from_le_bytes(*value))
+}
+
+/// What follows the value of a field whose key has been read; `None` if it is malformed.
+#[inline(never)]
+pub(crate) fn skip(wire_type: WireType, rest: &[u8]) -> Option<&[u8]> {
+    let mut rest = rest;
+    match wire_type {
+        WireType::GroupStart => skip_group(&mut rest)?,
+        other => skip_value(other, &mut rest)?,
+    }
+    Some(rest)
 }
 
 /// Skips to the end of a group whose start has been read. Counts instead of recursing, as nothing here bounds the depth.
@@ -164,27 +147,18 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
         match key(rest).ok()?.1 {
             WireType::GroupStart => open += 1,
             WireType::GroupEnd => open -= 1,
-            other => {
-                plain_value(other, rest)?;
-            }
+            other => skip_value(other, rest)?,
         }
     }
     Some(())
 }
 
-#[inline]
-fn plain_value<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<Value<'a>> {
-    Some(match wire_type {
-        WireType::Varint => Value::Varint(varint(rest).ok()?),
-        WireType::Fixed64 => Value::Fixed64(u64::from_le_bytes(take(rest, 8)?.try_into().ok()?)),
-        WireType::Bytes => {
-            let len = varint(rest).ok()?;
-            Value::Bytes(take(rest, len)?)
-        }
-        WireType::Fixed32 => {
-            take(rest, 4)?;
-            Value::Fixed32
-        }
-        WireType::GroupStart | WireType::GroupEnd => return None,
-    })
+fn skip_value(wire_type: WireType, rest: &mut &[u8]) -> Option<()> {
+    match wire_type {
+        WireType::Varint => varint(rest).ok().map(|_| ()),
+        WireType::Fixed64 => fixed64(rest).map(|_| ()),
+        WireType::Bytes => delimited(rest).map(|_| ()),
+        WireType::Fixed32 => take(rest, 4).map(|_| ()),
+        WireType::GroupStart | WireType::GroupEnd => None,
+    }
 }

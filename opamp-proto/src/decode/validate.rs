@@ -39,13 +39,27 @@ impl<'a> Validator<'a> {
         while !rest.is_empty() {
             let (number, wire_type) = key(&mut rest)?;
             let Some(field) = schema.field(number) else {
-                self.skip(number, wire_type, &mut rest, depth)
+                rest = self
+                    .skip_unknown(number, wire_type, rest, depth)
                     .map_err(|error| error.within_unknown(number))?;
                 continue;
             };
             self.value(field.kind, wire_type, &mut rest, depth).map_err(|error| error.within(field.name))?;
         }
         Ok(())
+    }
+
+    /// What follows a field that the schema does not know. By value, so that the walk over known fields stays in registers.
+    #[cold]
+    fn skip_unknown<'m>(
+        &self,
+        number: u32,
+        wire_type: WireType,
+        mut rest: &'m [u8],
+        depth: u32,
+    ) -> Result<&'m [u8], DecodeError> {
+        self.skip(number, wire_type, &mut rest, depth)?;
+        Ok(rest)
     }
 
     /// Skips a field that the schema does not know (R-INTEROP-01), whatever it holds.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid};
 
 use crate::{
-    AgentRecord, ApiToken, BlobId, Checkpoint, CommitError, ConfigVersion, InvalidWrite, NewAuditEntry,
+    AgentRecord, ApiToken, Blob, BlobId, Checkpoint, CommitError, ConfigVersion, InvalidWrite, NewAuditEntry,
     PackageKey, PackageVersion, Revision, ServerSecret,
 };
 
@@ -52,8 +53,9 @@ impl WriteBatch {
         self
     }
 
-    /// Inserts or replaces an agent's record.
-    pub fn put_agent(&mut self, record: AgentRecord) -> &mut Self {
+    /// Inserts or replaces an agent's record. One that is shared is not copied.
+    pub fn put_agent(&mut self, record: impl Into<Arc<AgentRecord>>) -> &mut Self {
+        let record = record.into();
         self.weight += record.weight();
         self.contents.agents.insert(record.id, Some(record));
         self
@@ -73,10 +75,14 @@ impl WriteBatch {
         self
     }
 
-    /// Stores bytes under their content address. Bytes that are there already cost nothing but the comparison.
-    pub fn put_blob(&mut self, bytes: Bytes) -> BlobId {
-        let id = BlobId::of(&bytes);
-        self.put_identified_blob(id, bytes);
+    /// Stores bytes under their content address. Bytes that are there already cost nothing but the comparison, a [`Blob`]
+    /// not even the computation of its address.
+    pub fn put_blob(&mut self, blob: impl Into<Blob>) -> BlobId {
+        let Blob { id, bytes } = blob.into();
+        let size = Self::blob_weight(&bytes);
+        if self.contents.blobs.insert(id, bytes).is_none() {
+            self.weight += size;
+        }
         id
     }
 
@@ -136,6 +142,11 @@ impl WriteBatch {
         self
     }
 
+    /// The records to put.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentRecord> {
+        self.contents.agents.values().flatten().map(|record| &**record)
+    }
+
     /// Changes and preconditions so far, checkpoints aside.
     pub fn ops(&self) -> usize {
         let c = &self.contents;
@@ -190,13 +201,6 @@ impl WriteBatch {
         Ok(self.contents)
     }
 
-    pub(crate) fn put_identified_blob(&mut self, id: BlobId, bytes: Bytes) {
-        let size = Self::blob_weight(&bytes);
-        if self.contents.blobs.insert(id, bytes).is_none() {
-            self.weight += size;
-        }
-    }
-
     /// What a blob counts for in [`WriteBatch::bytes`].
     pub(crate) fn blob_weight(bytes: &Bytes) -> usize {
         64 + bytes.len()
@@ -216,7 +220,7 @@ pub struct BatchContents {
     /// Conditions on the state before.
     pub preconditions: Vec<Precondition>,
     /// Agents to put, or with `None` to delete.
-    pub agents: BTreeMap<AgentId, Option<AgentRecord>>,
+    pub agents: BTreeMap<AgentId, Option<Arc<AgentRecord>>>,
     /// Checkpoints to replace.
     pub checkpoints: BTreeMap<AgentId, Checkpoint>,
     /// Blobs to put.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use opamp_proto::{AgentId, ConfigHash, InstanceUid};
 
 use crate::{
-    AgentRecord, ApiToken, BatchContents, BlobId, CommitError, ConfigState, ConfigVersion, Fence,
-    InvalidWrite, PackageKey, PackageVersion, Precondition, Revision, ServerSecret,
+    ApiToken, BatchContents, BlobId, CommitError, ConfigState, ConfigVersion, Fence, InvalidWrite,
+    PackageKey, PackageVersion, Precondition, Revision, ServerSecret,
 };
 
 /// What has to be looked up to judge a batch.
@@ -227,8 +227,7 @@ fn judge_packages(contents: &BatchContents, existing: &Existing) -> Result<(), C
     }
     bounded("package versions", PackageVersion::PACKAGES_MAX, existing.package_count, new)?;
     let records = contents.agents.values().flatten();
-    let references =
-        records.flat_map(|record: &AgentRecord| record.package_references().map(|key| (record.id, key)));
+    let references = records.flat_map(|record| record.package_references().map(|key| (record.id, key)));
     for (agent, key) in references {
         match contents.packages.get(key) {
             Some(Some(_)) => {}

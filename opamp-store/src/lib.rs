@@ -51,7 +51,7 @@ pub use memory::MemoryStore;
 pub use page::{AuditOrder, AuditQuery, Changes, PAGE_MAX, Page, Revision};
 pub use pins::BlobPins;
 pub use records::{
-    AgentRecord, ApiToken, AssignedPackage, AuditEntry, BlobId, BlobIdError, Checkpoint, ConfigState,
+    AgentRecord, ApiToken, AssignedPackage, AuditEntry, Blob, BlobId, BlobIdError, Checkpoint, ConfigState,
     ConfigVersion, ConnectionFacts, DesiredConfig, DesiredPackages, DesiredSettings, FailureRecord,
     NewAuditEntry, OfferRecord, OffersRecord, PackageKey, PackageKind, PackageVersion, Role, RoleError,
     ServerSecret, StickyRecord, StoredParts,

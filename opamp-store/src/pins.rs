@@ -22,15 +22,22 @@ pub struct BlobPins {
 impl BlobPins {
     /// The pins of `record`, whose former version had the last known good blob `known_good`.
     pub fn of(record: &AgentRecord, known_good: Option<&(ConfigHash, BlobId)>) -> Self {
-        let assigned = || record.desired.iter().chain(record.desired_history.iter().rev());
-        let known_good = record.last_known_good.as_ref().and_then(|hash| {
-            let assigned = assigned().find(|assigned| assigned.hash == *hash).map(|assigned| assigned.blob);
-            let blob =
-                assigned.or_else(|| known_good.filter(|known| known.0 == *hash).map(|known| known.1))?;
-            Some((hash.clone(), blob))
-        });
+        let known_good = known_good.map(|(hash, blob)| (hash, *blob));
+        let known_good = Self::known_good(record, known_good).map(|(hash, blob)| (hash.clone(), blob));
         let mut blobs: BTreeSet<_> = record.blob_references().collect();
         blobs.extend(known_good.as_ref().map(|(_, blob)| *blob));
         Self { blobs, known_good }
+    }
+
+    /// The last known good config of `record` and its blob, if that is known; `before` is what its former version had.
+    pub(crate) fn known_good<'a>(
+        record: &'a AgentRecord,
+        before: Option<(&ConfigHash, BlobId)>,
+    ) -> Option<(&'a ConfigHash, BlobId)> {
+        let hash = record.last_known_good.as_ref()?;
+        let mut assigned = record.desired.iter().chain(record.desired_history.iter().rev());
+        let assigned = assigned.find(|assigned| assigned.hash == *hash).map(|assigned| assigned.blob);
+        let blob = assigned.or_else(|| before.filter(|known| known.0 == hash).map(|known| known.1))?;
+        Some((hash, blob))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, Mono};
 
-use crate::{AgentRecord, BlobId, WriteBatch};
+use crate::{AgentRecord, Blob, BlobId, WriteBatch};
 
 /// Bounds of a [`WriteBehind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub struct WriteBehind {
     queue: BTreeSet<(Mono, AgentId)>,
     in_flight: Option<InFlight>,
     /// What the records above refer to.
-    blobs: BTreeMap<BlobId, Blob>,
+    blobs: BTreeMap<BlobId, Referred>,
     weight: usize,
     not_before: Mono,
     /// How many of the oldest records go alone, because a batch they were in was refused.
@@ -66,7 +67,7 @@ pub struct WriteBehind {
 
 /// A blob that records wait with.
 #[derive(Default)]
-struct Blob {
+struct Referred {
     /// How often records that wait or are in flight refer to it; it is forgotten with the last of them.
     references: usize,
     /// None if it was not given, because the store has it.
@@ -74,7 +75,7 @@ struct Blob {
 }
 
 struct Waiting {
-    record: AgentRecord,
+    record: Arc<AgentRecord>,
     since: Mono,
 }
 
@@ -95,19 +96,19 @@ impl WriteBehind {
 
     /// Takes a changed record. Replaces what waits for the same agent; sticky counters never go back, and a last
     /// failure or success is kept unless the newer record has one.
-    pub fn push(&mut self, record: AgentRecord, now: Mono) {
-        self.push_with_blobs(record, [], now);
+    pub fn push(&mut self, record: impl Into<Arc<AgentRecord>>, now: Mono) {
+        self.push_with_blobs(record, std::iter::empty::<Blob>(), now);
     }
 
     /// As [`push`](WriteBehind::push), with blobs the record refers to: they are written in the same batch, so that
     /// no sweep can come between. Blobs it does not refer to are dropped.
-    pub fn push_with_blobs(
+    pub fn push_with_blobs<B: Into<Blob>>(
         &mut self,
-        record: AgentRecord,
-        blobs: impl IntoIterator<Item = Bytes>,
+        record: impl Into<Arc<AgentRecord>>,
+        blobs: impl IntoIterator<Item = B>,
         now: Mono,
     ) {
-        let mut newest = Waiting { record, since: now };
+        let mut newest = Waiting { record: record.into(), since: now };
         let id = newest.record.id;
         // Before the older one lets go of what both refer to.
         self.refer(&newest.record);
@@ -117,14 +118,15 @@ impl WriteBehind {
             self.release(&older.record);
         }
         if let Some(flying) = self.in_flight.as_ref().and_then(|batch| batch.records.get(&id)) {
-            newest.record.sticky.absorb(&flying.record.sticky);
+            absorb(&mut newest.record, &flying.record);
         }
-        for bytes in blobs {
-            if let Some(blob) = self.blobs.get_mut(&BlobId::of(&bytes))
-                && blob.bytes.is_none()
+        for blob in blobs {
+            let Blob { id, bytes } = blob.into();
+            if let Some(referred) = self.blobs.get_mut(&id)
+                && referred.bytes.is_none()
             {
                 self.weight += WriteBatch::blob_weight(&bytes);
-                blob.bytes = Some(bytes);
+                referred.bytes = Some(bytes);
             }
         }
         self.insert_waiting(newest);
@@ -185,7 +187,7 @@ impl WriteBehind {
 
     /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
     /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
-    pub fn refused(&mut self, now: Mono) -> Option<AgentRecord> {
+    pub fn refused(&mut self, now: Mono) -> Option<Arc<AgentRecord>> {
         let batch = self.in_flight.as_ref()?;
         if batch.taken == 1 {
             let (_, Waiting { record, .. }) = self.in_flight.take()?.records.pop_first()?;
@@ -229,9 +231,9 @@ impl WriteBehind {
             }
             let Some(taken) = self.remove_waiting(&id) else { break };
             for (id, bytes) in blobs {
-                batch.put_identified_blob(id, bytes);
+                batch.put_blob(Blob { id, bytes });
             }
-            batch.put_agent(taken.record.clone());
+            batch.put_agent(Arc::clone(&taken.record));
             records.insert(id, taken);
         }
         if batch.is_empty() {
@@ -286,7 +288,14 @@ impl fmt::Debug for WriteBehind {
 
 impl Waiting {
     fn supersede(&mut self, older: &Self) {
-        self.record.sticky.absorb(&older.record.sticky);
+        absorb(&mut self.record, &older.record);
         self.since = self.since.min(older.since);
+    }
+}
+
+/// Takes over the sticky facts of an older record, which is copied for that only if there is one to take over.
+fn absorb(newer: &mut Arc<AgentRecord>, older: &AgentRecord) {
+    if !newer.sticky.has_all_of(&older.sticky) {
+        Arc::make_mut(newer).sticky.absorb(&older.sticky);
     }
 }

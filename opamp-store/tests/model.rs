@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -215,8 +216,8 @@ async fn build(changes: Vec<Change>, model: &MemoryStore) -> WriteBatch {
                 );
                 batch.put_agent(AgentRecord {
                     effective_config: effective.map(|number| BlobId::of(&content(number))),
-                    desired: assigned.map(desired),
-                    desired_history: history.into_iter().map(desired).collect(),
+                    desired: assigned.map(desired).map(Arc::new),
+                    desired_history: history.into_iter().map(desired).map(Arc::new).collect(),
                     last_known_good: good.map(hash),
                     components: set.map(|number| BlobId::of(&content(3 - number))),
                     desired_settings: set.map(settings),

@@ -224,7 +224,7 @@ pub async fn oversized_batches_are_refused(location: &impl Location) {
     commit(&*store, checkpoints(WriteBatch::CHECKPOINTS_MAX)).await;
     assert!(too_large(refused(&*store, checkpoints(WriteBatch::CHECKPOINTS_MAX + 1)).await));
     let error = refused(&*store, |batch| {
-        batch.put_blob(vec![0; WriteBatch::BYTES_MAX].into());
+        batch.put_blob(bytes::Bytes::from(vec![0; WriteBatch::BYTES_MAX]));
     })
     .await;
     assert!(too_large(error));

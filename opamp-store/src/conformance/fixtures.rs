@@ -1,5 +1,6 @@
 //! Records to test with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,8 +46,8 @@ pub(super) fn agent(number: u64) -> AgentRecord {
     AgentRecord::new(agent_id(number), uid(number), Wall(1_700_000_000_000 + number))
 }
 
-pub(super) fn desired(number: u64) -> DesiredConfig {
-    DesiredConfig {
+pub(super) fn desired(number: u64) -> Arc<DesiredConfig> {
+    Arc::new(DesiredConfig {
         config: "edge".into(),
         version: 1,
         hash: hash(number),
@@ -54,7 +55,7 @@ pub(super) fn desired(number: u64) -> DesiredConfig {
         generation: number,
         assigned_by: "olga".into(),
         assigned_at: Wall(1_700_000_000_000),
-    }
+    })
 }
 
 pub(super) fn settings(number: u64) -> DesiredSettings {
@@ -135,14 +136,14 @@ pub(super) fn full_agent(number: u64) -> AgentRecord {
         offered: OffersRecord { remote_config: offer(2), connection_settings: offer(3), packages: offer(4) },
         components: Some(blob_id(1)),
         last_known_good: Some(hash(3)),
-        connection: Some(ConnectionFacts {
+        connection: Some(Arc::new(ConnectionFacts {
             transport: "websocket".into(),
             remote_addr: Some("192.0.2.1:4711".into()),
             connected_at: Wall(1_700_000_000_001),
             disconnected_at: Some(Wall(1_700_000_000_002)),
             disconnect_reason: Some("closed".into()),
             graceful: true,
-        }),
+        })),
         sticky: StickyRecord {
             connects: 1,
             disconnects: 2,

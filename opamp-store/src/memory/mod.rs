@@ -1,5 +1,6 @@
 //! The store in memory: everything under one lock, nothing outlives the last handle.
 
+mod kept;
 mod leases;
 mod query;
 mod state;

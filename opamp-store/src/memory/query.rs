@@ -14,7 +14,7 @@ use crate::{
 
 impl State {
     pub(super) fn agent(&self, id: &AgentId) -> Option<AgentRecord> {
-        self.agents.get(id).cloned()
+        self.agents.get(id).map(|kept| kept.record(*id))
     }
 
     pub(super) fn agent_by_uid(&self, uid: &InstanceUid) -> Option<AgentRecord> {
@@ -23,9 +23,8 @@ impl State {
 
     pub(super) fn agents(&self, after: Option<AgentId>, limit: usize) -> Page<AgentRecord, AgentId> {
         let records = self.agents.range((beyond(after), Bound::Unbounded));
-        Page::cut(records.take(limit + 1).map(|(_, record)| record.clone()).collect(), limit, |record| {
-            record.id
-        })
+        let records = records.take(limit + 1).map(|(id, kept)| kept.record(*id));
+        Page::cut(records.collect(), limit, |record: &AgentRecord| record.id)
     }
 
     pub(super) fn changed_since(&self, revision: Revision, limit: usize) -> Changes {
@@ -46,10 +45,9 @@ impl State {
     }
 
     pub(super) fn checkpoints(&self, after: Option<AgentId>, limit: usize) -> Page<Checkpoint, AgentId> {
-        let checkpoints = self.checkpoints.range((beyond(after), Bound::Unbounded));
-        Page::cut(checkpoints.take(limit + 1).map(|(_, checkpoint)| *checkpoint).collect(), limit, |last| {
-            last.id
-        })
+        let agents = self.agents.range((beyond(after), Bound::Unbounded));
+        let checkpoints = agents.filter_map(|(id, kept)| kept.checkpoint(*id));
+        Page::cut(checkpoints.take(limit + 1).collect(), limit, |last: &Checkpoint| last.id)
     }
 
     pub(super) fn blob(&self, id: &BlobId) -> Option<Bytes> {

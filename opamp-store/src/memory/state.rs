@@ -1,23 +1,24 @@
 //! What a memory store holds, and how a batch changes it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid};
 
+use super::kept::{Assignments, Kept};
 use crate::judge::{Existing, ExistingVersion, Wanted, judge};
 use crate::{
-    AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, BlobPins, ChainHead, Checkpoint, CommitError,
-    ConfigVersion, Fence, Lease, NewAuditEntry, PackageContents, PackageKey, Revision, ServerSecret,
+    AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, ChainHead, CommitError, ConfigVersion, Fence,
+    Lease, NewAuditEntry, PackageContents, PackageKey, Revision, ServerSecret,
 };
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) revision: Revision,
-    pub(super) agents: BTreeMap<AgentId, AgentRecord>,
+    pub(super) agents: BTreeMap<AgentId, Box<Kept>>,
     pub(super) uids: HashMap<InstanceUid, AgentId>,
     pub(super) by_revision: BTreeSet<(Revision, AgentId)>,
-    pub(super) checkpoints: BTreeMap<AgentId, Checkpoint>,
     pub(super) blobs: BTreeMap<BlobId, Bytes>,
     pub(super) versions: BTreeMap<(String, u32), ConfigVersion>,
     pub(super) packages: BTreeMap<PackageKey, PackageContents>,
@@ -27,7 +28,7 @@ pub(super) struct State {
     pub(super) audit: Vec<AuditEntry>,
     pub(super) chains: BTreeMap<String, ChainHead>,
     pub(super) leases: BTreeMap<String, Lease>,
-    pins: HashMap<AgentId, BlobPins>,
+    assignments: Assignments,
     /// The agents that are meant to have a package version.
     package_users: BTreeSet<(PackageKey, AgentId)>,
     /// How many records, versions and chunks refer to a blob; absent for none.
@@ -134,16 +135,23 @@ impl State {
         }
         let mut records = u64::from(makes_revision);
         for (id, bytes) in &contents.blobs {
-            records += u64::from(self.blobs.insert(*id, bytes.clone()).is_none());
+            // The bytes that are there stay: whoever shares them shares one copy.
+            if let Entry::Vacant(place) = self.blobs.entry(*id) {
+                place.insert(bytes.clone());
+                records += 1;
+            }
         }
         for (id, record) in contents.agents {
             records += u64::from(record.is_some());
-            self.put_agent(id, record);
+            self.put_agent(id, record.as_deref());
         }
-        let known = contents.checkpoints.into_iter().filter(|(id, _)| self.agents.contains_key(id));
-        let known: Vec<_> = known.collect();
-        let checkpoints = known.len() as u64;
-        self.checkpoints.extend(known);
+        let mut checkpoints = 0;
+        for (id, checkpoint) in &contents.checkpoints {
+            if let Some(kept) = self.agents.get_mut(id) {
+                kept.set_checkpoint(checkpoint);
+                checkpoints += 1;
+            }
+        }
         for (key, mut version) in contents.config_versions {
             records += 1;
             version.revision = self.revision;
@@ -173,32 +181,43 @@ impl State {
         Outcome::Applied { revision: self.revision, records, checkpoints }
     }
 
-    fn put_agent(&mut self, id: AgentId, record: Option<AgentRecord>) {
-        if let Some(before) = self.agents.remove(&id) {
+    fn put_agent(&mut self, id: AgentId, record: Option<&AgentRecord>) {
+        let former = self.agents.get(&id);
+        let pins_before = former.map(|former| former.pins()).unwrap_or_default();
+        let kept = record.map(|record| {
+            Kept::new(record, self.revision, former.map(|kept| &**kept), &mut self.assignments)
+        });
+        let same_uid = former.is_some_and(|former| kept.as_ref().is_some_and(|kept| kept.uid == former.uid));
+        if let Some(former) = former {
             // Another record of the same batch may already have taken the uid over.
-            if self.uids.get(&before.uid) == Some(&id) {
-                self.uids.remove(&before.uid);
+            if !same_uid && self.uids.get(&former.uid) == Some(&id) {
+                self.uids.remove(&former.uid);
             }
-            self.by_revision.remove(&(before.revision, id));
-            for key in before.package_references() {
+            self.by_revision.remove(&(former.revision, id));
+            for key in former.package_references() {
                 self.package_users.remove(&(key.clone(), id));
             }
         }
-        let pins_before = self.pins.remove(&id).unwrap_or_default();
-        let Some(mut record) = record else {
-            self.checkpoints.remove(&id);
-            self.unrefer(pins_before.blobs);
+        let Some(kept) = kept else {
+            self.agents.remove(&id);
+            self.unrefer(pins_before);
             return;
         };
-        record.revision = self.revision;
-        let pins = BlobPins::of(&record, pins_before.known_good.as_ref());
-        self.refer(pins.blobs.iter().copied());
-        self.unrefer(pins_before.blobs);
-        self.pins.insert(id, pins);
-        self.uids.insert(record.uid, id);
+        let pins = kept.pins();
+        // Both are sorted; mostly nothing comes and nothing goes.
+        self.refer(pins.iter().filter(|pin| pins_before.binary_search(pin).is_err()).copied());
+        self.unrefer(pins_before.iter().filter(|pin| pins.binary_search(pin).is_err()).copied());
+        if !same_uid {
+            self.uids.insert(kept.uid, id);
+        }
         self.by_revision.insert((self.revision, id));
-        self.package_users.extend(record.package_references().map(|key| (key.clone(), id)));
-        self.agents.insert(id, record);
+        self.package_users.extend(kept.package_references().map(|key| (key.clone(), id)));
+        match self.agents.get_mut(&id) {
+            Some(place) => **place = kept,
+            None => {
+                self.agents.insert(id, Box::new(kept));
+            }
+        }
     }
 
     /// Puts or deletes a package version; answers how many records that were.

@@ -1,6 +1,7 @@
 //! The record of one agent and the checkpoint beside it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use opamp_proto::{AgentId, ConfigHash, InstanceUid, Wall};
 use serde::{Deserialize, Serialize};
@@ -41,15 +42,15 @@ pub struct AgentRecord {
     /// The content hash of the effective config.
     #[serde(default)]
     pub effective_config_hash: Option<ConfigHash>,
-    /// The config this agent shall run.
+    /// The config this agent shall run. Shared, because many agents are assigned the same at a time.
     #[serde(default)]
-    pub desired: Option<DesiredConfig>,
+    pub desired: Option<Arc<DesiredConfig>>,
     /// Counts every change of `desired`, withdrawals included.
     #[serde(default)]
     pub desired_generation: u64,
     /// Earlier values of `desired`, newest last. Bounded by whoever writes the record; each entry pins its blob.
     #[serde(default)]
-    pub desired_history: Vec<DesiredConfig>,
+    pub desired_history: Vec<Arc<DesiredConfig>>,
     /// The connection settings this agent shall have. There is no history of them, because they hold secrets: what
     /// nothing refers to any more is swept.
     #[serde(default)]
@@ -76,7 +77,7 @@ pub struct AgentRecord {
     pub last_known_good: Option<ConfigHash>,
     /// The present or last connection.
     #[serde(default)]
-    pub connection: Option<ConnectionFacts>,
+    pub connection: Option<Arc<ConnectionFacts>>,
     /// Facts that a newest-wins merge would hide.
     #[serde(default)]
     pub sticky: StickyRecord,
@@ -311,6 +312,39 @@ impl StickyRecord {
         keep(&mut self.last_settings_applied, &older.last_settings_applied);
         keep(&mut self.last_packages_failure, &older.last_packages_failure);
         keep(&mut self.last_packages_applied, &older.last_packages_applied);
+    }
+
+    /// Whether there is nothing in `older` to [`absorb`](StickyRecord::absorb).
+    pub(crate) fn has_all_of(&self, older: &Self) -> bool {
+        // Every field by name: one that is new must not be forgotten here.
+        let Self {
+            connects,
+            disconnects,
+            gaps,
+            start_time_changes,
+            full_state_requests,
+            last_failure,
+            last_applied,
+            last_settings_failure,
+            last_settings_applied,
+            last_packages_failure,
+            last_packages_applied,
+            uid_conflicts,
+            last_uid_conflict,
+        } = older;
+        self.connects >= *connects
+            && self.disconnects >= *disconnects
+            && self.gaps >= *gaps
+            && self.start_time_changes >= *start_time_changes
+            && self.full_state_requests >= *full_state_requests
+            && self.uid_conflicts >= *uid_conflicts
+            && self.last_uid_conflict >= *last_uid_conflict
+            && (last_failure.is_none() || self.last_failure.is_some())
+            && (last_applied.is_none() || self.last_applied.is_some())
+            && (last_settings_failure.is_none() || self.last_settings_failure.is_some())
+            && (last_settings_applied.is_none() || self.last_settings_applied.is_some())
+            && (last_packages_failure.is_none() || self.last_packages_failure.is_some())
+            && (last_packages_applied.is_none() || self.last_packages_applied.is_some())
     }
 }
 

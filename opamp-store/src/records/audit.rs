@@ -118,10 +118,22 @@ impl NewAuditEntry {
     /// A rough size in bytes, used to bound batches.
     pub(crate) fn weight(&self) -> usize {
         let texts = [&self.writer, &self.actor, &self.role, &self.action, &self.entity];
-        let json = |value: &Option<Value>| value.as_ref().map_or(0, |value| canonical_json(value).len());
+        let json = |value: &Option<Value>| value.as_ref().map_or(0, json_weight);
         let origin = self.source.iter().chain(&self.trace_id);
         let texts = texts.into_iter().chain(origin).map(String::len).sum::<usize>();
         256 + texts + json(&self.before) + json(&self.after)
+    }
+}
+
+/// About how long a value is as text, without making it.
+fn json_weight(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 2 + items.iter().map(|item| 1 + json_weight(item)).sum::<usize>(),
+        Value::Object(members) => {
+            2 + members.iter().map(|(key, member)| 4 + key.len() + json_weight(member)).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => 2 + text.len(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,43 @@ impl BlobId {
     /// The digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// Bytes with their content address, which is computed once however often they are handed on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob {
+    pub(crate) id: BlobId,
+    pub(crate) bytes: Bytes,
+}
+
+impl Blob {
+    /// These bytes under their address.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { id: BlobId::of(&bytes), bytes }
+    }
+
+    /// The address.
+    pub fn id(&self) -> BlobId {
+        self.id
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl From<Bytes> for Blob {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
+/// Shows address and length: there may be secrets in it.
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob").field("id", &self.id).field("bytes", &self.bytes.len()).finish()
     }
 }
 

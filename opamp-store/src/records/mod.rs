@@ -15,7 +15,7 @@ pub use agent::{
     DesiredSettings, FailureRecord, OfferRecord, OffersRecord, StickyRecord,
 };
 pub use audit::{AuditEntry, NewAuditEntry};
-pub use blob::{BlobId, BlobIdError};
+pub use blob::{Blob, BlobId, BlobIdError};
 pub use config::{ConfigState, ConfigVersion};
 pub use package::{PackageKey, PackageKind, PackageVersion};
 pub use parts::StoredParts;

@@ -1,6 +1,7 @@
 //! Writing a batch that was judged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use opamp_proto::AgentId;
 use sqlx::query;
@@ -27,11 +28,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Encodes what needs encoding. Runs in the caller's task, so that callers encode in parallel.
-    pub(super) fn of(mut contents: BatchContents, fence: Option<Fence>, bytes: usize) -> Self {
+    pub(super) fn of(contents: BatchContents, fence: Option<Fence>, bytes: usize) -> Self {
         let wanted = Wanted::by(&contents);
-        let records = contents.agents.iter_mut();
+        let records = contents.agents.iter();
         let encoded =
-            records.filter_map(|(id, record)| Some((*id, EncodedAgent::of(record.as_mut()?)))).collect();
+            records.filter_map(|(id, record)| Some((*id, EncodedAgent::of(record.as_ref()?)))).collect();
         Self { contents, encoded, wanted, fence, bytes }
     }
 }
@@ -83,7 +84,7 @@ impl Transaction<'_> {
 
     async fn put_agents(
         &mut self,
-        agents: &BTreeMap<AgentId, Option<AgentRecord>>,
+        agents: &BTreeMap<AgentId, Option<Arc<AgentRecord>>>,
         encoded: &BTreeMap<AgentId, EncodedAgent>,
         former: &BTreeMap<AgentId, FormerAgent>,
     ) -> Result<(), WriteFault> {

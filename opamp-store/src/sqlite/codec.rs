@@ -30,10 +30,11 @@ pub(super) struct EncodedAgent {
 
 impl EncodedAgent {
     /// Encodes a record, in the task of the caller and not in that of the writer.
-    pub(super) fn of(record: &mut AgentRecord) -> Self {
-        let parts = std::mem::take(&mut record.parts);
-        record.revision = Revision::default();
-        Self { body: encode_body(record), parts: pack_parts(&parts) }
+    pub(super) fn of(record: &AgentRecord) -> Self {
+        let mut body = record.clone();
+        let parts = std::mem::take(&mut body.parts);
+        body.revision = Revision::default();
+        Self { body: encode_body(&body), parts: pack_parts(&parts) }
     }
 }
 

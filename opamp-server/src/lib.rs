@@ -16,6 +16,7 @@ mod custom;
 mod desired;
 pub mod refusal;
 pub mod reply;
+mod reported;
 pub mod session;
 mod snapshot;
 
@@ -25,16 +26,21 @@ pub use desired::{
     RemoteConfigOffer, SettingsParts, Target,
 };
 pub use refusal::RefusalReason;
+pub use reported::ReportedState;
 pub use snapshot::{
     AgentChange, AgentSnapshot, ChangedFacts, Checkpoint, ConnectionInfo, ConnectionSettingsReport,
     DisconnectReason, Dispatch, FailureFact, Liveness, OfferFacts, OfferSeed, OfferedBefore, PackagesReport,
-    PackagesState, Principal, PrincipalKind, RemoteConfigReport, ReportedState, Seed, StickyFacts, Transport,
+    PackagesState, Principal, PrincipalKind, RemoteConfigReport, Seed, StickyFacts, Transport,
 };
 
 #[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]
 pub use net::{
+    admission::stats::{
+        AdmissionStage, AdmissionStats, BufferedStats, DrainProgress, FLEET_RETURN_PERCENT, FleetReturn,
+        QUEUE_WAIT_BOUNDS_S, SlowPeer,
+    },
     auth::{
         AnyOf, AuthRequest, Authenticate, Denied, DeniedReason, InsecureAcceptEveryone, MutualTls,
         StaticToken, StaticTokens,
@@ -49,7 +55,7 @@ pub use net::{
     peer::PeerInfo,
     serve::{serve, serve_with},
     service::OpampService,
-    settings::{DuplicateSettings, OtherCredential, SameCredential, ServerSettings},
+    settings::{DuplicateSettings, FrameReader, OtherCredential, SameCredential, ServerSettings},
     stats::{Histogram, Stats, WEBSOCKET_DURATION_BOUNDS_S},
     throttle::Throttle,
     tls::TlsSource,

@@ -118,6 +118,12 @@ pub enum SessionError {
         /// The limit.
         limit: usize,
     },
+    /// Whose `instance_uid` it is changed too often while it was being found out whether the sender is a second agent under it.
+    #[error("it cannot be told whose instance_uid this is while others take it over; send it again later")]
+    Undecided,
+    /// The server holds as many bytes of incomplete or waiting messages as it may.
+    #[error("the server has no room for this message now; send it again later")]
+    NoRoom,
     /// The server sends everybody away for now.
     #[error("the server is overloaded; come back later")]
     Throttled,
@@ -164,9 +170,11 @@ impl SessionError {
             Self::UidRejected { .. } => {
                 (BadRequest, Some(CloseCode::Policy), 403, RefusalReason::UidConflict)
             }
-            Self::TooManyWaiting { .. } | Self::Throttled => {
+            Self::TooManyWaiting { .. } | Self::Undecided | Self::Throttled => {
                 (Unavailable, None, 503, RefusalReason::Unavailable)
             }
+            // What is left of the message cannot be told from the next one, so the connection ends with it.
+            Self::NoRoom => (Unavailable, Some(CloseCode::TryAgainLater), 503, RefusalReason::Unavailable),
             Self::TooManyAgentsOnConnection { .. } => (BadRequest, None, 200, RefusalReason::RateLimited),
             Self::TooManyAgents { .. } => (Unavailable, None, 503, RefusalReason::Unavailable),
             Self::TextMessage => (Nothing, Some(CloseCode::Unsupported), 415, RefusalReason::Protocol),
@@ -218,6 +226,8 @@ pub enum CloseCode {
     Policy = 1008,
     /// 1009: message too big (R-WS-12).
     TooBig = 1009,
+    /// 1013: the server has no room now; come back later.
+    TryAgainLater = 1013,
 }
 
 #[cfg(test)]
@@ -244,6 +254,8 @@ mod tests {
             SessionError::WebSocketProtocol,
             SessionError::TooManyFaults { limit: 1 },
             SessionError::Timeout,
+            SessionError::NoRoom,
+            SessionError::Undecided,
         ]
     }
 
@@ -265,6 +277,8 @@ mod tests {
             SessionError::WebSocketProtocol => 12,
             SessionError::TooManyFaults { .. } => 13,
             SessionError::Timeout => 14,
+            SessionError::NoRoom => 15,
+            SessionError::Undecided => 16,
         }
     }
 

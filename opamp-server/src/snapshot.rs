@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::BitOr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, ConfigHash, InstanceUid, Part, PartSet, SequenceNum, Wall, pb};
@@ -11,6 +10,7 @@ use prost::Message as _;
 
 use crate::desired::Desired;
 use crate::refusal::RefusalReason;
+use crate::reported::ReportedState;
 
 /// Liveness of an agent the server has a session for.
 ///
@@ -97,6 +97,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Who it is, unless it is nobody in particular.
+    #[cfg(feature = "net")]
+    pub(crate) fn named(&self) -> Option<String> {
+        (self.kind != PrincipalKind::Anonymous).then(|| self.to_string())
+    }
+
     /// Nobody in particular: authentication is off.
     pub const fn anonymous() -> Self {
         Self { kind: PrincipalKind::Anonymous, id: String::new() }
@@ -262,30 +268,6 @@ pub struct StickyFacts {
     pub last_uid_conflict: Option<Wall>,
     /// Custom messages to it that were accepted for sending and dropped because its connection ended before.
     pub custom_undelivered: u32,
-}
-
-/// The status sub-messages of an agent as last received: encoded, exact size, shared.
-#[derive(Clone, Default)]
-pub struct ReportedState(pub(crate) Arc<[Option<Bytes>; 8]>);
-
-impl ReportedState {
-    /// The encoded sub-message, if it was received since the process started, or came with the [`Seed`].
-    pub fn part(&self, part: Part) -> Option<&Bytes> {
-        self.0[status_index(part)?].as_ref()
-    }
-
-    /// Bytes held, for accounting.
-    pub fn len_bytes(&self) -> usize {
-        self.0.iter().flatten().map(Bytes::len).sum()
-    }
-}
-
-/// Shows which parts there are and how long they are: their contents may hold secrets.
-impl fmt::Debug for ReportedState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = Part::ALL.into_iter().filter_map(|part| Some((part.name(), self.part(part)?.len())));
-        f.debug_map().entries(parts).finish()
-    }
 }
 
 /// Position of a compressible status part in tables of eight, in the order of [`Part::ALL`].

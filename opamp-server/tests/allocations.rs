@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use opamp_proto::{AgentMessage, InstanceUid, Limits, Mono, Now, Wall, frame, pb};
+use bytes::Bytes;
+use opamp_proto::{AgentMessage, InstanceUid, Limits, Mono, Now, Part, Wall, frame, material, pb};
 use opamp_server::session::{Input, Outbox, Session, SessionSettings};
 use opamp_server::{
     ConnectionInfo, ConnectionSettingsOffer, CustomCapabilities, Desired, PackagesOffer, Principal, Transport,
@@ -126,4 +127,71 @@ fn a_heartbeat_of_an_agent_with_everything_there_is_allocates_nothing_either() {
         let report = allocation_counter::measure(|| receive(&heartbeat, sequence));
         assert_eq!(report.count_total, 0, "heartbeat {sequence}");
     }
+}
+
+/// An agent of which no state is kept: its session, and what hangs on it.
+#[test]
+fn an_agent_that_says_only_that_it_lives_takes_at_most_600_bytes_of_session() {
+    let settings = SessionSettings::default();
+    let now = Now { mono: Mono(0), wall: Wall(0) };
+    let limits = Limits::default();
+    let connection = Arc::new(connection());
+    let mut out = Outbox::new(settings.clone());
+    let heartbeat = framed(1, false);
+    let mut sessions = Vec::with_capacity(101);
+    let mut run = || {
+        let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now);
+        session.handle(Input::Attached(Arc::clone(&connection)), now, &mut out).unwrap();
+        out.clear();
+        let message = AgentMessage::decode(frame::decode(&heartbeat).unwrap(), &limits).unwrap();
+        session.handle(Input::Message { message: &message, assign: None }, now, &mut out).unwrap();
+        sessions.push(session);
+    };
+    run(); // the outbox has its room now
+    let grown = allocation_counter::measure(|| (0..100).for_each(|_| run()));
+    let each = usize::try_from(grown.bytes_current).unwrap() / 100 + size_of::<Session>();
+    println!("{each} bytes each");
+    assert!((300..=600).contains(&each), "{each} bytes");
+}
+
+#[test]
+fn agents_with_equal_effective_configs_share_the_copy_they_are_handed() {
+    let settings = SessionSettings::default();
+    let now = Now { mono: Mono(0), wall: Wall(0) };
+    let limits = Limits::default();
+    let file = pb::AgentConfigObject { body: vec![b'x'; 8_000].into(), ..Default::default() };
+    let map = pb::AgentConfigMap { config_map: [(String::new(), file)].into() };
+    let config = pb::EffectiveConfig { config_map: Some(map) };
+    let report = pb::AgentToServer {
+        instance_uid: vec![7; 16].into(),
+        sequence_num: 1,
+        capabilities: 0x0805,
+        effective_config: Some(config.clone()),
+        ..Default::default()
+    };
+    let mut bytes = Vec::new();
+    frame::encode(&report.encode_to_vec(), &mut bytes);
+    let shared = Bytes::from(config.encode_to_vec());
+    let digest = material::digest(Part::EffectiveConfig, &shared);
+    let mut out = Outbox::new(settings.clone());
+    let mut states = Vec::new();
+    for hand_out in [true, true, false] {
+        let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now);
+        session.handle(Input::Attached(Arc::new(connection())), now, &mut out).unwrap();
+        out.clear();
+        if hand_out {
+            out.share_effective_config(shared.clone(), digest);
+        }
+        let message = AgentMessage::decode(frame::decode(&bytes).unwrap(), &limits).unwrap();
+        session.handle(Input::Message { message: &message, assign: None }, now, &mut out).unwrap();
+        let change = session.take_change().unwrap();
+        assert!(change.changed.contains(Part::EffectiveConfig));
+        assert!(session.holds(Part::EffectiveConfig, &shared));
+        states.push(change.snapshot.state.part(Part::EffectiveConfig).unwrap().clone());
+    }
+    assert_eq!((states[0].as_ptr(), states[1].as_ptr()), (shared.as_ptr(), shared.as_ptr()));
+    assert_ne!(states[2].as_ptr(), shared.as_ptr());
+    assert_eq!(states[2], shared, "an agent alone keeps a copy of its own");
+    drop(states);
+    assert!(shared.is_unique(), "nobody has it any more");
 }

@@ -7,13 +7,13 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::SinkExt as _;
 use futures::future::BoxFuture;
+use futures::{SinkExt as _, StreamExt as _};
 use opamp_proto::{InstanceUid, pb};
 use opamp_server::{
-    AuthRequest, Authenticate, ConnectionSettingsOffer, Denied, Desired, Event, InsecureAcceptEveryone,
-    Liveness, OtherCredential, Principal, PrincipalKind, RefusalReason, SameCredential, ServerSettings,
-    StaticToken, StaticTokens, Transport,
+    AdmissionStage, AuthRequest, Authenticate, ConnectionSettingsOffer, Denied, Desired, Event,
+    InsecureAcceptEveryone, Liveness, OtherCredential, Principal, PrincipalKind, RefusalReason,
+    SameCredential, ServerSettings, StaticToken, StaticTokens, Transport,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -261,6 +261,31 @@ async fn messages_that_wait_are_answered_in_order_and_there_is_a_most_of_them() 
     }
     let snapshot = server.handle.agent(&uid(1)).unwrap();
     assert_eq!((snapshot.sequence_num.0, snapshot.sticky.gaps), (92, 1));
+}
+
+/// Nobody throttles, so nobody counts as throttled.
+#[tokio::test]
+async fn a_poller_whose_identity_is_taken_over_again_and_again_is_sent_away_as_what_it_is() {
+    let server = patient().await;
+    let mut owner = server.connect(None).await;
+    owner.say(uid(1), full()).await;
+    let message = numbered(uid(1), 500, full());
+    let take_overs = async {
+        for number in 2..5 {
+            let asked = owner.socket.next().await;
+            // Nobody reads on, so the ping is not answered and it is still being found out.
+            assert!(matches!(asked, Some(Ok(Message::Ping(_)))), "{asked:?}");
+            let mut next = server.connect(None).await;
+            next.send_numbered(uid(1), number, full()).await;
+            assert!(told(&next.receive().await).is_none());
+            owner = next;
+        }
+    };
+    let (polled, ()) = tokio::join!(server.poll(None, &message), take_overs);
+    assert_eq!(polled.status, 503);
+    assert!(polled.retry_after.is_some());
+    let rejected = server.handle.stats().admission.rejected;
+    assert_eq!(rejected[AdmissionStage::Throttle.index()], 0);
 }
 
 #[tokio::test]

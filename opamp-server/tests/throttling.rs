@@ -94,3 +94,19 @@ async fn where_a_bound_is_reached_the_answers_are_the_same() {
     assert!(within(retry_info(&answer).unwrap()));
     assert!(agent.say(uid(1), full()).await.error_response.is_none(), "who is there stays");
 }
+
+/// R-THROT-07: who stays on its socket need not be let in again.
+#[tokio::test]
+async fn how_many_are_throttled_does_not_lengthen_what_the_application_set() {
+    let settings = ServerSettings { accept_rate: 1, ..ServerSettings::default() };
+    let server = TestServer::with(Arc::new(InsecureAcceptEveryone), settings).await;
+    let mut agent = server.connect(None).await;
+    agent.say(uid(1), full()).await;
+    server.handle.throttle(Some(Throttle { retry_after: Duration::from_secs(2) }));
+    for _ in 0..30 {
+        let wait = retry_info(&agent.say(uid(1), full()).await).expect("sent away");
+        assert!((Duration::from_secs(2)..=Duration::from_secs(4)).contains(&wait), "{wait:?}");
+    }
+    let polled = server.poll(None, &numbered(uid(2), 1, full())).await;
+    assert!(polled.status == 503 && (2..=4).contains(&polled.retry_after.unwrap()));
+}

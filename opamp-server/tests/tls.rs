@@ -23,7 +23,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
@@ -225,6 +225,28 @@ async fn without_a_good_client_certificate_the_handshake_fails_and_both_sides_le
     let good = authority.client("edge", &[]);
     server.agent(authority.client_config_with(&good), Wire::WebSocket, 1).await;
     assert_eq!(server.handle.agents().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_is_turned_away_while_it_talks_is_still_told_why() {
+    let authority = Authority::new("ca");
+    let server = TlsServer::mutual(&authority).await;
+    // In TLS 1.3 its handshake is over before the server has seen that there is no certificate.
+    let connector = TlsConnector::from(client(&authority, &TLS13, None));
+    for _ in 0..10 {
+        let attempt = async {
+            let stream = TcpStream::connect(server.address).await.unwrap();
+            let mut tls = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            for _ in 0..60 {
+                tls.write_all(&[7; 500]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            tls.read_u8().await.unwrap_err().to_string()
+        };
+        let told = tokio::time::timeout(PATIENCE, attempt).await.expect("nothing happened");
+        assert!(told.contains("CertificateRequired"), "{told}");
+        assert_eq!(server.refusal().await.reason, RefusalReason::AuthFailed);
+    }
 }
 
 #[tokio::test]

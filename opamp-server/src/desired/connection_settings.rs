@@ -5,7 +5,7 @@ use std::ops::{BitAnd, BitOr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{ConfigHash, Fingerprint, encode, pb};
+use opamp_proto::{ConfigHash, encode, pb};
 use prost::Message;
 
 use super::{Offered, validate};
@@ -39,7 +39,6 @@ pub struct ConnectionSettingsOffer(Arc<Inner>);
 
 struct Inner {
     hash: ConfigHash,
-    fingerprint: Fingerprint,
     settings: pb::ConnectionSettingsOffers,
     /// The encoded `OpAMPConnectionSettings` without its heartbeat interval, which a capability of its own gates.
     opamp: Bytes,
@@ -103,7 +102,6 @@ impl ConnectionSettingsOffer {
             ..Default::default()
         };
         Self(Arc::new(Inner {
-            fingerprint: hash.fingerprint(),
             hash,
             opamp: encoded(&opamp),
             telemetry,
@@ -214,10 +212,6 @@ impl ConnectionSettingsOffer {
 impl Offered for ConnectionSettingsOffer {
     fn hash(&self) -> &ConfigHash {
         &self.0.hash
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
     }
 }
 

@@ -8,7 +8,7 @@ mod remote_config;
 mod tests;
 mod validate;
 
-use opamp_proto::{ConfigHash, Fingerprint};
+use opamp_proto::ConfigHash;
 
 pub use self::connection_settings::{
     ConnectionSettingsOffer, DEFAULT_HEARTBEAT_INTERVAL_S, InvalidOffer, OfferRules, SettingsParts,
@@ -73,6 +73,4 @@ impl Desired {
 pub(crate) trait Offered {
     /// The hash the agent reports back.
     fn hash(&self) -> &ConfigHash;
-    /// The same in 16 bytes.
-    fn fingerprint(&self) -> Fingerprint;
 }

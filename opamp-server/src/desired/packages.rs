@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{ConfigHash, Fingerprint, hash, pb};
+use opamp_proto::{ConfigHash, hash, pb};
 use prost::Message;
 
 use super::Offered;
@@ -18,7 +18,6 @@ pub struct PackagesOffer(Arc<Inner>);
 
 struct Inner {
     hash: ConfigHash,
-    fingerprint: Fingerprint,
     packages: pb::PackagesAvailable,
     encoded: Bytes,
 }
@@ -52,7 +51,7 @@ impl PackagesOffer {
         };
         let packages = pb::PackagesAvailable { all_packages_hash: hash.to_bytes(), ..packages };
         let encoded = packages.encode_to_vec().into();
-        Self(Arc::new(Inner { fingerprint: hash.fingerprint(), hash, encoded, packages }))
+        Self(Arc::new(Inner { hash, encoded, packages }))
     }
 
     /// The aggregate hash, which the agent reports back.
@@ -74,10 +73,6 @@ impl PackagesOffer {
 impl Offered for PackagesOffer {
     fn hash(&self) -> &ConfigHash {
         &self.0.hash
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{ConfigHash, Fingerprint, pb};
+use opamp_proto::{ConfigHash, pb};
 use prost::Message;
 
 use super::Offered;
@@ -15,7 +15,6 @@ pub struct RemoteConfigOffer(Arc<Inner>);
 
 struct Inner {
     hash: ConfigHash,
-    fingerprint: Fingerprint,
     /// The encoded `AgentRemoteConfig`, without the tag and length of the field that carries it.
     encoded: Bytes,
 }
@@ -32,7 +31,7 @@ impl RemoteConfigOffer {
             config_hash: Bytes::copy_from_slice(hash.as_bytes()),
         };
         let encoded = Bytes::from(message.encode_to_vec());
-        Self(Arc::new(Inner { fingerprint: hash.fingerprint(), hash, encoded }))
+        Self(Arc::new(Inner { hash, encoded }))
     }
 
     /// The hash the agent reports back.
@@ -49,10 +48,6 @@ impl RemoteConfigOffer {
 impl Offered for RemoteConfigOffer {
     fn hash(&self) -> &ConfigHash {
         &self.0.hash
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
     }
 }
 

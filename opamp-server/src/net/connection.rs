@@ -1,12 +1,16 @@
 //! One WebSocket, as the rest of the server sees it: an identity, a mailbox, and when it was last heard.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use opamp_proto::{InstanceUid, Mono};
 use tokio::sync::Notify;
 
+use super::admission::stats::SlowPeer;
 use super::directory::Slot;
 use super::duplicates::Verdict;
 use super::presented::Presented;
@@ -25,7 +29,10 @@ pub(crate) struct Connection {
     pub(crate) info: Arc<ConnectionInfo>,
     pub(crate) presented: Presented,
     mailbox: Mutex<Orders>,
-    mail: Notify,
+    /// There are orders in the mailbox.
+    mail: AtomicBool,
+    /// The task, which alone waits for them.
+    reader: AtomicWaker,
     /// Fired to end a write that takes too long.
     abort: Notify,
     aborted: AtomicBool,
@@ -33,6 +40,8 @@ pub(crate) struct Connection {
     last_heard: AtomicU64,
     last_ping: AtomicU64,
     writing_since: AtomicU64,
+    /// Since when a part of a message is held whose rest is to come.
+    receiving_since: AtomicU64,
     agents: AtomicUsize,
     /// It had several agents at a time once: a gateway.
     shared: AtomicBool,
@@ -42,6 +51,8 @@ pub(crate) struct Connection {
     sign: Notify,
     awaited: AtomicUsize,
     ended: AtomicBool,
+    /// Its task was told to close.
+    closing: AtomicBool,
 }
 
 /// What the connection's task is to do; coalesced until it gets there.
@@ -79,19 +90,22 @@ impl Connection {
             info,
             presented,
             mailbox: Mutex::default(),
-            mail: Notify::new(),
+            mail: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
             abort: Notify::new(),
             aborted: AtomicBool::new(false),
             opened: now,
             last_heard: AtomicU64::new(now.0),
             last_ping: AtomicU64::new(now.0),
             writing_since: AtomicU64::new(NEVER),
+            receiving_since: AtomicU64::new(NEVER),
             agents: AtomicUsize::new(0),
             shared: AtomicBool::new(false),
             empty_since: AtomicU64::new(now.0),
             sign: Notify::new(),
             awaited: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -159,16 +173,26 @@ impl Connection {
         self.sign.notify_waiters();
     }
 
-    /// Has the task close; the first reason stands.
-    pub(crate) fn close(&self, code: CloseCode, reason: DisconnectReason) {
-        self.order(|orders| {
-            orders.close.get_or_insert((code, reason));
-        });
+    /// Has the task close; the first reason stands. Whether this was the first.
+    pub(crate) fn close(&self, code: CloseCode, reason: DisconnectReason) -> bool {
+        !self.closing.swap(true, Ordering::AcqRel) && {
+            self.order(|orders| orders.close = Some((code, reason)));
+            true
+        }
     }
 
-    /// Waits until there are orders. Cancel safe.
-    pub(crate) async fn ordered(&self) {
-        self.mail.notified().await;
+    /// Waits until there are orders. Cancel safe. For one at a time: the connection's task.
+    pub(crate) fn ordered(&self) -> impl Future<Output = ()> + '_ {
+        // Looked at with every message, so it is a flag and not a list of those who wait.
+        let has_mail = || self.mail.load(Ordering::Relaxed) && self.mail.swap(false, Ordering::AcqRel);
+        poll_fn(move |context| {
+            if has_mail() {
+                return Poll::Ready(());
+            }
+            self.reader.register(context.waker());
+            // It may have come before the waker was there.
+            if has_mail() { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     pub(crate) fn take_orders(&self) -> Orders {
@@ -190,6 +214,18 @@ impl Connection {
         self.writing_since.store(since.map_or(NEVER, |since| since.0), Ordering::Relaxed);
     }
 
+    /// The beginning of a message is there and the rest is not, or (`None`) nothing is held any more. A message has to become
+    /// whole within the same time as the body of a request, counted from the first time this was told.
+    pub(crate) fn receiving(&self, since: Option<Mono>) {
+        match since {
+            Some(since) => {
+                let relaxed = Ordering::Relaxed;
+                let _ = self.receiving_since.compare_exchange(NEVER, since.0, relaxed, relaxed);
+            }
+            None => self.receiving_since.store(NEVER, Ordering::Relaxed),
+        }
+    }
+
     pub(crate) fn set_agents(&self, agents: usize, now: Mono) {
         self.agents.store(agents, Ordering::Relaxed);
         if agents > 1 {
@@ -203,33 +239,46 @@ impl Connection {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// Looks at the deadlines: orders a ping, ends a blocked write, closes a silent socket.
-    pub(crate) fn sweep(&self, now: Mono, settings: &ServerSettings) {
+    /// Looks at the deadlines: orders a ping, ends a blocked write, closes a silent socket. What was too slow, once.
+    pub(crate) fn sweep(&self, now: Mono, settings: &ServerSettings) -> Option<SlowPeer> {
         let waited = |since: &AtomicU64| now - Mono(since.load(Ordering::Relaxed));
-        let writing_since = self.writing_since.load(Ordering::Relaxed);
-        if writing_since != NEVER && now - Mono(writing_since) >= settings.write_timeout {
-            self.aborted.store(true, Ordering::Release);
+        let expired = |since: &AtomicU64, limit| {
+            let since = since.load(Ordering::Relaxed);
+            since != NEVER && now - Mono(since) >= limit
+        };
+        if expired(&self.writing_since, settings.write_timeout) {
+            let first = !self.aborted.swap(true, Ordering::AcqRel);
             self.abort.notify_one();
-            return;
+            return first.then_some(SlowPeer::Write);
         }
         let agents = self.agents.load(Ordering::Relaxed);
-        let silent = waited(&self.last_heard) >= settings.read_timeout;
-        // Pongs alone do not keep a socket that carries no agent.
-        let idle = agents == 0 && waited(&self.empty_since) >= settings.first_message_timeout;
         // What is heard of one agent says nothing about the others behind the same socket; alone it does.
         // The next look comes a sweep later; a pong that came just after this one's ping must not put it off by another.
         let quiet = settings.ping_interval.saturating_sub(settings.sweep_period());
         let unheard = agents > 1 || waited(&self.last_heard) >= quiet;
-        if silent || idle {
-            self.close(CloseCode::Policy, DisconnectReason::Timeout);
-        } else if unheard && waited(&self.last_ping) >= settings.ping_interval {
+        let slow = if agents == 0 && waited(&self.empty_since) >= settings.first_message_timeout {
+            // Pongs alone do not keep a socket that carries no agent.
+            Some(SlowPeer::FirstMessage)
+        } else if expired(&self.receiving_since, settings.body_timeout) {
+            Some(SlowPeer::Message)
+        } else if waited(&self.last_heard) >= settings.read_timeout {
+            Some(SlowPeer::Silent)
+        } else {
+            None
+        };
+        if let Some(slow) = slow {
+            return self.close(CloseCode::Policy, DisconnectReason::Timeout).then_some(slow);
+        }
+        if unheard && waited(&self.last_ping) >= settings.ping_interval {
             self.last_ping.store(now.0, Ordering::Relaxed);
             self.order(|orders| orders.ping = true);
         }
+        None
     }
 
     fn order(&self, write: impl FnOnce(&mut Orders)) {
         write(&mut self.mailbox.lock().unwrap_or_else(PoisonError::into_inner));
-        self.mail.notify_one();
+        self.mail.store(true, Ordering::Release);
+        self.reader.wake();
     }
 }

@@ -11,13 +11,17 @@ use opamp_proto::{InstanceUid, Limits, Mono, Now, pb};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Admission;
+use super::admission::stats::AdmissionStage;
 use super::auth::Authenticate;
 use super::certificates::Issuer;
 use super::changes::{ChangeQueue, Refusal};
 use super::clock::Clock;
 use super::components::ComponentCache;
+use super::configs::ConfigTable;
 use super::connection::Connection;
 use super::directory::{Directory, Owner, Slot, SlotInner};
+use super::outboxes::Outboxes;
 use super::peer::PeerInfo;
 use super::presented::Presented;
 use super::settings::ServerSettings;
@@ -27,12 +31,7 @@ use crate::custom::{CustomCapabilities, CustomError, CustomMessage};
 use crate::desired::Desired;
 use crate::refusal::{CloseCode, ErrorReply, RefusalReason, SessionError};
 use crate::session::{Input, Outbox, Session, SessionSettings};
-use crate::snapshot::{
-    ConnectionInfo, DisconnectReason, Dispatch, Liveness, Principal, PrincipalKind, Seed, Transport,
-};
-
-/// Outboxes kept for reuse.
-const OUTBOXES_KEPT: usize = 64;
+use crate::snapshot::{ConnectionInfo, DisconnectReason, Dispatch, Liveness, Principal, Seed, Transport};
 
 pub(crate) struct Core {
     pub(crate) path: Option<String>,
@@ -53,14 +52,15 @@ pub(crate) struct Core {
     pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
     pub(crate) issuer: Option<Issuer>,
     pub(crate) components: ComponentCache,
+    pub(crate) configs: ConfigTable,
     pub(crate) throttle: ThrottleState,
+    /// Budgets, paces and limits of who may come in.
+    pub(crate) admission: Admission,
     custom: Mutex<CustomCapabilities>,
     /// The digest of `custom`, so that kept outboxes notice a change without a lock.
     custom_digest: AtomicU64,
     connection_ids: AtomicU64,
-    /// Boxed, because the tasks of connections hold one across writes and are to stay small.
-    #[expect(clippy::vec_box, reason = "they leave the list as boxes")]
-    outboxes: Mutex<Vec<Box<Outbox>>>,
+    outboxes: Outboxes,
 }
 
 /// Who sends a message: everything a session needs to know of its transport.
@@ -87,7 +87,9 @@ impl Core {
         Self {
             issuer,
             components: ComponentCache::new(&settings),
+            configs: ConfigTable::new(&settings),
             throttle: ThrottleState::default(),
+            admission: Admission::new(&settings, clock.now().mono),
             custom_digest: AtomicU64::new(settings.session.custom_capabilities.digest()),
             custom: Mutex::new(settings.session.custom_capabilities.clone()),
             path,
@@ -103,7 +105,7 @@ impl Core {
             events_taken: AtomicBool::new(false),
             connections: Mutex::default(),
             connection_ids: AtomicU64::new(1),
-            outboxes: Mutex::default(),
+            outboxes: Outboxes::new(),
             settings,
         }
     }
@@ -113,20 +115,17 @@ impl Core {
     }
 
     pub(crate) fn outbox(&self) -> Box<Outbox> {
-        let reused = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let Some(mut outbox) = reused else { return Box::new(Outbox::new(self.session_settings())) };
+        let Some(mut outbox) = self.outboxes.take() else {
+            return Box::new(Outbox::new(self.session_settings()));
+        };
         if outbox.settings().custom_capabilities.digest() != self.custom_digest.load(Ordering::Acquire) {
             outbox.set_custom_capabilities(self.lock_custom().clone());
         }
         outbox
     }
 
-    pub(crate) fn reuse(&self, mut outbox: Box<Outbox>) {
-        outbox.clear();
-        let mut outboxes = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        if outboxes.len() < OUTBOXES_KEPT {
-            outboxes.push(outbox);
-        }
+    pub(crate) fn reuse(&self, outbox: Box<Outbox>) {
+        self.outboxes.put(outbox);
     }
 
     pub(crate) fn next_connection(
@@ -148,10 +147,11 @@ impl Core {
         if inner.forgotten {
             return None;
         }
-        let mut out = self.outbox();
-        let handled = inner.session.handle(input, self.now(), &mut out);
+        let (mut out, now) = (self.outbox(), self.now());
+        self.pace(&mut out, now.mono);
+        let handled = inner.session.handle(input, now, &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
-        self.counters.effects(out.effects());
+        self.note_effects(slot, &out, now.mono);
         self.note_change(slot, &inner.session);
         let wake = inner.mark_woken();
         let dispatch = match &inner.owner {
@@ -186,9 +186,13 @@ impl Core {
 
     pub(crate) fn restore(&self, mut seed: Seed) {
         let (uid, now) = (seed.uid, self.now());
+        let expected = self.directory.find(&uid).is_none() && self.admission.returning.expects(&seed);
         seed.components = seed.components.map(|list| self.components.prime(&list).unwrap_or(list));
         let session = Session::restore(seed, &self.settings.session, now);
-        self.directory.find_or_insert(&uid, usize::MAX, || session);
+        let slot = self.directory.find_or_insert(&uid, usize::MAX, || session);
+        if let Some(slot) = slot.filter(|_| expected) {
+            slot.lock().expected = true;
+        }
     }
 
     /// Ends the attachment of an agent to a socket, unless another connection has it by now.
@@ -207,6 +211,7 @@ impl Core {
         };
         let mut inner = slot.lock();
         inner.forgotten = true;
+        self.no_longer_expected(&mut inner);
         let assigned = inner.session.assigned_uid();
         let current = inner.session.uid();
         if let Owner::Socket(connection) = inner.own(Owner::Nobody) {
@@ -219,9 +224,33 @@ impl Core {
         true
     }
 
+    /// An agent that was expected back is not waited for any more.
+    pub(crate) fn no_longer_expected(&self, inner: &mut SlotInner) {
+        if std::mem::take(&mut inner.expected) {
+            self.admission.returning.given_up(self.now().mono);
+        }
+    }
+
+    /// Tells a session, before it handles anything, whether the fleet's pace of full-state requests leaves room for one.
+    pub(crate) fn pace(&self, out: &mut Outbox, now: Mono) {
+        out.allow_full_state(self.admission.resyncs.is_open(now));
+    }
+
+    /// Counts what a session did, and remembers what it has to leave for later.
+    pub(crate) fn note_effects(&self, slot: &Arc<Slot>, out: &Outbox, now: Mono) {
+        let effects = out.effects();
+        self.counters.effects(effects);
+        self.admission.resyncs.note(slot, effects, now);
+    }
+
     pub(crate) fn note_change(&self, slot: &Arc<Slot>, session: &Session) {
-        if session.has_change() {
+        if session.has_news() {
             self.changes.agent(slot);
+            if session.has_moved() {
+                self.changes.hurry();
+            }
+        } else if session.has_change() {
+            self.changes.offered(slot);
         }
     }
 
@@ -240,43 +269,64 @@ impl Core {
         self.changes.refused(Refusal { at, reason, detail, principal, remote_addr, transport, folded: 0 });
     }
 
-    /// Counts a faulty message and writes its error response, if it gets one.
+    /// Counts a faulty message and writes its error response, if it gets one; when to come back, if the sender is sent away.
     pub(crate) fn fault(
         &self,
         error: &SessionError,
         uid: Option<&InstanceUid>,
         sender: Sender<'_>,
         out: &mut Outbox,
-    ) {
+    ) -> Option<Duration> {
+        let stage = self.stage(error);
+        if let Some(stage) = stage {
+            self.admission.counters.rejected(stage);
+        }
         let consequence = error.consequence();
-        let principal = sender.principal();
-        let principal = (principal.kind != PrincipalKind::Anonymous).then(|| principal.to_string());
         self.refused(
             consequence.reason,
             error.to_string(),
-            principal,
+            sender.principal().named(),
             sender.remote_addr(),
             Some(sender.transport()),
         );
         let (kind, retry) = match consequence.reply {
-            ErrorReply::Nothing => return,
+            ErrorReply::Nothing => return None,
             ErrorReply::BadRequest => (pb::ServerErrorResponseType::BadRequest, None),
             ErrorReply::Unavailable => {
-                let nanos = u64::try_from(self.retry_after().as_nanos()).unwrap_or(u64::MAX);
-                (pb::ServerErrorResponseType::Unavailable, Some(nanos))
+                // Who stays on its socket need not be let in again.
+                let leaves = sender.transport() == Transport::Http || consequence.close.is_some();
+                let retry = self.retry_after(stage.filter(|_| leaves));
+                (pb::ServerErrorResponseType::Unavailable, Some(retry))
             }
         };
+        let nanos = retry.map(|retry| u64::try_from(retry.as_nanos()).unwrap_or(u64::MAX));
         out.clear();
-        let message = out.begin(uid).error(kind, &error.to_string(), retry);
+        let message = out.begin(uid).error(kind, &error.to_string(), nanos);
         out.push(message);
+        retry
     }
 
-    /// When a peer that is sent away for want of capacity should come back: as the throttle or the settings have it, up to
-    /// twice as long.
-    pub(crate) fn retry_after(&self) -> Duration {
+    /// Where a message is sent away, if it is for want of capacity.
+    fn stage(&self, error: &SessionError) -> Option<AdmissionStage> {
+        match error {
+            SessionError::NoRoom => Some(AdmissionStage::Memory),
+            SessionError::Throttled if self.draining.is_cancelled() => Some(AdmissionStage::Drain),
+            SessionError::Throttled => Some(AdmissionStage::Throttle),
+            SessionError::TooManyAgents { .. } => Some(AdmissionStage::Agents),
+            _ => None,
+        }
+    }
+
+    /// When a peer that is sent away at this stage, or at none, should come back: as the throttle or the settings have it, or,
+    /// where it is for want of room, when those are through who are to come before; up to twice as long at random, so that they
+    /// do not come together.
+    pub(crate) fn retry_after(&self, stage: Option<AdmissionStage>) -> Duration {
         let jitter = getrandom::u32().unwrap_or(0);
-        let retry_after =
-            self.throttle.get().map_or(self.settings.retry_after, |throttle| throttle.retry_after);
+        let least = self.throttle.get().map_or(self.settings.retry_after, |throttle| throttle.retry_after);
+        let retry_after = match stage {
+            Some(stage) if stage.is_for_want_of_room() => self.admission.send_away(least, self.now().mono),
+            Some(_) | None => least,
+        };
         retry_after.mul_f64(1.0 + f64::from(jitter) / f64::from(u32::MAX))
     }
 
@@ -291,6 +341,7 @@ impl Core {
     pub(crate) fn unregister(&self, connection: &Connection, now: Mono) {
         if self.lock_connections().remove(&connection.id()).is_some() {
             self.counters.websocket_closed(now - connection.opened());
+            self.admission.identities.leave(&connection.info.principal);
         }
     }
 

@@ -38,6 +38,7 @@ struct Entry {
 pub(crate) struct Slot {
     inner: Mutex<SlotInner>,
     queued: AtomicBool,
+    told_later: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct SlotInner {
     woken: bool,
     /// The numbers of an agent that polls, to tell one from two.
     pub(crate) polled: Option<Box<Polled>>,
+    /// An earlier process knew the agent, and it has not come back yet.
+    pub(crate) expected: bool,
     /// Removed from the directory: whoever still holds the slot must look the agent up again.
     pub(crate) forgotten: bool,
 }
@@ -62,8 +65,10 @@ pub(crate) enum Owner {
 
 impl Slot {
     pub(crate) fn new(session: Session) -> Self {
-        let inner = SlotInner { session, owner: Owner::Nobody, woken: false, polled: None, forgotten: false };
-        Self { inner: Mutex::new(inner), queued: AtomicBool::new(false) }
+        let owner = Owner::Nobody;
+        let inner =
+            SlotInner { session, owner, woken: false, polled: None, expected: false, forgotten: false };
+        Self { inner: Mutex::new(inner), queued: AtomicBool::new(false), told_later: AtomicBool::new(false) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SlotInner> {
@@ -73,6 +78,16 @@ impl Slot {
     /// Whether the caller is to queue the agent's change: nobody did since it was last taken.
     pub(crate) fn mark_queued(&self) -> bool {
         !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the agent's change is queued already.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the agent is among those that are told of later; says whether it was.
+    pub(crate) fn set_told_later(&self, told_later: bool) -> bool {
+        self.told_later.swap(told_later, Ordering::AcqRel)
     }
 
     pub(crate) fn take_change(&self) -> Option<AgentChange> {

@@ -31,15 +31,19 @@ pub(crate) struct Verdict {
 
 impl Contest {
     /// Pings the incumbent and waits for any frame of it; silence for the whole time, or the end of the connection, means that
-    /// nobody is there any more. None if the server drains meanwhile.
-    pub(crate) async fn decide(&self, core: &Core) -> Option<Verdict> {
-        let timeout = core.settings.duplicates.ping_timeout;
-        let alive = tokio::select! {
+    /// nobody is there any more. A drain changes nothing in that: sockets are served until their turn has come.
+    pub(crate) async fn decide(&self, core: &Core) -> Verdict {
+        let alive = self.incumbent.is_alive(core.settings.duplicates.ping_timeout).await;
+        Verdict { uid: self.uid, incumbent: self.incumbent.id(), alive }
+    }
+
+    /// The same for a sender that need not be served to the end: none if the server drains meanwhile.
+    pub(crate) async fn decide_unless_draining(&self, core: &Core) -> Option<Verdict> {
+        tokio::select! {
             biased;
-            () = core.draining.cancelled() => return None,
-            alive = self.incumbent.is_alive(timeout) => alive,
-        };
-        Some(Verdict { uid: self.uid, incumbent: self.incumbent.id(), alive })
+            () = core.draining.cancelled() => None,
+            verdict = self.decide(core) => Some(verdict),
+        }
     }
 }
 
@@ -107,7 +111,31 @@ impl Polled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::auth::InsecureAcceptEveryone;
+    use crate::net::builder::OpampServer;
+    use crate::net::presented::Presented;
+    use crate::snapshot::{Principal, Transport};
     use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_server_drains_messages_on_sockets_still_get_their_verdict_and_polls_do_not_wait_for_it()
+     {
+        let core = OpampServer::builder(Arc::new(InsecureAcceptEveryone)).build().0.0;
+        core.draining.cancel();
+        let now = core.now();
+        let info = core.next_connection(Transport::WebSocket, Principal::anonymous(), None, now);
+        let incumbent = Arc::new(Connection::new(info, Presented::default(), now.mono));
+        let contest = Contest { uid: InstanceUid::from_bytes([1; 16]), incumbent: Arc::clone(&incumbent) };
+        assert_eq!(contest.decide_unless_draining(&core).await, None);
+        let verdict = |alive| Verdict { uid: contest.uid, incumbent: incumbent.id(), alive };
+        assert_eq!(contest.decide(&core).await, verdict(false), "silent for the whole time");
+        let answers = async {
+            incumbent.ordered().await;
+            incumbent.frame_arrived(now.mono);
+        };
+        let (decided, ()) = tokio::join!(contest.decide(&core), answers);
+        assert_eq!(decided, verdict(true));
+    }
 
     fn seconds(numbers: &[u64]) -> Vec<bool> {
         let mut polled = Polled::default();

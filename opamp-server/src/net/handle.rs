@@ -137,8 +137,12 @@ impl ServerHandle {
     /// Closes every socket this principal has; the number of them. For credentials that were revoked.
     pub fn disconnect_principal(&self, principal: &Principal) -> usize {
         let connections = self.0.lock_connections();
-        let theirs = connections.values().filter(|connection| connection.info.principal == *principal);
-        theirs.map(|connection| connection.close(CloseCode::Policy, DisconnectReason::Requested)).count()
+        let mut theirs = 0;
+        for connection in connections.values().filter(|connection| connection.info.principal == *principal) {
+            connection.close(CloseCode::Policy, DisconnectReason::Requested);
+            theirs += 1;
+        }
+        theirs
     }
 
     /// Forgets an agent: its session, its desired state. If it is connected its socket closes unless others share
@@ -169,7 +173,7 @@ impl ServerHandle {
 
     /// The counters now.
     pub fn stats(&self) -> Stats {
-        self.0.counters.read(self.0.directory.len())
+        self.0.counters.read(self.0.directory.len(), self.0.admission.stats())
     }
 
     /// The time by the server's clock.
@@ -177,18 +181,11 @@ impl ServerHandle {
         self.0.now()
     }
 
-    /// Stops: refuses what is new with 503, closes every WebSocket with 1001, waits for them at most `deadline`.
-    /// True if all were closed in time. Afterwards driver and events end.
+    /// Stops: refuses what is new with 503, and closes every WebSocket with 1001: all at once if there are few, otherwise at
+    /// [`ServerSettings::drain_rate`](crate::ServerSettings::drain_rate), or faster so that all are told before the deadline.
+    /// Sockets whose turn has not come are served as before. True if all were closed in time. Afterwards driver and
+    /// events end.
     pub async fn drain(&self, deadline: Duration) -> bool {
-        let core = &self.0;
-        core.draining.cancel();
-        for connection in core.lock_connections().values() {
-            connection.close(CloseCode::GoingAway, DisconnectReason::ServerShutdown);
-        }
-        core.sockets.close();
-        let in_time = tokio::time::timeout(deadline, core.sockets.wait()).await.is_ok();
-        core.drained.cancel();
-        core.changes.close();
-        in_time
+        self.0.drain(deadline).await
     }
 }

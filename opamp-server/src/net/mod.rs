@@ -1,5 +1,6 @@
 //! Transports, dispatch and authentication over tokio.
 
+pub(crate) mod admission;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod builder;
@@ -7,6 +8,7 @@ pub(crate) mod certificates;
 pub(crate) mod changes;
 pub(crate) mod clock;
 pub(crate) mod components;
+pub(crate) mod configs;
 pub(crate) mod connection;
 pub(crate) mod core;
 mod csr;
@@ -15,6 +17,7 @@ pub(crate) mod driver;
 pub(crate) mod duplicates;
 pub(crate) mod handle;
 pub(crate) mod network;
+pub(crate) mod outboxes;
 pub(crate) mod peer;
 pub(crate) mod polling;
 pub(crate) mod presented;

@@ -21,7 +21,13 @@ pub(crate) enum Received {
     /// It is not known yet whose it is; nothing was done. Ask again with the verdict.
     Contested(Contest),
     /// Its session handled it.
-    Handled(Arc<Slot>),
+    Handled {
+        slot: Arc<Slot>,
+        /// The agent's identity by now.
+        uid: InstanceUid,
+        /// The sender's socket is the agent's, as it is unless the agent said good-bye.
+        stays: bool,
+    },
     /// It was answered and not processed: the agent is somebody else's, and this sender has left it, or never was it.
     SetAside,
     /// Its sender was told to take over this identity; nothing else of it was processed.
@@ -40,16 +46,18 @@ enum Judgement {
 }
 
 impl Core {
-    /// Handles one decoded `AgentToServer`.
+    /// Handles one decoded `AgentToServer`. `known` is the agent its sender sent last under this identity, if that is known: mostly
+    /// it is still the one.
     pub(crate) fn receive(
         self: &Arc<Self>,
         message: &AgentMessage<'_>,
         sender: Sender<'_>,
+        known: Option<&Arc<Slot>>,
         verdict: Option<Verdict>,
+        now: Now,
         out: &mut Outbox,
     ) -> Result<Received, SessionError> {
         let uid = message.instance_uid()?;
-        let now = self.now();
         if self.throttle.get().is_some() && !message.parts().contains(Part::AgentDisconnect) {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
             return Err(SessionError::Throttled);
@@ -57,14 +65,20 @@ impl Core {
         if !self.auth.owns(sender.principal(), &uid) {
             return Err(SessionError::UidConflict { uid });
         }
-        let slot = loop {
+        let mut known = known.cloned();
+        let (slot, uid_now, stays) = loop {
             let max = self.settings.agents_max;
-            let slot = self
-                .directory
-                .find_or_insert(&uid, max, || Session::new(uid, &self.settings.session, now))
-                .ok_or(SessionError::TooManyAgents { limit: max })?;
+            let by_sender = known.is_some();
+            let slot = match known.take() {
+                Some(slot) => slot,
+                None => self
+                    .directory
+                    .find_or_insert(&uid, max, || Session::new(uid, &self.settings.session, now))
+                    .ok_or(SessionError::TooManyAgents { limit: max })?,
+            };
             let mut inner = slot.lock();
-            if inner.forgotten {
+            // One the sender knew is under its own identity in the directory, or is not there any more.
+            if inner.forgotten || (by_sender && inner.session.uid() != uid) {
                 drop(inner);
                 continue; // removed between the look-up and the lock
             }
@@ -98,6 +112,7 @@ impl Core {
                 }
                 Judgement::Rekey => return self.rekey(&slot, inner, uid, sender, out),
             }
+            self.pace(out, now.mono);
             let handled = self
                 .attach(&mut inner, sender, message.sequence_num(), now, out)
                 .and_then(|()| self.handle_message(&slot, &mut inner, message, now, out));
@@ -105,10 +120,12 @@ impl Core {
                 self.discard_unused(&slot, inner, uid);
                 return Err(error);
             }
+            let stays = matches!(sender, Sender::Socket(connection) if inner.is_owned_by(connection));
+            let uid_now = inner.session.uid();
             drop(inner);
-            break slot;
+            break (slot, uid_now, stays);
         };
-        self.counters.effects(out.effects());
+        self.note_effects(&slot, out, now.mono);
         if let Some(message) = out.take_custom() {
             let principal = sender.principal().clone();
             let received = ReceivedCustom { uid, principal, at: now.wall, message, dropped: 0 };
@@ -119,7 +136,7 @@ impl Core {
         if let Some(csr) = out.take_certificate_request() {
             certificates::decide(self, &slot, uid, sender, csr);
         }
-        Ok(Received::Handled(slot))
+        Ok(Received::Handled { slot, uid: uid_now, stays })
     }
 
     /// Whether a newcomer under `uid` that was told to take over `fresh` would still be: somebody else is there under the one,
@@ -259,8 +276,7 @@ impl Core {
 
     /// A conflict that ends without an error: it is told all the same.
     fn conflict_told(&self, detail: String, sender: Sender<'_>) {
-        let principal = sender.principal();
-        let named = (principal.kind != PrincipalKind::Anonymous).then(|| principal.to_string());
+        let named = sender.principal().named();
         let (from, transport) = (sender.remote_addr(), Some(sender.transport()));
         self.refused(RefusalReason::UidConflict, detail, named, from, transport);
     }
@@ -274,6 +290,9 @@ impl Core {
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), SessionError> {
+        if std::mem::take(&mut inner.expected) {
+            self.admission.returning.returned(now.mono);
+        }
         let attached = is_attached(inner, sender);
         if attached && inner.session.liveness() != Liveness::Disconnected {
             return Ok(());
@@ -327,6 +346,15 @@ impl Core {
                 debug_assert!(told.is_ok(), "only messages are refused");
             }
         };
+        let config = message.part(Part::EffectiveConfig);
+        let config = config.filter(|config| {
+            !inner.session.holds(Part::EffectiveConfig, config)
+                && inner.session.would_take(message, Part::EffectiveConfig)
+        });
+        if let Some(config) = config {
+            let shared = self.configs.share(config);
+            out.share_effective_config(shared.bytes, shared.digest);
+        }
         // Before, so that a hash alone need not be asked about; after, so that equal lists share their memory.
         tell(&mut inner.session, out);
         let handled = inner.session.handle(Input::Message { message, assign }, now, out);

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 
+use super::admission::stats::AdmissionStage;
 use super::auth::{AuthRequest, Denied, DeniedReason};
 use super::body;
 use super::core::Core;
@@ -28,14 +30,15 @@ pub(crate) type Response = http::Response<Body>;
 /// Mounts wherever a `tower::Service` of HTTP requests does; it never fails and panics on no request. To be
 /// reachable for WebSockets the HTTP stack must support upgrades (hyper: `with_upgrades`). Put a [`PeerInfo`] into
 /// the request's extensions if addresses and client certificates are wanted. What only [`serve`](crate::serve)
-/// does: deadlines for slow headers, a bound on TLS handshakes, classified TLS failures.
+/// does: the pace at which connections are let in, deadlines for slow headers and answers that are not taken, a bound on
+/// TLS handshakes, classified TLS failures.
 #[derive(Clone, Debug)]
 pub struct OpampService(pub(crate) Arc<Core>);
 
 impl<B> tower_service::Service<http::Request<B>> for OpampService
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     type Response = http::Response<Full<Bytes>>;
     type Error = Infallible;
@@ -66,6 +69,7 @@ pub(crate) fn text(status: StatusCode, message: impl Into<String>) -> Response {
 async fn respond<B>(core: Arc<Core>, request: http::Request<B>) -> Response
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (mut parts, body) = request.into_parts();
     let poll = parts.method == Method::POST && body::is_protobuf(&parts.headers);
@@ -80,14 +84,13 @@ where
         refuse(RefusalReason::Protocol, "no such path");
         return text(StatusCode::NOT_FOUND, format!("no such path; OpAMP is at {path}"));
     }
+    let sender = (remote_addr, transport);
     if core.draining.is_cancelled() {
-        refuse(RefusalReason::Unavailable, "draining");
-        return unavailable(&core, "the server is shutting down");
+        return later(&core, AdmissionStage::Drain, None, sender);
     }
     if core.throttle.get().is_some() {
         core.counters.throttled.fetch_add(1, Ordering::Relaxed);
-        refuse(RefusalReason::Unavailable, "throttled");
-        return unavailable(&core, "the server is overloaded; come back later");
+        return later(&core, AdmissionStage::Throttle, None, sender);
     }
     let request = AuthRequest { headers: &parts.headers, peer: peer.as_ref(), transport };
     let principal = match authenticate(&core, request).await {
@@ -97,6 +100,7 @@ where
                 DeniedReason::Unavailable => RefusalReason::Unavailable,
                 _ => RefusalReason::AuthFailed,
             };
+            core.admission.counters.rejected(AdmissionStage::Authentication);
             core.refused(reason, denied.reason.to_string(), denied.claimed, remote_addr, Some(transport));
             let mut response = text(denied.status, denied.status.canonical_reason().unwrap_or("denied"));
             response.headers_mut().extend(denied.headers);
@@ -104,6 +108,9 @@ where
         }
     };
     if poll {
+        let Some(_place) = core.admission.identities.place(&principal) else {
+            return later(&core, AdmissionStage::Identity, Some(&principal), sender);
+        };
         return polling::answer(&core, &parts.headers, body, &principal, remote_addr, peer.as_ref()).await;
     }
     match parts.method {
@@ -123,9 +130,35 @@ where
     websocket::upgrade(&core, &mut parts, principal, remote_addr)
 }
 
-pub(crate) fn unavailable(core: &Core, message: &str) -> Response {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, message);
-    response.headers_mut().insert(header::RETRY_AFTER, seconds(core.retry_after()).into());
+/// Sends a peer away until there is room for it: 503, or 429 where it takes more than its share; counted and told as a refusal
+/// of `stage`.
+pub(crate) fn later(
+    core: &Core,
+    stage: AdmissionStage,
+    principal: Option<&Principal>,
+    (remote_addr, transport): (Option<SocketAddr>, Transport),
+) -> Response {
+    let (message, detail) = match stage {
+        AdmissionStage::Drain => ("the server is shutting down", "draining"),
+        AdmissionStage::Throttle => ("the server is overloaded; come back later", "throttled"),
+        AdmissionStage::Identity => {
+            ("these credentials have as many connections as they may", "too many connections of one identity")
+        }
+        AdmissionStage::Connections => ("the server is at its limit of connections", "too many connections"),
+        AdmissionStage::Memory => ("the server has no room for this now; send it again later", "no room"),
+        AdmissionStage::Agents | AdmissionStage::Authentication | AdmissionStage::Handshake => {
+            ("the server cannot serve this now", stage.as_str())
+        }
+    };
+    let (status, reason) = match stage {
+        AdmissionStage::Identity => (StatusCode::TOO_MANY_REQUESTS, RefusalReason::RateLimited),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, RefusalReason::Unavailable),
+    };
+    core.admission.counters.rejected(stage);
+    let principal = principal.and_then(Principal::named);
+    core.refused(reason, detail.to_owned(), principal, remote_addr, Some(transport));
+    let mut response = text(status, message);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds(core.retry_after(Some(stage))).into());
     response
 }
 

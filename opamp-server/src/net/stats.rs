@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::admission::stats::AdmissionStats;
 use crate::refusal::RefusalReason;
 use crate::session::Effects;
 
@@ -23,8 +24,8 @@ pub struct Stats {
     pub websocket_active: u64,
     /// WebSockets opened.
     pub websocket_opened: u64,
-    /// How long closed WebSockets lasted.
-    pub websocket_duration: Histogram,
+    /// How long closed WebSockets lasted. Bounds: [`WEBSOCKET_DURATION_BOUNDS_S`].
+    pub websocket_duration: Histogram<{ WEBSOCKET_DURATION_BOUNDS_S.len() + 1 }>,
     /// Plain HTTP requests that reached the protocol.
     pub http_requests: u64,
     /// Remote configurations offered.
@@ -65,22 +66,31 @@ pub struct Stats {
     pub messages_discarded_oversize: u64,
     /// Agents the server keeps a session for.
     pub agents: u64,
+    /// Who was let in, who waited and who was sent away.
+    pub admission: AdmissionStats,
 }
 
-/// A histogram with fixed bounds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// Observations at or below each bound of [`WEBSOCKET_DURATION_BOUNDS_S`], not cumulative; the last is the rest.
-    pub counts: [u64; WEBSOCKET_DURATION_BOUNDS_S.len() + 1],
+/// A histogram with fixed bounds, one fewer than it has counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram<const COUNTS: usize> {
+    /// Observations at or below each of the bounds, not cumulative; the last is the rest.
+    pub counts: [u64; COUNTS],
     /// Sum of all observations in seconds.
     pub sum_s: f64,
 }
 
-impl Histogram {
-    fn observe(&mut self, value_s: f64) {
-        let bucket = WEBSOCKET_DURATION_BOUNDS_S.iter().position(|bound| value_s <= *bound);
-        self.counts[bucket.unwrap_or(WEBSOCKET_DURATION_BOUNDS_S.len())] += 1;
+impl<const COUNTS: usize> Histogram<COUNTS> {
+    pub(crate) fn observe(&mut self, value_s: f64, bounds_s: &[f64]) {
+        debug_assert_eq!(bounds_s.len() + 1, COUNTS, "the bounds of this histogram");
+        let bucket = bounds_s.iter().position(|bound| value_s <= *bound);
+        self.counts[bucket.unwrap_or(COUNTS - 1)] += 1;
         self.sum_s += value_s;
+    }
+}
+
+impl<const COUNTS: usize> Default for Histogram<COUNTS> {
+    fn default() -> Self {
+        Self { counts: [0; COUNTS], sum_s: 0.0 }
     }
 }
 
@@ -92,7 +102,7 @@ pub(crate) struct Counters {
     rejected: [AtomicU64; RefusalReason::ALL.len()],
     websocket_active: AtomicU64,
     websocket_opened: AtomicU64,
-    durations: Mutex<Histogram>,
+    durations: Mutex<Histogram<{ WEBSOCKET_DURATION_BOUNDS_S.len() + 1 }>>,
     pub(crate) http_requests: AtomicU64,
     offers_sent: AtomicU64,
     settings_offers_sent: AtomicU64,
@@ -156,11 +166,11 @@ impl Counters {
     pub(crate) fn websocket_closed(&self, lasted: Duration) {
         self.websocket_active.fetch_sub(1, Ordering::Relaxed);
         if let Ok(mut durations) = self.durations.lock() {
-            durations.observe(lasted.as_secs_f64());
+            durations.observe(lasted.as_secs_f64(), &WEBSOCKET_DURATION_BOUNDS_S);
         }
     }
 
-    pub(crate) fn read(&self, agents: usize) -> Stats {
+    pub(crate) fn read(&self, agents: usize, admission: AdmissionStats) -> Stats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             frames_received: load(&self.frames_received),
@@ -189,6 +199,7 @@ impl Counters {
             restarts_sent: load(&self.restarts_sent),
             messages_discarded_oversize: load(&self.discarded),
             agents: agents as u64,
+            admission,
         }
     }
 }

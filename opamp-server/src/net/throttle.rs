@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
     /// When they should come back, at least; up to twice as long at random, so that they do not come together. Between one
-    /// millisecond and one day.
+    /// millisecond and one day. How many are sent away changes nothing in that.
     pub retry_after: Duration,
 }
 

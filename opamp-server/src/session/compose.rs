@@ -3,6 +3,7 @@
 use opamp_proto::{AgentCapabilities, InstanceUid, Now, Part, PartSet, pb};
 
 use super::offer::Circumstances;
+use super::resync::Asked;
 use super::{Outbox, Session};
 use crate::capability::ReportComponents;
 use crate::custom::{CustomCapabilities, CustomMessage};
@@ -76,8 +77,9 @@ impl Session {
             self.push_refusal(&why, out);
             return;
         }
+        let asked = self.resync.ask(now.mono, out.settings.repeat_after, out.full_state_allowed);
         let mut plan = Plan {
-            full_state: self.resync.ask(now.mono, out.settings.repeat_after),
+            full_state: note_asked(asked, out),
             assigned: self.facts.assigned_uid.filter(|assigned| *assigned != uid),
             ..Plan::default()
         };
@@ -153,7 +155,8 @@ impl Session {
     /// its own (R-CMD-01). Ends because every round takes something that is due, and nothing becomes due meanwhile.
     fn send_behind(&mut self, now: Now, out: &mut Outbox) {
         loop {
-            let mut plan = Plan { full_state: self.resync.ask_unsolicited(now.mono), ..Plan::default() };
+            let asked = self.resync.ask_unsolicited(now.mono, out.full_state_allowed);
+            let mut plan = Plan { full_state: note_asked(asked, out), ..Plan::default() };
             let mut room = Room::new(out.settings.send_bytes());
             self.plan_rest(&mut plan, &mut room, PartSet::NONE, now, out);
             plan.custom_message = self.next_custom(&mut room, out);
@@ -329,4 +332,11 @@ impl Session {
         out.effects.discarded_oversize += 1;
         self.facts.mark(ChangedFacts::OFFER);
     }
+}
+
+/// Whether full state is asked for in the message being planned.
+fn note_asked(asked: Asked, out: &mut Outbox) -> bool {
+    out.effects.full_state_deferred += u32::from(asked == Asked::Deferred);
+    out.effects.full_state_permitted += u32::from(asked == Asked::Permitted);
+    matches!(asked, Asked::Now | Asked::Permitted)
 }

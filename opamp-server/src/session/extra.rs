@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_proto::{Fingerprint, Mono, pb};
+use opamp_proto::{ConfigHash, Fingerprint, Mono, pb};
 use prost::Message as _;
 
 use super::offer::OfferState;
 use super::reports::KindFacts;
 use super::resync::Pacer;
 use crate::custom::{CustomError, CustomMessage, QueueBound};
-use crate::desired::{ConnectionSettingsOffer, Offered as _, PackagesOffer, SettingsParts};
+use crate::desired::{ConnectionSettingsOffer, PackagesOffer, SettingsParts};
 use crate::session::SessionSettings;
 use crate::snapshot::{ConnectionSettingsReport, PackagesReport};
 
@@ -129,8 +129,8 @@ impl Delivered {
 
     /// The agent reports another hash than the desired one. Unless it is the one it applied last, and applied, nothing is
     /// known of what it has.
-    pub(super) fn reported_other(&mut self, reported: Fingerprint, applied: bool) {
-        self.applied = self.applied.take().filter(|(offer, _)| applied && offer.fingerprint() == reported);
+    pub(super) fn reported_other(&mut self, reported: &ConfigHash, applied: bool) {
+        self.applied = self.applied.take().filter(|(offer, _)| applied && offer.hash() == reported);
         self.desire(); // of what is desired it has nothing, whatever it was sent
     }
 

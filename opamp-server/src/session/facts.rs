@@ -6,9 +6,10 @@ use bytes::Bytes;
 use opamp_proto::{InstanceUid, Part, PartSet, Wall, material};
 
 use super::reports::KindFacts;
+use crate::reported::ReportedState;
 use crate::snapshot::{
-    ChangedFacts, ConnectionInfo, DisconnectReason, Principal, RemoteConfigReport, ReportedState, Seed,
-    StickyFacts, status_index,
+    ChangedFacts, ConnectionInfo, DisconnectReason, Principal, RemoteConfigReport, Seed, StickyFacts,
+    status_index,
 };
 
 /// Conflicts closer to the one that was told last are counted only.
@@ -23,7 +24,7 @@ pub(super) struct Facts {
     pub(super) remote_config: KindFacts<RemoteConfigReport>,
     pub(super) connection: Option<Arc<ConnectionInfo>>,
     /// Who authenticated the last connection of an earlier process.
-    pub(super) remembered: Option<Principal>,
+    pub(super) remembered: Option<Box<Principal>>,
     pub(super) disconnect: Option<(DisconnectReason, Wall)>,
     pub(super) sticky: StickyFacts,
     pub(super) ignored: PartSet,
@@ -50,28 +51,35 @@ impl Facts {
         self.sticky = seed.sticky.clone();
         self.disconnect = seed.disconnect;
         self.start_time_unix_nano = seed.start_time_unix_nano;
-        self.remembered = seed.principal.clone();
+        self.remembered = seed.principal.clone().map(Box::new);
     }
 
-    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
-    pub(super) fn store(&mut self, part: Part, encoded: &[u8]) {
+    /// Whether these very bytes are held as this part.
+    pub(super) fn holds(&self, part: Part, encoded: &[u8]) -> bool {
+        self.known.contains(part) && self.state.part(part).is_some_and(|held| held == encoded)
+    }
+
+    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially. `shared` are the same
+    /// bytes with their digest, if they are those of other agents too.
+    pub(super) fn store(&mut self, part: Part, encoded: &[u8], shared: Option<(Bytes, u64)>) {
         let Some(index) = status_index(part) else {
             return;
         };
         if part == Part::Health {
             self.note_start_time(encoded);
         }
-        if self.known.contains(part) && self.state.0[index].as_deref() == Some(encoded) {
+        if self.holds(part, encoded) {
             return; // the same bytes: nothing to digest, nothing to keep
         }
-        let digest = material::digest(part, encoded);
+        // An exact-size copy: a slice would pin the whole read buffer.
+        let (bytes, digest) =
+            shared.unwrap_or_else(|| (Bytes::copy_from_slice(encoded), material::digest(part, encoded)));
         if !self.known.contains(part) || self.digests[index] != digest {
             self.known.insert(part);
             self.digests[index] = digest;
             self.changed.insert(part);
         }
-        // An exact-size copy: a slice would pin the whole read buffer.
-        Arc::make_mut(&mut self.state.0)[index] = Some(Bytes::copy_from_slice(encoded));
+        self.state.set(part, bytes);
     }
 
     /// Holds a part that is known already, without a word about a change.
@@ -79,16 +87,15 @@ impl Facts {
         if let Some(index) = status_index(part) {
             self.known.insert(part);
             self.digests[index] = material::digest(part, &encoded);
-            Arc::make_mut(&mut self.state.0)[index] = Some(encoded);
+            self.state.set(part, encoded);
         }
     }
 
     /// Shares the bytes of a part with others that hold the same.
     pub(super) fn share(&mut self, part: Part, encoded: &Bytes) {
-        if let Some(index) = status_index(part)
-            && self.state.0[index].as_ref() == Some(encoded)
-        {
-            Arc::make_mut(&mut self.state.0)[index] = Some(encoded.clone());
+        let differs = |held: &Bytes| held == encoded && held.as_ptr() != encoded.as_ptr();
+        if self.state.part(part).is_some_and(differs) {
+            self.state.set(part, encoded.clone());
         }
     }
 
@@ -149,6 +156,10 @@ impl Facts {
 
     pub(super) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || !self.changed.is_empty()
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.changed.is_empty() || !ChangedFacts::OFFER.contains(self.dirty)
     }
 
     pub(super) fn has_moved(&self) -> bool {

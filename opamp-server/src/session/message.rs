@@ -155,7 +155,9 @@ impl Session {
             _ => {}
         }
         if part.is_status() {
-            self.facts.store(part, encoded);
+            let shared =
+                out.shared.take_if(|(shared, _)| part == Part::EffectiveConfig && *shared == encoded);
+            self.facts.store(part, encoded, shared);
         }
         Ok(())
     }
@@ -190,7 +192,7 @@ impl Session {
                 Some(offer) if extra.settings.is_current() => {
                     extra.delivered.reported(offer, applied, permitted);
                 }
-                _ => extra.delivered.reported_other(reported.fingerprint, applied),
+                _ => extra.delivered.reported_other(reported.hash, applied),
             }
         }
         if news {

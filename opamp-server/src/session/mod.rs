@@ -286,6 +286,11 @@ impl Session {
         negotiated.received(part) == Received::Use
     }
 
+    /// Whether these very bytes are what the agent reported last as this part.
+    pub fn holds(&self, part: Part, encoded: &[u8]) -> bool {
+        self.facts.holds(part, encoded)
+    }
+
     /// When to call `handle(Input::Tick, ..)` next, if time alone can change anything.
     pub fn deadline(&self, settings: &SessionSettings) -> Option<Mono> {
         let after = self.stale_after(settings);
@@ -308,6 +313,13 @@ impl Session {
             self.facts.adopt_uid(self.uid);
             self.uid = assigned;
         }
+    }
+
+    /// The turn of this agent has come to be asked for full state, which it was deferred from
+    /// ([`Effects::full_state_deferred`]). Whether it is going to be asked: on a WebSocket with [`Input::Wake`], on plain HTTP
+    /// with its next answer. False if it need not be any more, or is not `there`.
+    pub fn permit_full_state(&mut self, there: bool) -> bool {
+        self.resync.permit(there)
     }
 
     /// Whether a message with this number comes right after the last one of this agent.
@@ -344,7 +356,7 @@ impl Session {
     /// Who authenticated the connection the agent has, or had last.
     pub fn principal(&self) -> Option<&Principal> {
         let connected = self.facts.connection.as_ref().map(|connection| &connection.principal);
-        connected.or(self.facts.remembered.as_ref())
+        connected.or(self.facts.remembered.as_deref())
     }
 
     /// Last sign of life.
@@ -375,6 +387,11 @@ impl Session {
     /// Whether [`Session::take_change`] has anything to tell.
     pub fn has_change(&self) -> bool {
         self.facts.is_dirty()
+    }
+
+    /// Whether [`Session::take_change`] has more to tell than that something was offered, which can wait for the agent's answer.
+    pub fn has_news(&self) -> bool {
+        self.facts.has_news()
     }
 
     /// Whether the agent uses another identity than at the last [`Session::take_change`].

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opamp_proto::{ConfigHash, Fingerprint, Mono, Now, Wall};
+use opamp_proto::{ConfigHash, Mono, Now, Wall};
 
 use crate::desired::{Offered, Target};
 use crate::snapshot::{OfferedBefore, Transport};
@@ -32,8 +32,8 @@ pub(super) struct OfferState<O> {
 
 /// A report, as far as it decides about offers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reported {
-    pub(super) fingerprint: Fingerprint,
+pub(super) struct Reported<'a> {
+    pub(super) hash: &'a ConfigHash,
     pub(super) failed: bool,
 }
 
@@ -72,16 +72,16 @@ impl<O> Default for OfferState<O> {
 impl<O: Offered + Clone> OfferState<O> {
     /// Takes a new desired state over; says whether it is one. The same hash in a new generation is a new try; in the same
     /// generation it is no news, and an older generation is none either.
-    pub(super) fn desire(&mut self, target: Target<O>, reported: Option<Reported>) -> bool {
-        let wanted = target.offer.as_ref().map(Offered::fingerprint);
+    pub(super) fn desire(&mut self, target: Target<O>, reported: Option<Reported<'_>>) -> bool {
+        let wanted = target.offer.as_ref().map(Offered::hash);
         if target.generation < self.generation
-            || (target.generation == self.generation && self.fingerprint() == wanted)
+            || (target.generation == self.generation && self.hash() == wanted)
         {
             return false;
         }
         *self = Self { generation: target.generation, desired: target.offer, lost: true, ..Self::default() };
         if let Some(report) = reported
-            && wanted == Some(report.fingerprint)
+            && self.hash() == Some(report.hash)
         {
             // FAILED is not current: assigning the same again means trying it again.
             self.retry = report.failed;
@@ -100,8 +100,8 @@ impl<O: Offered + Clone> OfferState<O> {
     }
 
     /// Takes a report over (R-CONF-23).
-    pub(super) fn reported(&mut self, report: Reported) {
-        self.current = self.fingerprint() == Some(report.fingerprint);
+    pub(super) fn reported(&mut self, report: Reported<'_>) {
+        self.current = self.hash() == Some(report.hash);
         if self.current {
             self.failed = report.failed;
             self.offers = 0;
@@ -225,7 +225,7 @@ impl<O: Offered + Clone> OfferState<O> {
         transport == Transport::Http && reports && waited >= spacing * (1u32 << self.offers.min(6))
     }
 
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        self.desired.as_ref().map(Offered::fingerprint)
+    fn hash(&self) -> Option<&ConfigHash> {
+        self.desired.as_ref().map(Offered::hash)
     }
 }

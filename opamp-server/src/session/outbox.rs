@@ -99,6 +99,10 @@ pub struct Outbox {
     /// What the agent sent that is not the session's to answer.
     pub(super) custom: Option<CustomMessage>,
     pub(super) certificate_request: Option<Bytes>,
+    /// An effective configuration that comes with the next message, and its material digest.
+    pub(super) shared: Option<(Bytes, u64)>,
+    /// Whether full state may be asked for now.
+    pub(super) full_state_allowed: bool,
 }
 
 /// Shows how much there is to send: offers may hold secrets.
@@ -118,6 +122,10 @@ pub struct Effects {
     pub offers: u32,
     /// Full-state requests sent.
     pub full_state_requests: u32,
+    /// Of those, sent by permission ([`Session::permit_full_state`](super::Session::permit_full_state)).
+    pub full_state_permitted: u32,
+    /// Full state is wanted and may not be asked for now: the driver is to permit it later, once for each of these.
+    pub full_state_deferred: u32,
     /// Connection settings offered.
     pub settings_offers: u32,
     /// Packages offered.
@@ -154,6 +162,8 @@ impl Outbox {
             effects: Effects::default(),
             custom: None,
             certificate_request: None,
+            shared: None,
+            full_state_allowed: true,
         }
     }
 
@@ -167,6 +177,14 @@ impl Outbox {
         self.effects = Effects::default();
         self.custom = None;
         self.certificate_request = None;
+        self.shared = None;
+        self.full_state_allowed = true;
+    }
+
+    /// Says before a `handle` whether the session may ask for full state in it; it may unless a driver that paces the whole
+    /// fleet says no. What the session does not ask it defers ([`Effects::full_state_deferred`]).
+    pub fn allow_full_state(&mut self, allowed: bool) {
+        self.full_state_allowed = allowed;
     }
 
     /// The messages as WebSocket payloads: header 0, then `ServerToAgent`. Plain HTTP leaves the first byte out.
@@ -188,6 +206,13 @@ impl Outbox {
     /// [`Input::CertificateIssued`](super::Input) or [`Input::CertificateRefused`](super::Input). Ask once per `handle`.
     pub fn take_certificate_request(&mut self) -> Option<Bytes> {
         self.certificate_request.take()
+    }
+
+    /// Hands in a copy of the effective configuration that comes with the next message, and its
+    /// [material digest](opamp_proto::material::digest): the session keeps this one instead of making its own, so that agents
+    /// with equal configurations share one.
+    pub fn share_effective_config(&mut self, encoded: Bytes, digest: u64) {
+        self.shared = Some((encoded, digest));
     }
 
     /// Replaces the custom capabilities that sessions announce from now on.

@@ -31,7 +31,8 @@ pub(super) enum Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct KindFacts<R> {
     pub(super) report: Option<R>,
-    last_failure: Option<FailureFact>,
+    /// Boxed, because few agents have one.
+    last_failure: Option<Box<FailureFact>>,
     last_applied: Option<(ConfigHash, Wall)>,
 }
 
@@ -43,7 +44,11 @@ impl<R> Default for KindFacts<R> {
 
 impl<R: Report> KindFacts<R> {
     pub(super) fn restore(seed: OfferSeed<R>) -> Self {
-        Self { report: seed.report, last_failure: seed.last_failure, last_applied: seed.last_applied }
+        Self {
+            report: seed.report,
+            last_failure: seed.last_failure.map(Box::new),
+            last_applied: seed.last_applied,
+        }
     }
 
     /// Takes a report over; says whether it is news. `offered_at` is when what is desired was offered last.
@@ -59,7 +64,7 @@ impl<R: Report> KindFacts<R> {
             Outcome::Applied => self.last_applied = Some((report.hash().clone(), now)),
             Outcome::Failed => {
                 let (hash, error) = (report.hash().clone(), report.error().to_owned());
-                self.last_failure = Some(FailureFact { hash, error, at: now });
+                self.last_failure = Some(Box::new(FailureFact { hash, error, at: now }));
             }
             Outcome::Open => {}
         }
@@ -68,19 +73,16 @@ impl<R: Report> KindFacts<R> {
     }
 
     /// The last report, as far as it decides about offers.
-    pub(super) fn reported(&self) -> Option<Reported> {
+    pub(super) fn reported(&self) -> Option<Reported<'_>> {
         let report = self.report.as_ref()?;
-        Some(Reported {
-            fingerprint: report.hash().fingerprint(),
-            failed: report.outcome() == Outcome::Failed,
-        })
+        Some(Reported { hash: report.hash(), failed: report.outcome() == Outcome::Failed })
     }
 
     /// Completes the facts about an offer with what was reported.
     pub(super) fn complete(&self, facts: OfferFacts<R>) -> OfferFacts<R> {
         OfferFacts {
             report: self.report.clone(),
-            last_failure: self.last_failure.clone(),
+            last_failure: self.last_failure.as_deref().cloned(),
             last_applied: self.last_applied.clone(),
             ..facts
         }

@@ -17,10 +17,11 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Request;
 use opamp_proto::{InstanceUid, Mono, Now, Wall, pb};
 use opamp_server::{
-    AgentChange, Authenticate, Builder, Clock, Event, Events, InsecureAcceptEveryone, OpampServer,
-    ServerHandle, ServerSettings,
+    AgentChange, Authenticate, Builder, Clock, Event, Events, FrameReader, InsecureAcceptEveryone,
+    OpampServer, ServerHandle, ServerSettings, TlsSource,
 };
 use prost::Message as _;
+use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -57,6 +58,12 @@ impl TestServer {
         Self::with(Arc::new(InsecureAcceptEveryone), ServerSettings::default()).await
     }
 
+    /// One that reads and writes frames this way.
+    pub async fn on(frames: FrameReader) -> Self {
+        let settings = ServerSettings { frames, ..ServerSettings::default() };
+        Self::with(Arc::new(InsecureAcceptEveryone), settings).await
+    }
+
     pub async fn with(auth: Arc<dyn Authenticate>, settings: ServerSettings) -> Self {
         Self::built(auth, settings, |builder| builder).await
     }
@@ -65,6 +72,21 @@ impl TestServer {
     pub async fn built(
         auth: Arc<dyn Authenticate>,
         settings: ServerSettings,
+        finish: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        Self::listening(auth, settings, None, finish).await
+    }
+
+    /// Behind TLS.
+    pub async fn over_tls(config: ServerConfig, settings: ServerSettings) -> Self {
+        let tls = Some(TlsSource::new(config));
+        Self::listening(Arc::new(InsecureAcceptEveryone), settings, tls, |builder| builder).await
+    }
+
+    async fn listening(
+        auth: Arc<dyn Authenticate>,
+        settings: ServerSettings,
+        tls: Option<TlsSource>,
         finish: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let clock = Arc::new(HandClock::default());
@@ -76,7 +98,7 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(driver.run());
-        tokio::spawn(opamp_server::serve(listener, None, service));
+        tokio::spawn(opamp_server::serve(listener, tls, service));
         let events = Mutex::new(handle.events());
         Self { address, handle, clock, events }
     }

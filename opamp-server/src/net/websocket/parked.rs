@@ -2,21 +2,27 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use opamp_proto::InstanceUid;
 
+use crate::net::admission::budget::{Budget, Charge};
 use crate::net::settings::DuplicateSettings;
 use crate::refusal::SessionError;
 
 /// The messages that wait on one WebSocket, by agent, and what was told to newcomers on it. Other agents on the socket are
 /// served meanwhile.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Newcomers(Option<Box<Inner>>);
 
+/// A message that waits, drawn from the byte budget as long as it exists.
+pub(super) struct Parked {
+    pub(super) bytes: Box<[u8]>,
+    _charge: Charge,
+}
+
 /// Allocated with the first newcomer: most sockets never have one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
-    parked: HashMap<InstanceUid, Vec<Bytes>>,
+    parked: HashMap<InstanceUid, Vec<Parked>>,
     /// How many, of all agents.
     waiting: usize,
     bytes: usize,
@@ -35,12 +41,13 @@ impl Newcomers {
         self.0.as_ref().is_some_and(|inner| inner.parked.contains_key(uid))
     }
 
-    /// Has a message wait.
+    /// Has a message wait, drawn from the byte budget. Where there is no room for it, its sender alone is sent away.
     pub(super) fn park(
         &mut self,
         uid: InstanceUid,
-        message: Bytes,
+        message: &[u8],
         settings: &DuplicateSettings,
+        budget: &Budget,
     ) -> Result<(), SessionError> {
         let inner = self.0.get_or_insert_default();
         let bytes = inner.bytes + message.len();
@@ -48,18 +55,21 @@ impl Newcomers {
         {
             return Err(SessionError::TooManyWaiting { limit: settings.waiting_max });
         }
+        // The message is whole, so the socket can go on without it: other agents may share it.
+        let full = SessionError::TooManyWaiting { limit: settings.waiting_max };
+        let charge = budget.try_charge(message.len()).ok_or(full)?;
         inner.bytes = bytes;
         inner.waiting += 1;
-        inner.parked.entry(uid).or_default().push(message);
+        inner.parked.entry(uid).or_default().push(Parked { bytes: message.into(), _charge: charge });
         Ok(())
     }
 
     /// The messages of this agent, in the order they came; they wait no longer.
-    pub(super) fn unpark(&mut self, uid: &InstanceUid) -> Vec<Bytes> {
+    pub(super) fn unpark(&mut self, uid: &InstanceUid) -> Vec<Parked> {
         let Some(inner) = &mut self.0 else { return Vec::new() };
         let messages = inner.parked.remove(uid).unwrap_or_default();
         inner.waiting -= messages.len();
-        inner.bytes -= messages.iter().map(Bytes::len).sum::<usize>();
+        inner.bytes -= messages.iter().map(|message| message.bytes.len()).sum::<usize>();
         messages
     }
 

@@ -1,15 +1,23 @@
 //! The frame seam on tokio-tungstenite.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode as WireCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
-use super::frames::{Incoming, MessageStream, StreamError};
+use super::closing;
+use super::frames::{Incoming, Listener, MessageStream, Pieces, StreamError};
+use super::metered::Metered;
+use crate::net::admission::budget::Budget;
 use crate::refusal::CloseCode;
 
 /// Read at a time; a socket holds this much while it is idle.
@@ -18,8 +26,11 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 pub(super) struct Tungstenite<S> {
-    stream: WebSocketStream<S>,
+    stream: WebSocketStream<Metered<S>>,
+    budget: Budget,
     frame_bytes: usize,
+    /// The listener knows that the beginning of something is held.
+    holding: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Tungstenite<S> {
@@ -29,8 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Tungstenite<S> {
         already_read: Bytes,
         message_bytes_max: usize,
         frame_bytes: usize,
+        budget: &Budget,
     ) -> Self {
-        let frame_bytes = frame_bytes.max(1);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -38,39 +49,83 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Tungstenite<S> {
             .max_write_buffer_size(WRITE_BUFFER_BYTES + 2 * frame_bytes + 1024)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        let stream =
-            WebSocketStream::from_partially_read(io, already_read.into(), Role::Server, Some(config)).await;
-        Self { stream, frame_bytes }
+        let mut io = Metered::new(io, budget, message_bytes_max, READ_BUFFER_BYTES);
+        let may_pass = io.already_read(&already_read);
+        let already_read = already_read.slice(..may_pass).into();
+        let stream = WebSocketStream::from_partially_read(io, already_read, Role::Server, Some(config)).await;
+        Self { stream, budget: budget.clone(), frame_bytes, holding: false }
+    }
+
+    async fn feed(&mut self, message: &impl Pieces, progress: impl Fn()) -> Result<(), StreamError> {
+        let mut from = 0;
+        while from < message.len() {
+            let mut chunk = vec![0; self.frame_bytes.min(message.len() - from)];
+            message.copy_at(from, &mut chunk);
+            let kind = if from == 0 { Data::Binary } else { Data::Continue };
+            from += chunk.len();
+            let frame = Frame::message(Bytes::from(chunk), OpCode::Data(kind), from == message.len());
+            self.stream.feed(Message::Frame(frame)).await.map_err(|error| classify(&error))?;
+            progress();
+        }
+        self.stream.flush().await.map_err(|error| classify(&error))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> {
-    async fn read(&mut self) -> Result<Incoming, StreamError> {
-        match self.stream.next().await {
-            Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
-            Some(Ok(Message::Text(_))) => Ok(Incoming::Text),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Incoming::Control),
+    async fn read<L: Listener>(&mut self, listener: &mut L) -> Result<L::Answer, StreamError> {
+        let next = poll_fn(|cx| {
+            let next = self.stream.poll_next_unpin(cx);
+            let holding = match &next {
+                Poll::Pending => self.stream.get_ref().is_amid(),
+                // Control frames between the frames of a message do not make it whole.
+                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => self.holding,
+                Poll::Ready(_) => false,
+            };
+            if holding != self.holding {
+                self.holding = holding;
+                listener.holding(holding);
+            }
+            next
+        });
+        match next.await {
+            Some(Ok(Message::Binary(bytes))) => {
+                let answer = listener.incoming(Incoming::Binary(&bytes));
+                drop(bytes);
+                self.stream.get_mut().delivered();
+                Ok(answer)
+            }
+            Some(Ok(Message::Text(_))) => Ok(listener.incoming(Incoming::Text)),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                Ok(listener.incoming(Incoming::Control))
+            }
             Some(Ok(Message::Close(_))) => {
                 // The answering Close is queued by now; flushing sends it.
                 let _ = self.stream.flush().await;
-                Ok(Incoming::Closed)
+                Ok(listener.incoming(Incoming::Closed))
             }
-            Some(Err(error)) => Err(classify(&error)),
-            None => Ok(Incoming::Closed),
+            Some(Err(error)) => Err(self.stream.get_ref().failed().unwrap_or_else(|| classify(&error))),
+            None => Ok(listener.incoming(Incoming::Closed)),
         }
     }
 
-    async fn write(&mut self, message: &[u8], progress: impl Fn() + Send) -> Result<(), StreamError> {
-        let mut chunks = message.chunks(self.frame_bytes).peekable();
-        let mut kind = Data::Binary;
-        while let Some(chunk) = chunks.next() {
-            let last = chunks.peek().is_none();
-            let frame = Frame::message(Bytes::copy_from_slice(chunk), OpCode::Data(kind), last);
-            self.stream.feed(Message::Frame(frame)).await.map_err(|error| classify(&error))?;
-            progress();
-            kind = Data::Continue;
-        }
-        self.stream.flush().await.map_err(|error| classify(&error))
+    async fn write(
+        &mut self,
+        message: impl Pieces,
+        progress: impl Fn() + Send + Sync,
+    ) -> Result<(), StreamError> {
+        let (budget, mut waits) = (self.budget.clone(), None);
+        let mut write = pin!(self.feed(&message, progress));
+        poll_fn(|cx| {
+            let written = write.as_mut().poll(cx);
+            if written.is_pending() && waits.is_none() {
+                waits = budget.try_charge(message.len());
+                if waits.is_none() {
+                    return Poll::Ready(Err(StreamError::NoRoom));
+                }
+            }
+            written
+        })
+        .await
     }
 
     async fn ping(&mut self) -> Result<(), StreamError> {
@@ -82,15 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
         if self.stream.close(Some(frame)).await.is_err() {
             return;
         }
-        // The peer may be in the middle of a message that was refused. Reading on, unlooked at, lets it get to the
-        // Close frame instead of a reset; its own Close, or its end of the stream, ends this.
-        let io = self.stream.get_mut();
-        let mut discarded = vec![0; 4096]; // on the heap: the idle task must not carry it
-        while let Ok(read @ 1..) = io.read(&mut discarded).await {
-            if ends_in_close_frame(&discarded[..read]) {
-                break;
-            }
-        }
+        closing::until_closed(self.stream.get_mut().io()).await;
         self.shutdown().await;
     }
 
@@ -100,20 +147,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> MessageStream for Tungstenite<S> 
     }
 }
 
-/// Whether these bytes end in a masked Close frame. Seen in the middle of something else it ends the wait early,
-/// which costs nothing: the connection is over either way.
-fn ends_in_close_frame(bytes: &[u8]) -> bool {
-    let is_close = |frame: &[u8]| matches!(frame, [0x88, length, ..] if length & 0x80 != 0 && frame.len() == usize::from(length & 0x7f) + 6);
-    let longest = bytes.len().saturating_sub(6 + 125);
-    (longest..bytes.len()).any(|start| is_close(&bytes[start..]))
-}
-
 fn classify(error: &Error) -> StreamError {
     match error {
         Error::Capacity(_) => StreamError::Oversize,
         Error::Protocol(
             tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
         ) => StreamError::Io,
+        // The TLS layer below had no room for a record.
+        Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => StreamError::NoRoom,
         Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => StreamError::Protocol,
         _ => StreamError::Io,
     }

@@ -3,26 +3,33 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::server::TlsStream as OthersTlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::frames::MessageStream;
-use super::task;
+use super::lean::Lean;
+use super::task::Task;
 use super::tungstenite::Tungstenite;
+use crate::net::admission::stats::AdmissionStage;
 use crate::net::connection::Connection;
 use crate::net::core::Core;
 use crate::net::peer::PeerInfo;
 use crate::net::presented::Presented;
-use crate::net::service::{Response, text, unavailable};
+use crate::net::service::{Response, later, text};
+use crate::net::settings::FrameReader;
+use crate::net::tls::TlsStream;
 use crate::net::write_deadline::WriteDeadline;
 use crate::refusal::RefusalReason;
 use crate::snapshot::{Principal, Transport};
+
+/// No frame is larger, whatever the settings say, so that sizes can be reckoned with.
+const FRAME_BYTES_MAX: usize = 1 << 30;
 
 /// Answers an upgrade request: 101 and a task, or a refusal that says what was wrong.
 pub(crate) fn upgrade(
@@ -50,15 +57,14 @@ pub(crate) fn upgrade(
         let detail = "this connection cannot be upgraded";
         return refuse(RefusalReason::Protocol, StatusCode::HTTP_VERSION_NOT_SUPPORTED, detail);
     };
+    let sender = (remote_addr, Transport::WebSocket);
+    // First what is the peer's own doing: it must not count among those who are sent away for want of room.
+    if !core.admission.identities.enter(&principal) {
+        return later(core, AdmissionStage::Identity, Some(&principal), sender);
+    }
     if core.counters.websocket_active() >= core.settings.connections_max as u64 {
-        core.refused(
-            RefusalReason::Unavailable,
-            "too many connections".to_owned(),
-            None,
-            remote_addr,
-            Some(Transport::WebSocket),
-        );
-        return unavailable(core, "the server is at its limit of connections");
+        core.admission.identities.leave(&principal);
+        return later(core, AdmissionStage::Connections, Some(&principal), sender);
     }
     let now = core.now();
     let info = core.next_connection(Transport::WebSocket, principal, remote_addr, now);
@@ -83,31 +89,23 @@ async fn hand_over(core: Arc<Core>, on_upgrade: OnUpgrade, connection: Arc<Conne
         core.unregister(&connection, core.now().mono);
         return;
     };
-    let limit = core.limits.message_bytes_max;
-    let frame = core.settings.frame_bytes;
     let upgraded = match bare::<TcpStream>(upgraded) {
-        Ok((stream, read)) => {
-            let stream = Tungstenite::new(stream, read, limit, frame).await;
-            return spawn(core, stream, connection);
-        }
+        Ok((stream, read)) => return spawn(core, stream, read, connection).await,
         Err(upgraded) => upgraded,
     };
-    match bare::<TlsStream<TcpStream>>(upgraded) {
-        Ok((stream, read)) => {
-            let stream = Tungstenite::new(stream, read, limit, frame).await;
-            spawn(core, stream, connection);
-        }
-        Err(upgraded) => {
-            let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
-            let stream = Tungstenite::new(io, bytes::Bytes::new(), limit, frame).await;
-            spawn(core, stream, connection);
-        }
+    let upgraded = match bare::<TlsStream<TcpStream>>(upgraded) {
+        Ok((stream, read)) => return spawn(core, stream, read, connection).await,
+        Err(upgraded) => upgraded,
+    };
+    match bare::<OthersTlsStream<TcpStream>>(upgraded) {
+        Ok((stream, read)) => spawn(core, stream, read, connection).await,
+        Err(upgraded) => spawn(core, TokioIo::new(upgraded), Bytes::new(), connection).await,
     }
 }
 
 /// The stream of this type below an upgraded connection, be it of this crate's listener or of another one, and what was
 /// read of it already.
-fn bare<S>(upgraded: Upgraded) -> Result<(S, bytes::Bytes), Upgraded>
+fn bare<S>(upgraded: Upgraded) -> Result<(S, Bytes), Upgraded>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -119,9 +117,27 @@ where
     }
 }
 
-fn spawn<S: MessageStream + 'static>(core: Arc<Core>, stream: S, connection: Arc<Connection>) {
-    let sockets = core.sockets.clone();
-    sockets.spawn(task::run(core, stream, connection));
+/// Spawns the connection's task on the frames the settings name.
+async fn spawn<S>(core: Arc<Core>, io: S, read: Bytes, connection: Arc<Connection>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (limit, frame, sockets) = (
+        core.limits.message_bytes_max,
+        core.settings.frame_bytes.clamp(1, FRAME_BYTES_MAX),
+        core.sockets.clone(),
+    );
+    let budget = &core.admission.budget;
+    match core.settings.frames {
+        FrameReader::Lean => {
+            let stream = Lean::new(io, &read, limit, frame, budget);
+            sockets.spawn(Task::new(core, stream, connection).run());
+        }
+        FrameReader::Tungstenite => {
+            let stream = Tungstenite::new(io, read, limit, frame, budget).await;
+            sockets.spawn(Task::new(core, stream, connection).run());
+        }
+    }
 }
 
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, (StatusCode, &'static str)> {

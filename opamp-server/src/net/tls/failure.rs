@@ -1,38 +1,10 @@
-//! TLS of the listener: configurations that can be replaced, failures that are told apart.
+//! Why TLS handshakes fail.
 
-use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::io;
 
-use rustls::{AlertDescription, CertificateError, ServerConfig};
+use rustls::{AlertDescription, CertificateError};
 
-/// The TLS configuration of a listener, replaceable while it runs: certificates reload without a restart.
-///
-/// Handshakes that begin after [`TlsSource::replace`] use the new one; open connections keep theirs. ALPN is set to
-/// `http/1.1` only, because WebSocket upgrades need it.
-#[derive(Clone)]
-pub struct TlsSource(Arc<RwLock<Arc<ServerConfig>>>);
-
-impl TlsSource {
-    /// Serves with `config`, which carries certificate, key, client verification and crypto provider.
-    pub fn new(config: ServerConfig) -> Self {
-        Self(Arc::new(RwLock::new(prepared(config))))
-    }
-
-    /// Serves with `config` from the next handshake on.
-    pub fn replace(&self, config: ServerConfig) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = prepared(config);
-    }
-
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl fmt::Debug for TlsSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsSource")
-    }
-}
+use crate::refusal::RefusalReason;
 
 /// Why a TLS handshake failed, as far as the server can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +17,17 @@ pub(crate) enum TlsFailure {
     ClientCertificateRejected,
     /// The client rejected the server's certificate.
     ServerCertificateRejected,
+    /// The server has no memory to spare for what the client sent.
+    NoRoom,
     /// No common version or cipher suite, no TLS at all, or the peer went away.
     Other,
 }
 
 impl TlsFailure {
-    pub(crate) fn classify(error: &std::io::Error) -> Self {
+    pub(crate) fn classify(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            return Self::NoRoom;
+        }
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return Self::Other;
         };
@@ -73,12 +50,15 @@ impl TlsFailure {
         }
     }
 
-    /// Whether the client failed to authenticate, as opposed to anything else going wrong.
-    pub(crate) fn is_authentication(self) -> bool {
-        matches!(
-            self,
-            Self::ClientCertificateMissing | Self::ClientCertificateExpired | Self::ClientCertificateRejected
-        )
+    /// Whether the client failed to authenticate, or whatever else went wrong.
+    pub(crate) fn reason(self) -> RefusalReason {
+        match self {
+            Self::ClientCertificateMissing
+            | Self::ClientCertificateExpired
+            | Self::ClientCertificateRejected => RefusalReason::AuthFailed,
+            Self::NoRoom => RefusalReason::Unavailable,
+            Self::ServerCertificateRejected | Self::Other => RefusalReason::Protocol,
+        }
     }
 
     pub(crate) fn describe(self) -> &'static str {
@@ -89,12 +69,8 @@ impl TlsFailure {
             Self::ServerCertificateRejected => {
                 "the client rejected the server certificate; give it the CA, and check name and dates"
             }
+            Self::NoRoom => "no memory left for incomplete messages (buffered_bytes_max)",
             Self::Other => "TLS handshake failed",
         }
     }
-}
-
-fn prepared(mut config: ServerConfig) -> Arc<ServerConfig> {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
 }

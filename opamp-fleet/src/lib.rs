@@ -36,7 +36,7 @@ pub use drift::{Drift, DriftFacts};
 pub use facts::AgentFacts;
 pub use flapping::FlapSettings;
 pub use health::Health;
-pub use index::{FleetCounts, FleetIndex, IndexQuery, IndexSettings, Listing};
+pub use index::{FleetCounts, FleetIndex, IndexQuery, IndexSettings, Listing, Matching};
 pub use labels::{
     LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LabelError, LabelScope, LabelValue, Labels,
     SERVER_LABELS_MAX, check_server_labels,

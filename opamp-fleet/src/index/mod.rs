@@ -14,6 +14,7 @@ pub use counts::FleetCounts;
 use intern::Interner;
 use packed::Packed;
 
+use crate::agent_type::normalised;
 use crate::facts::AgentFacts;
 use crate::flapping::{FlapSettings, Flapping};
 use crate::labels::{LabelScope, Labels};
@@ -69,6 +70,15 @@ pub struct Listing {
     /// The agents that match.
     pub agents: Vec<AgentFacts>,
     /// Where to go on: the last agent looked at, if there are agents after it.
+    pub resume: Option<AgentId>,
+}
+
+/// A stretch of the agents that match, by their ids alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matching {
+    /// The agents that match.
+    pub ids: Vec<AgentId>,
+    /// As in [`Listing::resume`].
     pub resume: Option<AgentId>,
 }
 
@@ -197,6 +207,21 @@ impl FleetIndex {
         self.recount(id, |row| row.capabilities = capabilities)
     }
 
+    /// Sets capabilities, health and drift at once. False for an agent that is not here.
+    pub fn set_status(
+        &mut self,
+        id: &AgentId,
+        capabilities: AgentCapabilities,
+        health: Health,
+        drift: Drift,
+    ) -> bool {
+        self.recount(id, |row| {
+            row.capabilities = capabilities;
+            row.health = health;
+            row.drift = drift;
+        })
+    }
+
     /// Replaces the labels. False for an agent that is not here.
     pub fn set_labels(&mut self, id: &AgentId, labels: &Labels) -> bool {
         let Some(row) = self.rows.get_mut(id) else { return false };
@@ -268,6 +293,16 @@ impl FleetIndex {
         self.rows.get(id).map(|row| row.uid)
     }
 
+    /// The type of an agent, [`AGENT_TYPE_UNKNOWN`](crate::AGENT_TYPE_UNKNOWN) of one that is not here. Nothing is unpacked.
+    pub fn agent_type(&self, id: &AgentId) -> &str {
+        let row = self.rows.get(id);
+        let label = |scope| row?.labels.find(&self.interner, Some(scope), "service.name");
+        match label(LabelScope::Identifying).or_else(|| label(LabelScope::NonIdentifying)) {
+            Some(LabelFact::Text(name)) => normalised(Some(name)),
+            _ => normalised(None),
+        }
+    }
+
     /// The liveness of an agent.
     pub fn liveness(&self, id: &AgentId) -> Option<Liveness> {
         self.rows.get(id).map(|row| row.liveness)
@@ -320,6 +355,21 @@ impl FleetIndex {
             listing.resume = None;
         }
         listing
+    }
+
+    /// The ids of those that match among the next `looked_at_max` agents after `query.after`. Much cheaper than
+    /// [`FleetIndex::list`], which unpacks what is known of each.
+    pub fn ids(&self, query: &IndexQuery<'_>, looked_at_max: usize) -> Matching {
+        let start = query.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = self.rows.range((start, Bound::Unbounded));
+        let looked_at = rows.by_ref().take(looked_at_max);
+        let mut last = None;
+        let matching = looked_at.filter_map(|(id, row)| {
+            last = Some(*id);
+            query.matches(self, row).then_some(*id)
+        });
+        let ids = matching.collect();
+        Matching { ids, resume: last.filter(|_| rows.next().is_some()) }
     }
 
     fn unpack(&self, id: AgentId, row: &Row) -> AgentFacts {

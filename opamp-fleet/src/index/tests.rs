@@ -197,6 +197,30 @@ fn listing_goes_on_where_it_stopped_and_looks_at_a_bounded_number() {
     assert_eq!(index.list(&query, 1, 1), Listing { agents: Vec::new(), resume: None });
 }
 
+#[test]
+fn ids_in_stretches_of_any_length_are_those_of_the_listing() {
+    let mut index = FleetIndex::new(IndexSettings::default());
+    for n in 0..10 {
+        index.insert(&AgentFacts {
+            health: if n % 3 == 0 { Health::Healthy } else { Health::Unhealthy },
+            ..facts(n)
+        });
+    }
+    for looked_at_max in 1..12 {
+        let mut query = IndexQuery { health: Some(Health::Healthy), ..IndexQuery::default() };
+        let mut found = Vec::new();
+        for _ in 0..10_usize.div_ceil(looked_at_max) {
+            let part = index.ids(&query, looked_at_max);
+            found.extend(part.ids);
+            query.after = part.resume;
+        }
+        assert_eq!((found, query.after), (vec![id(0), id(3), id(6), id(9)], None), "{looked_at_max}");
+    }
+    let everything = IndexQuery::default();
+    assert_eq!(index.ids(&IndexQuery { after: Some(id(9)), ..everything }, 5).ids, []);
+    assert_eq!(index.ids(&everything, 0).resume, None);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u8, Liveness, Health, Drift),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, AgentId, InstanceUid, Now};
 use opamp_server::{AgentSnapshot, CommandError, Dispatch};
-use opamp_store::{AgentRecord, BlobId, CommitError, PAGE_MAX, Page, Precondition, WriteBatch};
+use opamp_store::{AgentRecord, Blob, BlobId, CommitError, PAGE_MAX, Page, Precondition, WriteBatch};
 use prost::Message;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use super::{FleetManager, Inner, record};
 use crate::{AgentFacts, IndexQuery, LabelScope, LabelValue, Labels, Liveness, check_server_labels};
 
 /// Agents looked at under one lock: what a listing may keep others waiting for.
-const LOOKED_AT_ONCE: usize = 20_000;
+pub(super) const LOOKED_AT_ONCE: usize = 2_000;
 
 impl FleetManager {
     /// Lists agents in the order of their ids. Answered from memory, with the store down too.
@@ -84,7 +84,7 @@ impl FleetManager {
         let effective_config = inner.referred(&blobs, record.effective_config).await?;
         let components = inner.referred(&blobs, record.components).await?;
         let snapshot = inner.heard(&facts);
-        let mut detail = detail(record, summary(&facts, flapping), snapshot);
+        let mut detail = detail(AgentRecord::clone(&record), summary(&facts, flapping), snapshot);
         detail.effective_config = effective_config.and_then(|bytes| Message::decode(bytes).ok());
         let components = components.and_then(|bytes| Message::decode(bytes).ok());
         detail.available_components = components.or(detail.available_components);
@@ -204,7 +204,7 @@ impl Inner {
             return Ok(());
         }
         let now = self.now();
-        let changed = AgentRecord { labels, ..base.record.clone() };
+        let changed = AgentRecord { labels, ..AgentRecord::clone(&base.record) };
         let (before, after) = (json!({ "labels": base.record.labels }), json!({ "labels": changed.labels }));
         let mut batch = changed_record_batch(&base, changed.clone());
         let deed = Deed::of_agent("agent.label", id, Some(before), Some(after));
@@ -223,7 +223,7 @@ impl Inner {
         let before = json!({
             "instance_uid": base.record.uid,
             "identity": base.record.identity,
-            "desired": super::audit::desired_value(base.record.desired.as_ref()),
+            "desired": super::audit::desired_value(base.record.desired.as_deref()),
             "connection_settings": settings_value(base.record.desired_settings.as_ref(), None),
             "packages": packages_value(base.record.desired_packages.as_ref()),
         });
@@ -309,7 +309,7 @@ impl Inner {
 }
 
 /// A batch that replaces a record nobody else changed meanwhile.
-pub(super) fn changed_record_batch(base: &Newest, changed: AgentRecord) -> WriteBatch {
+pub(super) fn changed_record_batch(base: &Newest, changed: impl Into<Arc<AgentRecord>>) -> WriteBatch {
     let mut batch = WriteBatch::new();
     batch.require(unchanged(&base.record));
     Inner::put_changed(&mut batch, changed, base);
@@ -372,10 +372,10 @@ fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnap
         previous_uids: record.previous_uids,
         identity: record.identity,
         first_seen: record.first_seen,
-        connection: record.connection,
+        connection: record.connection.map(Arc::unwrap_or_clone),
         effective_config_hash: record.effective_config_hash,
-        desired: record.desired,
-        desired_history: record.desired_history,
+        desired: record.desired.map(Arc::unwrap_or_clone),
+        desired_history: record.desired_history.into_iter().map(Arc::unwrap_or_clone).collect(),
         last_known_good: record.last_known_good,
         sticky,
         revision: record.revision,
@@ -401,10 +401,10 @@ impl Inner {
     }
 
     /// What a record refers to, stored or waiting to be.
-    async fn referred(&self, waiting: &[Bytes], id: Option<BlobId>) -> Result<Option<Bytes>, StoreFailure> {
+    async fn referred(&self, waiting: &[Blob], id: Option<BlobId>) -> Result<Option<Bytes>, StoreFailure> {
         let Some(id) = id else { return Ok(None) };
-        match waiting.iter().find(|bytes| BlobId::of(bytes) == id) {
-            Some(bytes) => Ok(Some(bytes.clone())),
+        match waiting.iter().find(|blob| blob.id() == id) {
+            Some(blob) => Ok(Some(blob.bytes().clone())),
             None => Ok(self.store.blob(&id).await?),
         }
     }

@@ -104,7 +104,7 @@ impl Inner {
         let changed = self.with_desired(&base.record, desired, generation);
         let action = if changed.desired.is_some() { "agent.assign" } else { "agent.unassign" };
         let (before, after) =
-            (desired_value(base.record.desired.as_ref()), desired_value(changed.desired.as_ref()));
+            (desired_value(base.record.desired.as_deref()), desired_value(changed.desired.as_deref()));
         let mut require = Vec::new();
         if let (Some(desired), Some(revision)) = (&changed.desired, published) {
             let (config, version) = (desired.config.clone(), desired.version);
@@ -122,7 +122,7 @@ impl Inner {
             Ok(decided) => {
                 let desired = if matches!(decided, Decided::Now(_)) { changed.desired } else { former };
                 let (dispatch, replayed) = decided.outcome();
-                Ok(Assigned { desired, dispatch, replayed })
+                Ok(Assigned { desired: desired.map(Arc::unwrap_or_clone), dispatch, replayed })
             }
             Err(DecideError::Commit(CommitError::Precondition(Precondition::ConfigVersionAt {
                 config,
@@ -139,12 +139,13 @@ impl Inner {
     }
 
     /// The record with another desired configuration; the former one goes into its history.
-    fn with_desired(
+    pub(super) fn with_desired(
         &self,
         base: &AgentRecord,
         desired: Option<DesiredConfig>,
         generation: u64,
     ) -> AgentRecord {
+        let desired = desired.map(Arc::new);
         let mut changed = AgentRecord { desired, desired_generation: generation, ..base.clone() };
         changed.desired_history.extend(base.desired.clone());
         let excess = changed.desired_history.len().saturating_sub(self.settings.history_max);
@@ -153,7 +154,7 @@ impl Inner {
     }
 
     /// A published version, ready to be assigned and offered.
-    async fn published(
+    pub(super) async fn published(
         &self,
         config: String,
         version: u32,
@@ -184,7 +185,7 @@ impl Inner {
 
 /// An agent that announced its capabilities must be able to take a configuration (R-CONF-04); of one that never
 /// came nobody knows.
-fn check_accepts(agent: &AgentRecord) -> Result<(), AssignError> {
+pub(super) fn check_accepts(agent: &AgentRecord) -> Result<(), AssignError> {
     let capabilities = AgentCapabilities::from_bits(agent.capabilities);
     if capabilities.bits() == 0 || capabilities.contains(AgentCapabilities::ACCEPTS_REMOTE_CONFIG) {
         return Ok(());

@@ -147,10 +147,28 @@ fn cut(text: &str) -> String {
 }
 
 fn bounded(value: Value) -> Value {
-    match value.to_string().len() {
+    match length(&value) {
         bytes if bytes > VALUE_BYTES_MAX => json!({ "left_out_bytes": bytes }),
         _ => value,
     }
+}
+
+/// How long a value is as text, which is not made for that.
+fn length(value: &Value) -> usize {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither a value nor a counter can fail.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0
 }
 
 /// An assignment as the audit log shows it.

@@ -1,5 +1,7 @@
 //! Agents whose stored record is not known for sure: it could not be read, or a commit did not say what became of it.
 
+use std::sync::Arc;
+
 use opamp_proto::{AgentId, Part};
 use opamp_server::{AgentChange, ChangedFacts, Desired};
 use opamp_store::{AgentRecord, ReadError, Revision};
@@ -21,7 +23,7 @@ impl Inner {
         if let Some(newest) = self.state().unwritten.get(id) {
             return Ok(Some(newest.clone()));
         }
-        Ok(self.stored(id).await?.map(|record| Newest { record, blobs: Vec::new() }))
+        Ok(self.stored(id).await?.map(Newest::new))
     }
 
     pub(super) fn is_in_doubt(&self, id: &AgentId) -> bool {
@@ -121,7 +123,7 @@ impl Inner {
             };
         };
         let newest = match waiting {
-            None => Newest { record: stored, blobs: Vec::new() },
+            None => Newest::new(stored),
             Some(Newest { record, blobs }) => {
                 let mut record = AgentRecord {
                     labels: stored.labels.clone(),
@@ -133,13 +135,14 @@ impl Inner {
                     desired_packages: stored.desired_packages.clone(),
                     packages_generation: stored.packages_generation,
                     revision: stored.revision,
-                    ..record
+                    ..AgentRecord::clone(&record)
                 };
                 record.sticky.absorb(&stored.sticky);
-                if record == stored {
+                let record = Arc::new(record);
+                if *record == stored {
                     state.unwritten.discard(id);
                 } else {
-                    state.unwritten.push(record.clone(), blobs.clone(), now.mono);
+                    state.unwritten.push(Arc::clone(&record), blobs.clone(), now.mono);
                 }
                 Newest { record, blobs }
             }

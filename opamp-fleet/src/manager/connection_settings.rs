@@ -115,8 +115,11 @@ impl Inner {
             assigned_by: actor.name.clone(),
             assigned_at: self.now().wall,
         });
-        let changed =
-            AgentRecord { desired_settings: desired, settings_generation: generation, ..base.record.clone() };
+        let changed = AgentRecord {
+            desired_settings: desired,
+            settings_generation: generation,
+            ..AgentRecord::clone(&base.record)
+        };
         let action =
             if offer.is_some() { "agent.set_connection_settings" } else { "agent.clear_connection_settings" };
         let before = settings_value(base.record.desired_settings.as_ref(), None);

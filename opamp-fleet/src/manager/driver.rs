@@ -43,6 +43,7 @@ impl ManagerDriver {
         self.running.send_replace(true);
         let mut duties = Duties::after(self.inner.now(), &self.inner);
         let mut events_end = false;
+        let mut next_look = self.inner.now().mono;
         while !*self.stop.borrow() {
             let wait = self.inner.wait(&duties);
             tokio::select! {
@@ -50,7 +51,10 @@ impl ManagerDriver {
                 _ = self.stop.changed() => {}
                 event = self.events.next(), if !events_end => match event {
                     Some(event) => {
-                        self.take_in(event).await;
+                        self.gather(next_look).await;
+                        let (more, _) = self.take_in(event).await;
+                        let now = self.inner.now().mono;
+                        next_look = if more { now } else { now + self.inner.settings.gather };
                     }
                     None => events_end = true,
                 },
@@ -62,8 +66,21 @@ impl ManagerDriver {
         self.finish().await;
     }
 
-    /// Takes in an event, and those that are there already. Tells how many were of agents.
-    async fn take_in(&mut self, first: Event) -> u64 {
+    /// Lets more come together with an event that is here, unless something has no time.
+    async fn gather(&mut self, until: Mono) {
+        let wait = until - self.inner.now().mono;
+        if !wait.is_zero() {
+            tokio::select! {
+                _ = self.stop.changed() => {}
+                () = self.events.hurried() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Takes in an event, and those that are there already. Tells whether there were too many for one turn, and how many were
+    /// of agents.
+    async fn take_in(&mut self, first: Event) -> (bool, u64) {
         let _writer = self.inner.writer.lock().await;
         let mut agents = 0;
         let mut next = Some(first);
@@ -73,11 +90,12 @@ impl ManagerDriver {
             self.inner.observe(event).await;
             next = self.events.try_next();
         }
+        let more = next.is_some();
         if let Some(event) = next {
             agents += u64::from(matches!(event, Event::Agent(_)));
             self.inner.observe(event).await;
         }
-        agents
+        (more, agents)
     }
 
     /// Takes in everything that is there already. Agents that go on talking do not keep it from ending: each was in
@@ -87,7 +105,7 @@ impl ManagerDriver {
         while queued > 0
             && let Some(event) = self.events.try_next()
         {
-            queued = queued.saturating_sub(self.take_in(event).await);
+            queued = queued.saturating_sub(self.take_in(event).await.1);
         }
     }
 

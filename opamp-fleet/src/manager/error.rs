@@ -127,6 +127,35 @@ pub enum AssignError {
     },
 }
 
+/// Why an assignment to all agents of a selector was not made, or not to all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssignMatchingError {
+    /// The selector is empty, so that every agent would match: a slip must not reach all of them. Say what they have in
+    /// common.
+    #[error(
+        "an empty selector would reach every agent; say what they have in common, such as `capability=AcceptsRemoteConfig`"
+    )]
+    Everything,
+    /// Agents were assigned to and the rest was not. Repeat the call when the cause is gone: those that have it are left as they are.
+    #[error("stopped after {assigned} agents: {cause}")]
+    Interrupted {
+        /// How many should have the version by now.
+        assigned: usize,
+        /// Why not all.
+        cause: AssignError,
+    },
+    /// The version cannot be assigned, whatever the agents are.
+    #[error(transparent)]
+    Refused(#[from] AssignError),
+    /// More agents match than the caller thinks. Narrow the selector, or allow more.
+    #[error("more than {at_most} agents match the selector")]
+    TooMany {
+        /// What the caller allowed.
+        at_most: usize,
+    },
+}
+
 /// Why connection settings were not set or not withdrawn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

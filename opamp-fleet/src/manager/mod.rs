@@ -22,7 +22,8 @@
 //!   agent; calls that change something answer [`StoreFailure::Unavailable`]. It recovers by itself.
 //! - Where the store does not say what became of a write, the record is read again before it is used or written,
 //!   and what it holds is what is offered.
-//! - A configuration is assigned to one agent at a time; so are connection settings and packages.
+//! - A configuration is assigned to one agent, or to all that match a selector at that moment; connection settings and
+//!   packages to one agent at a time.
 //! - Secrets (headers, keys, tokens, bodies of configurations and of custom messages) are in no audit entry, error or
 //!   `Debug` output. Connection settings lie in the store as they are, until they are replaced or withdrawn.
 //!
@@ -32,6 +33,7 @@
 //! the end drain the server, then call [`FleetManager::shutdown`].
 
 mod agents;
+mod assign_matching;
 mod assignments;
 mod audit;
 mod catch_up;
@@ -42,6 +44,7 @@ mod desire;
 mod downloads;
 mod driver;
 mod durations;
+mod effective;
 mod error;
 mod observe;
 mod offers;
@@ -67,12 +70,14 @@ pub use custom::{CustomEntry, CustomMessages};
 pub use driver::ManagerDriver;
 pub use durations::{APPLY_DURATION_BOUNDS_S, ApplyHistogram};
 pub use error::{
-    AgentCommandError, AgentError, AssignError, AssignPackagesError, ConfigOpError, ConnectionSettingsError,
-    IDEMPOTENCY_KEY_BYTES_MAX, NotReady, PACKAGE_TEXT_BYTES_MAX, PackageError, SendCustomError, StartError,
-    StoreFailure,
+    AgentCommandError, AgentError, AssignError, AssignMatchingError, AssignPackagesError, ConfigOpError,
+    ConnectionSettingsError, IDEMPOTENCY_KEY_BYTES_MAX, NotReady, PACKAGE_TEXT_BYTES_MAX, PackageError,
+    SendCustomError, StartError, StoreFailure,
 };
 pub use settings::{AuditRate, CustomSettings, ManagerSettings, PackageSettings};
-pub use types::{Actor, AgentDetail, AgentQuery, AgentSummary, Assigned, FleetStats, OfferDetail};
+pub use types::{
+    Actor, AgentDetail, AgentQuery, AgentSummary, Assigned, AssignedMatching, FleetStats, OfferDetail,
+};
 pub use uploads::{NewPackage, PackageUpload};
 
 use crate::{Drift, Health, Liveness};

@@ -1,5 +1,7 @@
 //! From what the server reports to records and inventory.
 
+use std::sync::Arc;
+
 use opamp_proto::{AgentId, InstanceUid, Now, Part, PartSet, Wall};
 use opamp_server::{
     AgentChange, AgentSnapshot, ChangedFacts, Event, Liveness as SessionLiveness, RefusalReason,
@@ -63,7 +65,7 @@ impl Inner {
             return;
         };
         let moved_from = Some(newest.record.uid).filter(|former| *former != change.snapshot.uid);
-        let record = moved_from.map(|_| newest.record.clone());
+        let record = moved_from.map(|_| Arc::clone(&newest.record));
         self.merge(newest, change);
         if let (Some(former), Some(record)) = (moved_from, record) {
             self.follow(&former, &change.snapshot.uid, &record).await;
@@ -115,30 +117,31 @@ impl Inner {
         self.state().index.insert(&AgentFacts::expected(id, uid, first_seen));
         let change =
             AgentChange { changed: reported(&snapshot), snapshot, facts: everything(), previous_uid: None };
-        self.merge(Newest { record, blobs: Vec::new() }, &change);
+        self.merge(Newest::new(record), &change);
     }
 
     /// Merges a change into a record and the inventory.
     fn merge(&self, newest: Newest, change: &AgentChange) {
         let now = self.now();
         let snapshot = &change.snapshot;
-        let before = newest.record;
-        let mut record = before.clone();
-        let moved = record.uid != snapshot.uid;
+        // Nobody else has it, unless it waits to be written.
+        let mut record = Arc::unwrap_or_clone(newest.record);
+        let former_uid = record.uid;
+        let connected_before = record.connection.as_ref().map(|connection| connection.connected_at);
+        let moved = former_uid != snapshot.uid;
         if moved {
-            record.previous_uids.push((record.uid, now.wall));
+            record.previous_uids.push((former_uid, now.wall));
             let excess = record.previous_uids.len().saturating_sub(self.settings.previous_uids_max);
             record.previous_uids.drain(..excess);
             record.uid = snapshot.uid;
         }
         let mut state = self.state();
         let mut earlier = state.earlier.remove(&record.id);
-        let absorbed = record::absorb(&mut record, change, &mut earlier);
+        let absorbed = record::absorb(&mut record, change, &mut earlier, &mut state.effective);
         state.earlier.extend(earlier.map(|earlier| (record.id, earlier)));
-        let arrived = before.connection.is_none() && record.connection.is_some();
-        for mut entry in
-            self.notable(&before, &record, arrived, absorbed.former_identity.as_deref(), snapshot, now)
-        {
+        let arrived = connected_before.is_none() && record.connection.is_some();
+        let former_identity = absorbed.former_identity.as_deref();
+        for mut entry in self.notable(former_uid, &record, arrived, former_identity, snapshot, now) {
             if ARRIVALS.contains(&entry.action.as_str()) {
                 let Some(folded) = state.arrivals.admit(0, now.mono) else { continue };
                 if let Some(Value::Object(after)) = &mut entry.after
@@ -154,16 +157,15 @@ impl Inner {
             // The new identity must not be lost with what waits: a crash would make the agent a stranger.
             state.unwritten.hurry();
         }
-        if absorbed.relabelled || record.labels != before.labels {
+        if absorbed.relabelled {
             state.index.set_labels(&record.id, &record::labels(&record));
         }
-        update_index(&mut state, &record, snapshot, before.connection.as_ref().map(|c| c.connected_at), now);
+        update_index(&mut state, &record, snapshot, connected_before, now);
         if let Some(took) = absorbed.applied_in {
-            let facts = state.index.facts(&record.id);
-            let agent_type = facts.as_ref().map_or(crate::AGENT_TYPE_UNKNOWN, AgentFacts::agent_type);
-            state.durations.observe(agent_type, took);
+            let State { index, durations, .. } = &mut *state;
+            durations.observe(index.agent_type(&record.id), took);
         }
-        if record != before {
+        if absorbed.changed || moved {
             let blobs = absorbed.blobs.into_iter().chain(newest.blobs).collect();
             state.unwritten.push(record, blobs, now.mono);
         }
@@ -172,13 +174,30 @@ impl Inner {
     /// What the audit log keeps of a change.
     fn notable(
         &self,
-        before: &AgentRecord,
+        former_uid: InstanceUid,
         after: &AgentRecord,
         arrived: bool,
         former_identity: Option<&str>,
         snapshot: &AgentSnapshot,
         now: Now,
     ) -> Vec<NewAuditEntry> {
+        let mut deeds = Vec::new();
+        if arrived {
+            let seen = json!({ "instance_uid": after.uid, "identity": after.identity });
+            deeds.push(Deed::of_agent(FIRST_SEEN, &after.id, None, Some(seen)));
+        }
+        if former_uid != after.uid {
+            let uid = |uid| Some(json!({ "instance_uid": uid }));
+            deeds.push(Deed::of_agent("agent.change_uid", &after.id, uid(former_uid), uid(after.uid)));
+        }
+        if let Some(former) = former_identity {
+            let identity = |identity| Some(json!({ "identity": identity }));
+            let (former, present) = (identity(Some(former)), identity(after.identity.as_deref()));
+            deeds.push(Deed::of_agent(CHANGE_IDENTITY, &after.id, former, present));
+        }
+        if deeds.is_empty() {
+            return Vec::new();
+        }
         let connection = snapshot.connection.as_ref();
         let actor = Actor {
             name: after.identity.clone().unwrap_or_else(|| "anonymous".to_owned()),
@@ -186,20 +205,6 @@ impl Inner {
             source: connection.and_then(|connection| connection.remote_addr).map(|addr| addr.to_string()),
             trace_id: None,
         };
-        let mut deeds = Vec::new();
-        if arrived {
-            let seen = json!({ "instance_uid": after.uid, "identity": after.identity });
-            deeds.push(Deed::of_agent(FIRST_SEEN, &after.id, None, Some(seen)));
-        }
-        if before.uid != after.uid {
-            let uid = |uid| Some(json!({ "instance_uid": uid }));
-            deeds.push(Deed::of_agent("agent.change_uid", &after.id, uid(before.uid), uid(after.uid)));
-        }
-        if let Some(former) = former_identity {
-            let identity = |identity| Some(json!({ "identity": identity }));
-            let (former, present) = (identity(Some(former)), identity(after.identity.as_deref()));
-            deeds.push(Deed::of_agent(CHANGE_IDENTITY, &after.id, former, present));
-        }
         deeds.into_iter().map(|deed| self.audit_entry(&actor, now.wall, deed)).collect()
     }
 }
@@ -212,9 +217,7 @@ fn update_index(
     connected_before: Option<Wall>,
     now: Now,
 ) {
-    state.index.set_capabilities(&record.id, snapshot.capabilities);
-    state.index.set_health(&record.id, record::health(record));
-    state.index.set_drift(&record.id, record::drift(record));
+    state.index.set_status(&record.id, snapshot.capabilities, record::health(record), record::drift(record));
     let reconnected =
         record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
     update_liveness(state, &record.id, snapshot, reconnected, now);
@@ -231,6 +234,9 @@ pub(super) fn update_liveness(
 ) {
     use LivenessEvent::{Closed, Seen, Silent};
     let Some(before) = state.index.liveness(id) else { return };
+    if before == Liveness::Connected && snapshot.liveness == SessionLiveness::Connected && !reconnected {
+        return;
+    }
     let was_there = before != Liveness::Connected && reconnected;
     let events: &[LivenessEvent] = match snapshot.liveness {
         SessionLiveness::Connected if before == Liveness::Connected && reconnected => &[Closed, Seen],

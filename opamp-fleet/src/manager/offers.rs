@@ -16,27 +16,33 @@ use crate::{Drift, DriftFacts};
 const FAILURE_BYTES_MAX: usize = 4 << 10;
 
 /// Remembers what was offered last. An offer that is repeated is the one that was made before: an agent that needs to be
-/// told again and again causes no writes.
-pub(super) fn note_offered(record: &mut AgentRecord, snapshot: &AgentSnapshot) {
-    note(&mut record.offered.remote_config, &snapshot.remote_config);
-    note(&mut record.offered.connection_settings, &snapshot.connection_settings);
-    note(&mut record.offered.packages, &snapshot.packages);
+/// told again and again causes no writes. Says whether anything is new.
+pub(super) fn note_offered(record: &mut AgentRecord, snapshot: &AgentSnapshot) -> bool {
+    note(&mut record.offered.remote_config, &snapshot.remote_config)
+        | note(&mut record.offered.connection_settings, &snapshot.connection_settings)
+        | note(&mut record.offered.packages, &snapshot.packages)
 }
 
-fn note<R>(kept: &mut Option<OfferRecord>, facts: &OfferFacts<R>) {
-    let Some((hash, at)) = &facts.offered else { return };
+fn note<R>(kept: &mut Option<OfferRecord>, facts: &OfferFacts<R>) -> bool {
+    let Some((hash, at)) = &facts.offered else { return false };
     let same = |kept: &OfferRecord| kept.hash == *hash && kept.generation == facts.generation;
-    if !kept.as_ref().is_some_and(same) {
+    let news = !kept.as_ref().is_some_and(same);
+    if news {
         *kept = Some(OfferRecord { hash: hash.clone(), generation: facts.generation, at: *at });
     }
+    news
 }
 
-pub(super) fn failure_record(failure: &FailureFact) -> FailureRecord {
-    FailureRecord {
-        hash: failure.hash.clone(),
-        error: failure.error[..failure.error.floor_char_boundary(FAILURE_BYTES_MAX)].to_owned(),
-        at: failure.at,
+/// Takes over the last failure, if there is one; says whether it is another one.
+pub(super) fn note_failure(kept: &mut Option<FailureRecord>, told: Option<&FailureFact>) -> bool {
+    let Some(FailureFact { hash, error, at }) = told else { return false };
+    let error = &error[..error.floor_char_boundary(FAILURE_BYTES_MAX)];
+    let same = |kept: &FailureRecord| kept.hash == *hash && kept.error == error && kept.at == *at;
+    let news = !kept.as_ref().is_some_and(same);
+    if news {
+        *kept = Some(FailureRecord { hash: hash.clone(), error: error.to_owned(), at: *at });
     }
+    news
 }
 
 /// What became of one kind, as the record has it.

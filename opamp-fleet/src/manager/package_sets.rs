@@ -108,8 +108,11 @@ impl Inner {
                 (Some(desired), Some(offer), versions.iter().map(at).collect())
             }
         };
-        let changed =
-            AgentRecord { desired_packages: desired, packages_generation: generation, ..base.record.clone() };
+        let changed = AgentRecord {
+            desired_packages: desired,
+            packages_generation: generation,
+            ..AgentRecord::clone(&base.record)
+        };
         let action = if offer.is_some() { "agent.assign_packages" } else { "agent.unassign_packages" };
         let former = base.record.desired_packages.clone();
         let (before, after) =

@@ -1,24 +1,28 @@
 //! Between what the server reports, what the store keeps and what the inventory counts: pure conversions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_proto::{AgentCapabilities, Part, PartSet, Wall, hash, material, pb};
+use opamp_proto::{AgentCapabilities, ConfigHash, Part, PartSet, Wall, material, pb};
 use opamp_server::{
     AgentChange, AgentSnapshot, ChangedFacts, DisconnectReason, Principal, PrincipalKind, RemoteConfigReport,
     Seed, StickyFacts,
 };
-use opamp_store::{AgentRecord, BlobId, Checkpoint, ConnectionFacts, StickyRecord, StoredParts};
+use opamp_store::{AgentRecord, Blob, Checkpoint, ConnectionFacts, StickyRecord, StoredParts};
 use prost::Message;
 
+use super::effective::{Effective, EffectiveConfigs};
 use super::offers;
 use crate::{AgentFacts, Drift, DriftFacts, Health, Labels, Liveness};
 
 /// What [`absorb`] found while it merged a change into a record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Absorbed {
+    /// The record is not what it was.
+    pub(super) changed: bool,
     /// What the record refers to now, to be stored with it: an effective config, components.
-    pub(super) blobs: Vec<Bytes>,
+    pub(super) blobs: Vec<Blob>,
     /// The description changed, and the labels with it.
     pub(super) relabelled: bool,
     /// The credentials changed: the former ones.
@@ -34,48 +38,82 @@ pub(super) fn absorb(
     record: &mut AgentRecord,
     change: &AgentChange,
     earlier: &mut Option<StickyRecord>,
+    configs: &mut EffectiveConfigs,
 ) -> Absorbed {
     let snapshot = &change.snapshot;
     let mut absorbed = Absorbed::default();
-    record.capabilities = snapshot.capabilities.bits();
+    absorbed.set(&mut record.capabilities, snapshot.capabilities.bits());
     absorb_sticky(record, snapshot, earlier, &mut absorbed);
-    absorb_connection(record, snapshot, &mut absorbed);
+    absorb_connection(record, snapshot, change.facts, &mut absorbed);
     let restarted = snapshot.sticky.start_time_changes > 0 && started_anew(record, snapshot);
-    for part in StoredParts::PARTS {
+    // The components come below: of them the hash is kept, and the list goes into a blob.
+    for part in StoredParts::PARTS.into_iter().filter(|part| *part != Part::AvailableComponents) {
         let changed = change.changed.contains(part) || (part == Part::Health && restarted);
         if let (true, Some(bytes)) = (changed, snapshot.state.part(part)) {
             absorbed.relabelled |= part == Part::AgentDescription;
-            record.parts.set(part, Some(bytes.clone()));
+            if record.parts.part(part) != Some(bytes) {
+                record.parts.set(part, Some(bytes.clone()));
+                absorbed.changed = true;
+            }
         }
     }
     if change.changed.contains(Part::EffectiveConfig)
         && let Some(bytes) = snapshot.state.part(Part::EffectiveConfig)
     {
-        absorb_effective_config(record, bytes, &mut absorbed);
+        absorb_effective_config(record, bytes, configs, &mut absorbed);
     }
     if change.changed.contains(Part::AvailableComponents) || change.facts.contains(ChangedFacts::COMPONENTS) {
-        absorb_components(record, snapshot, &mut absorbed);
+        absorb_components(record, change, &mut absorbed);
     }
-    offers::note_offered(record, snapshot);
-    note_known_good(record);
+    absorbed.changed |= offers::note_offered(record, snapshot);
+    absorbed.changed |= note_known_good(record);
     absorbed
 }
 
-fn absorb_connection(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+impl Absorbed {
+    /// Sets a field of the record.
+    fn set<T: PartialEq>(&mut self, field: &mut T, value: T) {
+        if *field != value {
+            *field = value;
+            self.changed = true;
+        }
+    }
+}
+
+fn absorb_connection(
+    record: &mut AgentRecord,
+    snapshot: &AgentSnapshot,
+    facts: ChangedFacts,
+    absorbed: &mut Absorbed,
+) {
     let Some(connection) = &snapshot.connection else { return };
     let end = snapshot.disconnect;
-    record.connection = Some(ConnectionFacts {
+    let same = |known: &ConnectionFacts| {
+        known.connected_at == connection.connected_at
+            && known.transport == connection.transport.as_str()
+            && known.disconnected_at == end.map(|(_, at)| at)
+            && known.disconnect_reason.as_deref() == end.map(|(reason, _)| reason.as_str())
+    };
+    if !facts.contains(ChangedFacts::CONNECTION) && record.connection.as_deref().is_some_and(same) {
+        return;
+    }
+    let present = ConnectionFacts {
         transport: connection.transport.as_str().to_owned(),
         remote_addr: connection.remote_addr.map(|addr| addr.to_string()),
         connected_at: connection.connected_at,
         disconnected_at: end.map(|(_, at)| at),
         disconnect_reason: end.map(|(reason, _)| reason.as_str().to_owned()),
         graceful: end.is_some_and(|(reason, _)| reason.is_graceful()),
-    });
+    };
+    if record.connection.as_deref() != Some(&present) {
+        record.connection = Some(Arc::new(present));
+        absorbed.changed = true;
+    }
     if let Some(identity) = identity(&connection.principal)
         && record.identity.as_ref() != Some(&identity)
     {
         absorbed.former_identity = record.identity.replace(identity);
+        absorbed.changed = true;
     }
 }
 
@@ -88,25 +126,54 @@ fn absorb_sticky(
     if began_anew(record, snapshot, earlier.as_ref()) {
         *earlier = Some(record.sticky.clone());
     }
-    let mut sticky = sticky_record(snapshot);
-    if let Some(earlier) = earlier {
-        sticky.connects += earlier.connects;
-        sticky.disconnects += earlier.disconnects;
-        sticky.gaps += earlier.gaps;
-        sticky.start_time_changes += earlier.start_time_changes;
-        sticky.full_state_requests += earlier.full_state_requests;
-        sticky.uid_conflicts += earlier.uid_conflicts;
-    }
-    sticky.absorb(&record.sticky);
-    if let (Some((hash, at)), Some((offered, offered_at))) =
-        (&sticky.last_applied, &snapshot.remote_config.offered)
-        && sticky.last_applied != record.sticky.last_applied
+    let (told, sticky) = (&snapshot.sticky, &mut record.sticky);
+    let before = |counter: fn(&StickyRecord) -> u64| earlier.as_ref().map_or(0, counter);
+    let mut raise = |counter: &mut u64, told: u32, before: u64| {
+        let raised = (*counter).max(u64::from(told) + before);
+        absorbed.set(counter, raised);
+    };
+    raise(&mut sticky.connects, told.connects, before(|earlier| earlier.connects));
+    raise(&mut sticky.disconnects, told.disconnects, before(|earlier| earlier.disconnects));
+    raise(&mut sticky.gaps, told.gaps, before(|earlier| earlier.gaps));
+    raise(
+        &mut sticky.start_time_changes,
+        told.start_time_changes,
+        before(|earlier| earlier.start_time_changes),
+    );
+    let requests = before(|earlier| earlier.full_state_requests);
+    raise(&mut sticky.full_state_requests, told.full_state_requests, requests);
+    raise(&mut sticky.uid_conflicts, told.uid_conflicts, before(|earlier| earlier.uid_conflicts));
+    let last_uid_conflict = sticky.last_uid_conflict.max(told.last_uid_conflict);
+    absorbed.set(&mut sticky.last_uid_conflict, last_uid_conflict);
+
+    let (config, settings, packages) =
+        (&snapshot.remote_config, &snapshot.connection_settings, &snapshot.packages);
+    let desired = record.desired.as_ref().map(|desired| &desired.hash);
+    let applied = note_applied(&mut sticky.last_applied, config.last_applied.as_ref(), desired);
+    absorbed.changed |= applied
+        | note_applied(&mut sticky.last_settings_applied, settings.last_applied.as_ref(), None)
+        | note_applied(&mut sticky.last_packages_applied, packages.last_applied.as_ref(), None)
+        | offers::note_failure(&mut sticky.last_failure, config.last_failure.as_ref())
+        | offers::note_failure(&mut sticky.last_settings_failure, settings.last_failure.as_ref())
+        | offers::note_failure(&mut sticky.last_packages_failure, packages.last_failure.as_ref());
+    if applied
+        && let (Some((hash, at)), Some((offered, offered_at))) = (&sticky.last_applied, &config.offered)
         && hash == offered
         && at >= offered_at
     {
         absorbed.applied_in = Some(Duration::from_millis(at.0 - offered_at.0));
     }
-    record.sticky = sticky;
+}
+
+/// Takes over the last success; says whether it is another one. A hash that is `known` already is not kept a second time.
+fn note_applied(
+    kept: &mut Option<(ConfigHash, Wall)>,
+    told: Option<&(ConfigHash, Wall)>,
+    known: Option<&ConfigHash>,
+) -> bool {
+    let Some((hash, at)) = told.filter(|told| kept.as_ref() != Some(told)) else { return false };
+    *kept = Some((known.filter(|known| *known == hash).unwrap_or(hash).clone(), *at));
+    true
 }
 
 /// Whether the server forgot the agent meanwhile, so that its counters began at nothing: they are lower than what
@@ -115,40 +182,50 @@ fn began_anew(record: &AgentRecord, snapshot: &AgentSnapshot, earlier: Option<&S
     let taken = record.sticky.connects.saturating_sub(earlier.map_or(0, |earlier| earlier.connects));
     let connected_at = |connection: &ConnectionFacts| connection.connected_at;
     let reconnected = snapshot.connection.as_ref().map(|connection| connection.connected_at)
-        != record.connection.as_ref().map(connected_at);
+        != record.connection.as_deref().map(connected_at);
     let told = u64::from(snapshot.sticky.connects);
     told < taken || (told == taken && taken > 0 && reconnected && snapshot.connection.is_some())
 }
 
-/// Encoders that keep no order of map entries encode one configuration in many ways. It is stored in the one way of
-/// ours, so that agents with equal configurations share a blob, and a repeated report is none.
-fn absorb_effective_config(record: &mut AgentRecord, bytes: &Bytes, absorbed: &mut Absorbed) {
-    // A part of an accepted message always decodes.
-    let Ok(effective) = pb::EffectiveConfig::decode(bytes.clone()) else { return };
-    let canonical = Bytes::from(effective.encode_to_vec());
-    let blob = BlobId::of(&canonical);
-    if record.effective_config != Some(blob) {
-        record.effective_config = Some(blob);
-        record.effective_config_hash = Some(hash::config_hash(&effective.config_map.unwrap_or_default()));
-        absorbed.blobs.push(canonical);
+fn absorb_effective_config(
+    record: &mut AgentRecord,
+    bytes: &Bytes,
+    configs: &mut EffectiveConfigs,
+    absorbed: &mut Absorbed,
+) {
+    let Some(Effective { blob, hash }) = configs.stored(bytes) else { return };
+    if record.effective_config != Some(blob.id()) {
+        record.effective_config = Some(blob.id());
+        record.effective_config_hash = Some(hash);
+        absorbed.blobs.push(blob);
+        absorbed.changed = true;
     }
 }
 
 /// The list of components goes into a blob that agents of one build share, and its hash stays with the record. A hash
 /// whose list is not known (yet) has none.
-fn absorb_components(record: &mut AgentRecord, snapshot: &AgentSnapshot, absorbed: &mut Absorbed) {
+fn absorb_components(record: &mut AgentRecord, change: &AgentChange, absorbed: &mut Absorbed) {
+    let snapshot = &change.snapshot;
     let decoded = |bytes: &Bytes| pb::AvailableComponents::decode(bytes.clone()).ok();
-    let Some(reported) = record.parts.available_components.as_ref().and_then(decoded) else { return };
+    let news = snapshot.state.part(Part::AvailableComponents);
+    let news = news.filter(|_| change.changed.contains(Part::AvailableComponents));
+    let reported = news.or(record.parts.available_components.as_ref());
+    let Some(reported) = reported.and_then(decoded) else { return };
     let bare = pb::AvailableComponents { hash: reported.hash.clone(), ..pb::AvailableComponents::default() };
-    record.parts.set(Part::AvailableComponents, Some(bare.encode_to_vec().into()));
+    let bare = Some(Bytes::from(bare.encode_to_vec()));
+    if record.parts.available_components != bare {
+        record.parts.set(Part::AvailableComponents, bare);
+        absorbed.changed = true;
+    }
     // The one the server knows under this hash, or else what the agent itself just listed.
     let known = snapshot.components.as_ref().and_then(decoded).filter(|known| known.hash == reported.hash);
     let list = known.unwrap_or(reported);
-    let canonical = (!list.components.is_empty()).then(|| Bytes::from(list.encode_to_vec()));
-    let blob = canonical.as_ref().map(|canonical| BlobId::of(canonical));
-    if record.components != blob {
-        record.components = blob;
+    let canonical = (!list.components.is_empty()).then(|| Blob::new(list.encode_to_vec().into()));
+    let id = canonical.as_ref().map(Blob::id);
+    if record.components != id {
+        record.components = id;
         absorbed.blobs.extend(canonical);
+        absorbed.changed = true;
     }
 }
 
@@ -161,10 +238,13 @@ fn started_anew(record: &AgentRecord, snapshot: &AgentSnapshot) -> bool {
     reported.is_some() && reported != start_time(record.parts.health.as_ref())
 }
 
-/// Last known good: the desired hash, reported as APPLIED by an agent that is healthy. Of one that does not report
+/// Last known good; says whether it is another one. It is the desired hash, reported as APPLIED by an agent that is healthy. Of one that does not report
 /// health, APPLIED is all there is to know.
-fn note_known_good(record: &mut AgentRecord) {
-    let Some(desired) = &record.desired else { return };
+fn note_known_good(record: &mut AgentRecord) -> bool {
+    let Some(desired) = &record.desired else { return false };
+    if record.last_known_good.as_ref() == Some(&desired.hash) {
+        return false;
+    }
     let applied = remote_config(&record.parts).is_some_and(|report| {
         report.hash == desired.hash && report.status == pb::RemoteConfigStatuses::Applied as i32
     });
@@ -178,6 +258,7 @@ fn note_known_good(record: &mut AgentRecord) {
     if applied && well {
         record.last_known_good = Some(desired.hash.clone());
     }
+    applied && well
 }
 
 /// The inventory's view of a record.
@@ -273,7 +354,7 @@ pub(super) fn seed(record: &AgentRecord, checkpoint: Option<&Checkpoint>) -> See
         custom_capabilities: record.parts.custom_capabilities.clone(),
         start_time_unix_nano: start_time.unwrap_or(0),
         principal: record.identity.as_deref().and_then(principal),
-        disconnect: record.connection.as_ref().and_then(disconnect),
+        disconnect: record.connection.as_deref().and_then(disconnect),
         ..Seed::new(record.uid)
     }
 }
@@ -304,27 +385,6 @@ fn disconnect(connection: &ConnectionFacts) -> Option<(DisconnectReason, Wall)> 
     let word = connection.disconnect_reason.as_deref()?;
     let reason = known.into_iter().find(|reason| reason.as_str() == word)?;
     Some((reason, connection.disconnected_at?))
-}
-
-fn sticky_record(snapshot: &AgentSnapshot) -> StickyRecord {
-    let facts = &snapshot.sticky;
-    let (config, settings, packages) =
-        (&snapshot.remote_config, &snapshot.connection_settings, &snapshot.packages);
-    StickyRecord {
-        connects: facts.connects.into(),
-        disconnects: facts.disconnects.into(),
-        gaps: facts.gaps.into(),
-        start_time_changes: facts.start_time_changes.into(),
-        full_state_requests: facts.full_state_requests.into(),
-        last_failure: config.last_failure.as_ref().map(offers::failure_record),
-        last_applied: config.last_applied.clone(),
-        last_settings_failure: settings.last_failure.as_ref().map(offers::failure_record),
-        last_settings_applied: settings.last_applied.clone(),
-        last_packages_failure: packages.last_failure.as_ref().map(offers::failure_record),
-        last_packages_applied: packages.last_applied.clone(),
-        uid_conflicts: facts.uid_conflicts.into(),
-        last_uid_conflict: facts.last_uid_conflict,
-    }
 }
 
 fn sticky_facts(record: &StickyRecord) -> StickyFacts {

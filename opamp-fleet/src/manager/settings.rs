@@ -16,6 +16,10 @@ pub struct ManagerSettings {
     /// How long changed records may wait to be written together. What waits is what a crash may lose; nothing that
     /// a call acknowledged ever waits.
     pub write_behind: WriteBehindLimits,
+    /// How long after a look at what agents report the next one is, so that reports gather: what one agent says meanwhile is one
+    /// change, and a fleet that talks all the time wakes the manager some fifty times a second and not for every message. By
+    /// so much the inventory may be behind. Default 20 ms; zero takes every report at once. A change of identity never waits.
+    pub gather: Duration,
     /// How often sequence numbers and last-seen times are stored. Default 60 s. After a crash, agents that sent
     /// anything since are asked once for their full state.
     pub checkpoint_interval: Duration,
@@ -122,6 +126,7 @@ impl Default for ManagerSettings {
             index: IndexSettings::default(),
             config: ConfigLimits::default(),
             write_behind: WriteBehindLimits::default(),
+            gather: Duration::from_millis(20),
             checkpoint_interval: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(5),
             blob_sweep_interval: Duration::from_secs(3600),

@@ -1,19 +1,20 @@
 //! What the manager keeps in memory, behind one lock that is never held across an await.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid, Mono, Now, PartSet};
 use opamp_server::{AgentChange, ChangedFacts, RemoteConfigOffer};
 use opamp_store::{
-    AgentRecord, BlobId, Checkpoint, NewAuditEntry, PackageKey, PackageVersion, Precondition, StickyRecord,
-    WriteBatch, WriteBehind, WriteBehindLimits,
+    AgentRecord, Blob, BlobId, Checkpoint, NewAuditEntry, PackageKey, PackageVersion, Precondition,
+    StickyRecord, WriteBatch, WriteBehind, WriteBehindLimits,
 };
 
 use super::custom::CustomLog;
 use super::downloads::DownloadKey;
 use super::durations::ApplyDurations;
+use super::effective::EffectiveConfigs;
 use super::settings::ManagerSettings;
 use super::throttle::AuditThrottle;
 use crate::FleetIndex;
@@ -43,6 +44,7 @@ pub(super) struct State {
     /// Sticky counters from before the server's session of an agent, where that began anew.
     pub(super) earlier: BTreeMap<AgentId, StickyRecord>,
     pub(super) durations: ApplyDurations,
+    pub(super) effective: EffectiveConfigs,
     pub(super) offers: BTreeMap<BlobId, RemoteConfigOffer>,
     /// Package versions read before.
     pub(super) package_versions: BTreeMap<PackageKey, PackageVersion>,
@@ -71,6 +73,7 @@ impl State {
             checkpoints: BTreeMap::new(),
             earlier: BTreeMap::new(),
             durations: ApplyDurations::new(settings.agent_types_max),
+            effective: EffectiveConfigs::default(),
             offers: BTreeMap::new(),
             package_versions: BTreeMap::new(),
             download_key: None,
@@ -163,9 +166,17 @@ pub(super) struct Unwritten {
 
 #[derive(Clone, Debug)]
 pub(super) struct Newest {
-    pub(super) record: AgentRecord,
+    /// One copy, however many places it waits in.
+    pub(super) record: Arc<AgentRecord>,
     /// What it refers to and is not in the store yet: the effective config, the components.
-    pub(super) blobs: Vec<Bytes>,
+    pub(super) blobs: Vec<Blob>,
+}
+
+impl Newest {
+    /// A record that waits for nothing.
+    pub(super) fn new(record: AgentRecord) -> Self {
+        Self { record: Arc::new(record), blobs: Vec::new() }
+    }
 }
 
 impl Unwritten {
@@ -181,14 +192,15 @@ impl Unwritten {
         self.records.get(id)
     }
 
-    pub(super) fn push(&mut self, record: AgentRecord, mut blobs: Vec<Bytes>, now: Mono) {
+    pub(super) fn push(&mut self, record: impl Into<Arc<AgentRecord>>, mut blobs: Vec<Blob>, now: Mono) {
+        let record = record.into();
         let earlier = self.records.remove(&record.id).map(|earlier| earlier.blobs).unwrap_or_default();
         blobs.extend(earlier);
-        blobs.retain(|bytes| {
-            let id = Some(BlobId::of(bytes));
+        blobs.retain(|blob| {
+            let id = Some(blob.id());
             record.effective_config == id || record.components == id
         });
-        self.behind.push_with_blobs(record.clone(), blobs.iter().cloned(), now);
+        self.behind.push_with_blobs(Arc::clone(&record), blobs.iter().cloned(), now);
         self.records.insert(record.id, Newest { record, blobs });
     }
 
@@ -224,12 +236,11 @@ impl Unwritten {
             self.flush_at_once = false;
             return None;
         };
-        let contents = batch.clone().into_contents().ok();
-        let records = contents.into_iter().flat_map(|contents| contents.agents.into_values()).flatten();
+        let conditions: Vec<_> = batch.agents().map(unchanged).collect();
         self.in_flight.clear();
-        for record in records {
-            batch.require(unchanged(&record));
-            self.in_flight.push(record.id);
+        self.in_flight.extend(batch.agents().map(|record| record.id));
+        for condition in conditions {
+            batch.require(condition);
         }
         Some(batch)
     }
@@ -248,7 +259,7 @@ impl Unwritten {
     }
 
     /// The store refuses the batch for what it says. Gives a record that is given up.
-    pub(super) fn refused(&mut self, now: Mono) -> Option<AgentRecord> {
+    pub(super) fn refused(&mut self, now: Mono) -> Option<Arc<AgentRecord>> {
         self.in_flight.clear();
         let refused = self.behind.refused(now)?;
         self.records.remove(&refused.id);

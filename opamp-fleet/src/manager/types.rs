@@ -170,6 +170,22 @@ pub struct Assigned<D = DesiredConfig> {
     pub replayed: bool,
 }
 
+/// What an assignment to all agents of a selector did. Of those that matched, the ones that are in no other number were deleted
+/// meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssignedMatching {
+    /// Agents that matched.
+    pub matched: usize,
+    /// Agents that should have the version now and did not before.
+    pub assigned: usize,
+    /// Agents that should have had it before.
+    pub unchanged: usize,
+    /// Agents that announced that they take no configuration.
+    pub not_accepted: usize,
+    /// Agents whose record cannot be understood.
+    pub damaged: usize,
+}
+
 /// Numbers about the fleet. The parts sum to the whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FleetStats {

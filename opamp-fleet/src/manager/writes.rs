@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_store::{AgentRecord, CommitError, Precondition, Revision, WriteBatch};
@@ -64,7 +65,7 @@ impl Inner {
     }
 
     /// Puts a record a call changed into its batch, with what the record refers to and the store may not have.
-    pub(super) fn put_changed(batch: &mut WriteBatch, record: AgentRecord, base: &Newest) {
+    pub(super) fn put_changed(batch: &mut WriteBatch, record: impl Into<Arc<AgentRecord>>, base: &Newest) {
         for blob in &base.blobs {
             batch.put_blob(blob.clone());
         }

@@ -109,7 +109,7 @@ async fn an_assignment_is_in_the_store_with_its_audit_entry_when_it_is_acknowled
     let version = process.publish("edge", "a: 1").await;
     let desired = process.manager.assign(&operator(), &id, "edge", version, None).await.unwrap().desired;
     process.crash().await;
-    assert_eq!(store.agent(&id).await.unwrap().unwrap().desired, desired);
+    assert_eq!(store.agent(&id).await.unwrap().unwrap().desired.as_deref(), desired.as_ref());
     let process = Process::start(Arc::new(store), &clock()).await;
     let entries = process.audit("agent.assign").await;
     assert_eq!(entries.len(), 1);

@@ -310,7 +310,8 @@ async fn an_unusable_configuration_does_not_keep_the_fleet_from_starting() {
     let stored = store.agent(&id).await.unwrap().unwrap();
     let mut batch = WriteBatch::new();
     let blob = batch.put_blob(bytes::Bytes::from_static(b"\xff\xff no protobuf"));
-    let desired = stored.desired.clone().map(|desired| DesiredConfig { blob, ..desired });
+    let desired =
+        stored.desired.as_deref().map(|desired| Arc::new(DesiredConfig { blob, ..desired.clone() }));
     batch.put_agent(AgentRecord { desired, ..stored });
     store.commit(batch, None).await.unwrap();
 

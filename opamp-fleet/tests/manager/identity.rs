@@ -1,9 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use opamp_fleet::manager::{AgentError, ManagerSettings};
-use opamp_fleet::{Drift, Liveness};
+use opamp_fleet::{Drift, Health, Liveness};
 use opamp_proto::pb::RemoteConfigStatuses::Applied;
 use opamp_proto::{AgentToServerFlags, InstanceUid, pb};
 use opamp_server::{AuthRequest, Authenticate, Denied, Principal, PrincipalKind, StaticToken, StaticTokens};
@@ -64,12 +65,17 @@ async fn a_uid_change_survives_a_crash_right_after_it() {
     agent.connect(&process).await;
     process.settle().await;
     let id = process.id(&agent.uid);
+    // What is said now is looked at, and what comes after it would gather for a while.
+    let said = health(false, 2);
+    agent.send(&process, pb::AgentToServer { health: Some(said), ..agent.bare() }).await;
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    assert_eq!(process.detail(&agent.uid).await.summary.health, Health::Unhealthy, "it was looked at");
     let flags = AgentToServerFlags::REQUEST_INSTANCE_UID.bits();
     let answer = agent.send(&process, pb::AgentToServer { flags, ..agent.bare() }).await;
     agent.uid = InstanceUid::try_from(&answer.agent_identification.unwrap().new_instance_uid[..]).unwrap();
     agent.heartbeat(&process).await;
-    // Far less than changed records may wait.
-    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    // Far less than reports may gather, and changed records may wait.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     process.crash().await;
     let process = Process::start(Arc::new(store), &clock).await;
     assert_eq!(process.id(&agent.uid), id);
@@ -176,7 +182,7 @@ async fn nobody_takes_over_an_agent_that_proved_itself_by_certificate_even_after
     let process = start().await;
     assert_eq!(process.detail(&agent.uid).await.sticky.last_uid_conflict, Some(first));
     agent.heartbeat(&process).await;
-    tokio::time::sleep(std::time::Duration::from_secs(65)).await;
+    tokio::time::sleep(Duration::from_secs(65)).await;
     process.poll(&agent.full(), agent.from, Some("edge-2")).await;
     process.settle().await;
     let sticky = process.detail(&agent.uid).await.sticky;

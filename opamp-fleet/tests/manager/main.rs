@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod assign_matching;
 mod assignment;
 mod audit;
 mod components;
@@ -14,6 +15,7 @@ mod flaky;
 mod heartbeat;
 mod identity;
 mod liveness;
+mod memory;
 mod outage;
 mod packages;
 mod recording;

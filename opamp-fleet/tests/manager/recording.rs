@@ -8,7 +8,7 @@ use opamp_proto::hash::config_hash;
 use opamp_proto::pb::any_value::Value;
 use opamp_proto::{AgentCapabilities, pb};
 use opamp_server::InsecureAcceptEveryone;
-use opamp_store::{AgentStore as _, BlobStore as _, MemoryStore};
+use opamp_store::{AgentStore as _, BlobStore as _, MemoryStore, Store as _, WriteBehindLimits};
 
 use super::support::*;
 
@@ -48,6 +48,35 @@ async fn a_new_agent_is_recorded_with_everything_it_reports() {
     assert_eq!(stored.uid, agent.uid);
     assert!(store.blob(&stored.effective_config.unwrap()).await.unwrap().is_some());
     assert_eq!(process.audit("agent.first_seen").await.len(), 1);
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_says_within_the_gather_time_is_one_change() {
+    let store = Arc::new(MemoryStore::new());
+    // Every change that is merged is written at once, and so can be counted.
+    let write_behind = WriteBehindLimits { delay: Duration::ZERO, ..WriteBehindLimits::default() };
+    let settings = ManagerSettings { write_behind, ..ManagerSettings::default() };
+    let (gather, tick) = (settings.gather, Duration::from_millis(1));
+    let auth = Arc::new(InsecureAcceptEveryone);
+    let process = Process::start_with(store.clone(), &clock(), auth, settings).await;
+    let mut agent = Agent::new(1);
+    agent.connect(&process).await;
+    process.settle().await;
+    let before = store.stats().commits;
+    let mut say = async |report: pb::ComponentHealth, changes: u64, shown: Health| {
+        agent.send(&process, pb::AgentToServer { health: Some(report), ..agent.bare() }).await;
+        tokio::time::sleep(tick).await;
+        assert_eq!(process.detail(&agent.uid).await.summary.health, shown);
+        assert_eq!(store.stats().commits - before, changes);
+    };
+    say(health(false, 2), 1, Health::Unhealthy).await; // nothing was said for long
+    say(health(true, 3), 1, Health::Unhealthy).await;
+    say(pb::ComponentHealth { last_error: "disk".into(), ..health(true, 4) }, 1, Health::Unhealthy).await;
+    tokio::time::sleep(gather).await;
+    let detail = process.detail(&agent.uid).await;
+    assert_eq!((detail.summary.health, store.stats().commits - before), (Health::Healthy, 2));
+    assert_eq!(detail.health_report.unwrap().last_error, "disk");
     process.stop().await;
 }
 

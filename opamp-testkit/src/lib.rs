@@ -48,3 +48,34 @@ macro_rules! on_both_transports {
         }
     )+};
 }
+
+/// Runs each test function of the body once per implementation of WebSocket frames.
+///
+/// Every function takes one argument, the implementation (`opamp_server::FrameReader`, a crate the caller depends on);
+/// `#[tokio::test]` is implied. `name(frames)` becomes the tests `name::lean` and `name::tungstenite`.
+///
+/// ```text
+/// opamp_testkit::on_both_frame_readers! {
+///     /// R-WS-01.
+///     async fn a_text_message_is_not_opamp(frames: FrameReader) { … }
+/// }
+/// ```
+#[macro_export]
+macro_rules! on_both_frame_readers {
+    ($($(#[$meta:meta])* async fn $name:ident($frames:ident : $kind:ty) $body:block)+) => {$(
+        $(#[$meta])*
+        async fn $name($frames: $kind) $body
+
+        mod $name {
+            #[tokio::test]
+            async fn lean() {
+                super::$name(::opamp_server::FrameReader::Lean).await;
+            }
+
+            #[tokio::test]
+            async fn tungstenite() {
+                super::$name(::opamp_server::FrameReader::Tungstenite).await;
+            }
+        }
+    )+};
+}

@@ -11,7 +11,7 @@ use syn::{Attribute, Item};
 use super::TestPath;
 
 /// Macros whose body declares test functions: what stands at the top level of an invocation as `fn name` is a test.
-const TEST_MACROS: [&str; 2] = ["on_both_transports", "proptest"];
+const TEST_MACROS: [&str; 3] = ["on_both_frame_readers", "on_both_transports", "proptest"];
 
 /// The packages of a Cargo workspace and the test functions in their files.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 pub(crate) use opamp_proto::{AgentCapabilities, ServerCapabilities, ServerToAgentFlags};
 use opamp_proto::{AgentMessage, ConfigHash, InstanceUid, Limits, Mono, Now, Part, Wall, hash, pb};
 use opamp_server::{
-    AgentChange, AgentSnapshot, Authenticate, Clock, Desired, Dispatch, Event, InsecureAcceptEveryone,
-    IssueCertificate, OpampServer, ReceivedCustom, Refusal, RefusalReason, RemoteConfigOffer, ServerHandle,
-    ServerSettings, TlsSource, serve,
+    AgentChange, AgentSnapshot, Authenticate, Clock, Desired, Dispatch, Event, FrameReader,
+    InsecureAcceptEveryone, IssueCertificate, OpampServer, ReceivedCustom, Refusal, RefusalReason,
+    RemoteConfigOffer, ServerHandle, ServerSettings, TlsSource, serve,
 };
 pub(crate) use opamp_testkit::agent::{
     Connector, Persona, ScriptedAgent, Wire, attribute, config, padded, text,
@@ -62,8 +62,12 @@ struct Seen {
 impl Default for Setup {
     fn default() -> Self {
         // The clock stands still, so the sweeps may look at it as often as they like.
-        let settings =
-            ServerSettings { sweep_interval: Duration::from_millis(5), ..ServerSettings::default() };
+        let settings = ServerSettings {
+            sweep_interval: Duration::from_millis(5),
+            // The one for many agents; what depends on frames runs on both.
+            frames: FrameReader::Lean,
+            ..ServerSettings::default()
+        };
         Self {
             settings,
             limits: Limits::default(),

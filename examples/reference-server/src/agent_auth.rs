@@ -135,7 +135,8 @@ impl Authenticate for ThroughProxies {
             {
                 return Ok(own);
             }
-            tracing::warn!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
+            // Counted and in the audit log, whose rate is bounded; a whole fleet may be configured like that.
+            tracing::debug!(?peer, "plain connection from outside `opamp.trusted_proxies` refused");
             Err(DeniedReason::InsecureTransport.into())
         })
     }

@@ -23,6 +23,7 @@ pub mod logging;
 mod metrics;
 pub mod offline;
 mod packages;
+pub mod process;
 mod reload;
 mod scrape;
 mod self_agent;

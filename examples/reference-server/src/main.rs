@@ -10,7 +10,7 @@ use reference_server::{
     Config, Server,
     cli::{self, Action},
     config::docs,
-    logging, offline, openapi_document, welcome,
+    logging, offline, openapi_document, process, welcome,
 };
 use tokio::{
     runtime::Runtime,
@@ -60,6 +60,7 @@ fn on_runtime<T>(work: impl Future<Output = (T, Duration)>) -> io::Result<T> {
 
 fn serve(config: Config) -> Result<ExitCode, AnyError> {
     logging::init(&config.log)?;
+    process::raise_open_files();
     let limit = config.server.shutdown_timeout;
     on_runtime(async {
         let mut stopping = None;
@@ -78,7 +79,7 @@ async fn run_server(config: Config, stopping: &mut Option<Instant>) -> Result<Ex
     loop {
         tokio::select! {
             order = signals.next() => match order {
-                Order::Reload => drop(server.reload().await),
+                Order::Reload => server.request_reload(),
                 Order::Stop => break,
             },
             part = server.failed() => {

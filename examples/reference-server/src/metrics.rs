@@ -33,6 +33,7 @@ struct Metric {
 #[derive(Debug)]
 enum Values {
     Counter(Vec<(Labels, u64)>),
+    Seconds(f64),
     Gauge(Vec<(Labels, f64)>),
     Histogram(Vec<(Labels, Buckets)>),
 }
@@ -61,6 +62,16 @@ impl Snapshot {
         values: impl IntoIterator<Item = (Labels, u64)>,
     ) {
         self.0.push(Metric { name, help, values: Values::Counter(values.into_iter().collect()) });
+    }
+
+    /// A counter of seconds without labels; `name` without `_total`.
+    pub(crate) fn seconds(&mut self, name: &'static str, help: &'static str, value: f64) {
+        self.0.push(Metric { name, help, values: Values::Seconds(value) });
+    }
+
+    /// A gauge without labels.
+    pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str, value: f64) {
+        self.gauges(name, help, [(Vec::new(), value)]);
     }
 
     /// A gauge per label set.
@@ -102,6 +113,10 @@ impl Collector for Snapshot {
                     each(&mut metric, values, |encoder, value| {
                         encoder.encode_counter::<NoLabels, _, u64>(value, None)
                     })?;
+                }
+                Values::Seconds(value) => {
+                    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    metric.encode_counter::<NoLabels, _, u64>(value, None)?;
                 }
                 Values::Gauge(values) => {
                     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -185,6 +200,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.counter("frames_received", "Frames.", 7);
         snapshot.counters("refused", "Refused.", [(vec![("reason", "a\"b\\c\n".into())], 1)]);
+        snapshot.seconds("cpu_seconds", "Processor time.", 1.25);
         snapshot.gauges("agents", "Agents.", [(vec![("liveness", "stale".into())], 2.0)]);
         let buckets = Buckets { bounds: vec![60.0, 300.0], counts: vec![1, 2, 3], sum: 10.5 };
         snapshot.histograms("duration_seconds", "Durations.", [(Vec::new(), buckets)]);
@@ -192,6 +208,8 @@ mod tests {
         for line in [
             "# TYPE frames_received counter",
             "frames_received_total 7",
+            "# TYPE cpu_seconds counter",
+            "cpu_seconds_total 1.25",
             r#"refused_total{reason="a\"b\\c\n"} 1"#,
             r#"agents{liveness="stale"} 2.0"#,
             r#"duration_seconds_bucket{le="60.0"} 1"#,

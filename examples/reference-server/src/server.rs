@@ -14,8 +14,8 @@ use opamp_fleet::manager::FleetManager;
 use opamp_server::{Clock, OpampServer, OpampService, ServerHandle, SystemClock, TlsSource};
 use opamp_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
 use tokio::{
-    net::TcpListener,
-    sync::Mutex,
+    net::{TcpListener, TcpSocket},
+    sync::{Mutex, Notify},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -31,6 +31,7 @@ use crate::{
     exposure,
     metrics::RequestCounts,
     packages::{Downloads, FleetShelf, OpampPort},
+    process,
     reload::{AdminTls, OpampTls, Reloader},
     self_agent::{self, Person, SelfAgent},
     settings,
@@ -38,6 +39,11 @@ use crate::{
     token::NewToken,
     tokens::Tokens,
 };
+
+/// Connections that may wait to be accepted on the admin port. On the OpAMP port there are as many as may wait for their turn
+/// within the process: a fleet comes at once when its network is back, but who waits too long has given up when its turn comes.
+/// The operating system has a bound of its own (`net.core.somaxconn` of Linux).
+const ADMIN_BACKLOG: u32 = 1_024;
 
 /// Entry point: [`Server::start`].
 #[derive(Debug)]
@@ -50,6 +56,7 @@ pub struct RunningServer {
     first_admin_token: Option<NewToken>,
     app: Arc<App>,
     reloader: Arc<Mutex<Reloader>>,
+    asked_to_reload: Arc<Notify>,
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
     self_agent: Option<self_agent::Running>,
@@ -77,7 +84,9 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<RunningServer, StartError> {
         config.check()?;
-        for warning in exposure::warnings(&config) {
+        let files_max = process::open_files_max();
+        let few_files = process::warning(config.opamp.connections_max.0, files_max);
+        for warning in exposure::warnings(&config).into_iter().chain(few_files) {
             tracing::warn!("{warning}");
         }
         let own = self_agent::credentials(&config);
@@ -86,8 +95,9 @@ impl Server {
             TlsFiles::of_opamp(&config.opamp, own_certificates).map(OpampTls::load).transpose()?;
         let admin_tls = TlsFiles::of_admin(&config.admin).map(load_admin_tls).transpose()?;
         let agents = AgentAccess::new(&config.opamp)?;
-        let opamp_listener = listen("opamp.listen", config.opamp.listen).await?;
-        let admin_listener = listen("admin.listen", config.admin.listen).await?;
+        let backlog = u32::try_from(config.opamp.accept_queue_max.0).unwrap_or(u32::MAX);
+        let opamp_listener = listen("opamp.listen", config.opamp.listen, backlog)?;
+        let admin_listener = listen("admin.listen", config.admin.listen, ADMIN_BACKLOG)?;
         let local = |listener: &TcpListener, key, address| {
             listener.local_addr().map_err(|source| StartError::Listen { key, address, source })
         };
@@ -102,11 +112,13 @@ impl Server {
             Some(person) => Some(person.guard()),
             None => self_agent::guard_of_absent(self_agent_file()),
         };
+        let mut server_settings = settings::server(&config)?;
+        process::bound_sockets(&mut server_settings, files_max);
         let authenticator = agents.authenticator(guard);
         let (service, opamp, driver) = OpampServer::builder(authenticator)
             .path(config.opamp.path.clone())
             .limits(settings::limits(&config.opamp))
-            .settings(settings::server(&config)?)
+            .settings(server_settings)
             .clock(Arc::clone(&clock))
             .build();
         let manager_settings = settings::manager(&config, opamp_addr);
@@ -144,13 +156,16 @@ impl Server {
             router: api::router(&app),
             request_timeout,
         };
+        let asked_to_reload = Arc::new(Notify::new());
+        let asked = Arc::clone(&asked_to_reload);
+        let watching = watch(Arc::clone(&reloader), asked, reload_interval, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(named("session driver", driver.run()));
         tasks.spawn(named("fleet manager", fleet_driver.run()));
         let (source, served) = opamp_tls.map(|tls| (tls.source, tls.served)).unzip();
         tasks.spawn(named("OpAMP port", serve_agents(opamp_listener, source, service, &app)));
         tasks.spawn(named("admin port", admin.serve(stop.clone())));
-        tasks.spawn(named("reloader", watch(Arc::clone(&reloader), reload_interval, stop.clone())));
+        tasks.spawn(named("reloader", watching));
         tracing::info!(%opamp_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "server started");
         let self_agent = person.and_then(|person| {
             self_agent::Running::start(Arc::clone(&app), person, opamp_addr, served.as_ref())
@@ -161,6 +176,7 @@ impl Server {
             first_admin_token,
             app,
             reloader,
+            asked_to_reload,
             stop,
             tasks,
             self_agent,
@@ -200,10 +216,16 @@ impl RunningServer {
         &self.app.fleet
     }
 
-    /// Reads certificates and token files again; SIGHUP does the same. The answer lists what could not be used, for
-    /// which the old content stays in force.
+    /// Has certificates and token files read again soon, and waits for nothing; SIGHUP does this. The log has what could not
+    /// be used.
+    pub fn request_reload(&self) {
+        self.asked_to_reload.notify_one();
+    }
+
+    /// Reads certificates and token files again. The answer lists what could not be used, for which the old content stays in
+    /// force.
     pub async fn reload(&self) -> Vec<String> {
-        self.reloader.lock().await.reload()
+        blocking(&self.reloader, Reloader::reload).await
     }
 
     /// Waits until a part of the server ends although nobody asked it to, which is a defect; answers which.
@@ -218,14 +240,14 @@ impl RunningServer {
         }
     }
 
-    /// Stops gracefully: lets the Self-Agent say goodbye, accepts nothing new, closes WebSockets with 1001, lets requests
-    /// finish, writes what waits and closes the store. Takes at most `server.shutdown_timeout`; answers whether all of it
+    /// Stops gracefully: lets the Self-Agent say goodbye, accepts no agents any more, closes WebSockets with 1001 in waves, then
+    /// the admin port too, lets requests finish, writes what waits and closes the store. Takes at most `server.shutdown_timeout`; answers whether all of it
     /// was done by then.
     pub async fn shutdown(mut self) -> bool {
         let limit = self.app.config.server.shutdown_timeout;
         tracing::info!("shutting down");
         self.app.draining.store(true, Ordering::Relaxed);
-        self.stop.cancel();
+        let stop = self.stop.clone();
         let app = Arc::clone(&self.app);
         let mut tasks = mem::take(&mut self.tasks);
         let self_agent = self.self_agent.take();
@@ -234,7 +256,9 @@ impl RunningServer {
             if let Some(self_agent) = self_agent {
                 self_agent.stop(limit / 8).await;
             }
+            // The admin port shows how far it is, and tells load balancers that this server is not ready.
             let drained = app.opamp.drain(limit / 2).await;
+            stop.cancel();
             let written = app.fleet.shutdown().await;
             if let Err(error) = &written {
                 tracing::error!(%error, "not everything was written");
@@ -288,7 +312,12 @@ async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static s
     name
 }
 
-async fn watch(reloader: Arc<Mutex<Reloader>>, interval: Duration, stop: CancellationToken) {
+async fn watch(
+    reloader: Arc<Mutex<Reloader>>,
+    asked: Arc<Notify>,
+    interval: Duration,
+    stop: CancellationToken,
+) {
     loop {
         let pause = async {
             match interval.is_zero() {
@@ -296,15 +325,46 @@ async fn watch(reloader: Arc<Mutex<Reloader>>, interval: Duration, stop: Cancell
                 false => tokio::time::sleep(interval).await,
             }
         };
+        let asked_for = tokio::select! {
+            () = pause => false,
+            () = asked.notified() => true,
+            () = stop.cancelled() => return,
+        };
+        let reading = blocking(&reloader, move |reloader| match asked_for {
+            true => drop(reloader.reload()),
+            false => reloader.reload_if_changed(),
+        });
         tokio::select! {
-            () = pause => reloader.lock().await.reload_if_changed(),
+            () = reading => {}
             () = stop.cancelled() => return,
         }
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+/// Runs something that reads files beside the threads that serve agents: a disk may take its time.
+async fn blocking<T: Default + Send + 'static>(
+    reloader: &Arc<Mutex<Reloader>>,
+    work: impl FnOnce(&mut Reloader) -> T + Send + 'static,
+) -> T {
+    let mut reloader = Arc::clone(reloader).lock_owned().await;
+    match tokio::task::spawn_blocking(move || work(&mut reloader)).await {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::error!(%error, "reading certificates and agent tokens failed");
+            T::default()
+        }
+    }
+}
+
+fn listen(key: &'static str, address: SocketAddr, backlog: u32) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait until the last connections of the process before are forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(backlog)
+    };
+    bind().map_err(|source| StartError::Listen { key, address, source })
 }
 
 fn load_admin_tls(files: TlsFiles) -> Result<(TlsFiles, AdminTls), TlsError> {
@@ -324,185 +384,4 @@ async fn open_store(config: &Config) -> Result<(Option<DataDir>, Arc<dyn Store>)
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt as _;
-    use opamp_fleet::manager::Actor;
-    use opamp_store::AuditQuery;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
-    };
-    use tower_service::Service as _;
-
-    use super::*;
-    use crate::{admin::listener::Peer, config::AgentAuth};
-
-    fn config() -> Config {
-        let mut config = Config::default();
-        config.server.store = StoreKind::Memory;
-        config.opamp.listen = ([127, 0, 0, 1], 0).into();
-        config.admin.listen = ([127, 0, 0, 1], 0).into();
-        config.self_agent.enabled = false;
-        config
-    }
-
-    async fn get(server: &RunningServer, path: &str) -> String {
-        let mut stream = TcpStream::connect(server.admin_addr()).await.unwrap();
-        let token = server.first_admin_token().unwrap();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn without_its_store_a_server_is_alive_but_not_ready_and_says_why() {
-        let server = Server::start(config()).await.unwrap();
-        assert!(get(&server, "/health/ready").await.starts_with("HTTP/1.1 200"));
-        server.app.store.close().await;
-        let answer = get(&server, "/health/ready").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the store is closed"), "{answer}");
-        assert!(get(&server, "/health/live").await.starts_with("HTTP/1.1 200"));
-        assert!(get(&server, "/metrics").await.starts_with("HTTP/1.1 200"));
-        let answer = get(&server, "/api/v1/agents").await;
-        assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.contains("tokens cannot be checked"),
-            "{answer}"
-        );
-        server.shutdown().await;
-    }
-
-    #[tokio::test]
-    async fn throttling_that_is_in_the_audit_log_takes_effect_even_if_its_request_was_given_up() {
-        let server = Server::start(config()).await.unwrap();
-        let actor = Actor { name: "olivia".into(), role: "admin".into(), source: None, trace_id: None };
-        for (seconds, action) in [(Some(60), "server.throttle"), (None, "server.unthrottle")] {
-            // Begun, and dropped at its first stop.
-            let change = api::throttle::change(Arc::clone(&server.app), actor.clone(), seconds);
-            assert!(change.now_or_never().is_none(), "it is not answered at once");
-            let query = AuditQuery { action: Some(action.to_owned()), limit: 1, ..AuditQuery::default() };
-            let recorded = async || !server.app.fleet.audit(query.clone()).await.unwrap().items.is_empty();
-            eventually("it is recorded", recorded).await;
-            let in_force = async || server.app.opamp.throttled().is_some() == seconds.is_some();
-            eventually("it takes effect", in_force).await;
-        }
-        server.shutdown().await;
-    }
-
-    /// The configuration with a Self-Agent that is quick to notice.
-    fn watched() -> Config {
-        let mut config = config();
-        config.self_agent.enabled = true;
-        config.self_agent.interval = Duration::from_millis(500);
-        config.self_agent.timeout = Duration::from_millis(500);
-        config
-    }
-
-    async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-        for _ in 0..2_000 {
-            if holds().await {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never happened: {what}");
-    }
-
-    #[tokio::test]
-    async fn without_its_store_the_server_is_at_fault_and_the_way_to_it_is_not() {
-        let server = Server::start(watched()).await.unwrap();
-        let own = &server.app.self_agent;
-        let states = || own.report().probes.map(|probe| probe.state.as_str());
-        eventually("all is well", async || states() == ["ok", "ok", "not_configured"]).await;
-        assert_eq!(own.report().verdict.as_str(), "ok");
-        server.app.store.close().await;
-        eventually("the store is missed", async || own.report().verdict.as_str() == "server").await;
-        let report = own.report();
-        assert_eq!((states()[0], report.probes[1].state.as_str()), ("failed", "ok"));
-        let fault = report.probes[0].fault().unwrap();
-        assert!(fault.kind == "store" && fault.detail.contains("closed"), "{fault}");
-        server.shutdown().await;
-    }
-
-    /// Whatever keeps its messages from this server, here that they go to another one.
-    #[tokio::test]
-    async fn a_self_agent_that_is_not_heard_here_finds_the_server_at_fault() {
-        let there = Server::start(config()).await.unwrap();
-        let mut config = watched();
-        config.self_agent.enabled = false;
-        let here = Server::start(config).await.unwrap();
-        let credentials = self_agent::access::Credentials::generate(AgentAuth::Insecure).unwrap();
-        let person = Person::new(Arc::new(credentials), None, here.app.now()).unwrap();
-        let app = Arc::clone(&here.app);
-        let running = self_agent::Running::start(app, person, there.opamp_addr(), None).unwrap();
-        let faults =
-            || here.app.self_agent.report().probes.map(|probe| probe.fault().map(|fault| fault.kind));
-        eventually("it is unheard", async || faults() == [Some("unheard"), Some("elsewhere"), None]).await;
-        assert!(here.app.self_agent.stats().is_connected, "to whomever");
-        running.stop(Duration::from_secs(5)).await;
-        here.shutdown().await;
-        there.shutdown().await;
-    }
-
-    #[tokio::test]
-    async fn the_self_agent_does_not_outlive_a_server_that_is_dropped() {
-        let server = Server::start(watched()).await.unwrap();
-        eventually("it is connected", async || server.app.self_agent.stats().is_connected).await;
-        let app = Arc::downgrade(&server.app);
-        drop(server);
-        eventually("nothing is left", async || app.upgrade().is_none()).await;
-    }
-
-    /// Whatever machine runs the test: its own addresses may all be loopback, so the peer is put in by hand.
-    #[tokio::test]
-    async fn plain_peers_beyond_loopback_get_no_further_than_the_door() {
-        let mut config = config();
-        config.admin.listen = ([0, 0, 0, 0], 0).into();
-        config.admin.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
-        let server = Server::start(config).await.unwrap();
-        let mut router = api::router(&server.app);
-        for (path, peer, expected) in [
-            ("/api/v1/agents", "192.0.2.8:1", 403),
-            ("/api/v1/openapi.json", "192.0.2.8:1", 403),
-            ("/metrics", "192.0.2.8:1", 403),
-            ("/health/live", "192.0.2.8:1", 200),
-            ("/api/v1/agents", "192.0.2.7:1", 401),
-            ("/api/v1/openapi.json", "192.0.2.7:1", 200),
-            ("/metrics", "192.0.2.7:1", 401),
-            ("/api/v1/agents", "127.0.0.1:1", 401),
-        ] {
-            let peer = Peer { addr: peer.parse().unwrap(), tls: false };
-            let request = http::Request::get(path).extension(peer).body(axum::body::Body::empty()).unwrap();
-            assert_eq!(router.call(request).await.unwrap().status(), expected, "{path} from {}", peer.addr);
-        }
-        server.shutdown().await;
-    }
-
-    #[tokio::test]
-    async fn the_audit_log_is_verified_once_at_a_time() {
-        let server = Server::start(config()).await.unwrap();
-        let turn = server.app.verifying.lock().await;
-        let answer = get(&server, "/api/v1/audit/verify").await;
-        assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("being verified"), "{answer}");
-        drop(turn);
-        assert!(get(&server, "/api/v1/audit/verify").await.starts_with("HTTP/1.1 200"));
-        server.shutdown().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shutdown_has_one_limit_for_all_of_its_parts() {
-        const LIMIT: Duration = Duration::from_secs(8);
-        let since = Instant::now();
-        assert!(!within(LIMIT, std::future::pending(), std::future::pending()).await);
-        assert_eq!(since.elapsed(), LIMIT);
-        let since = Instant::now();
-        let closing = async { tokio::time::sleep(LIMIT / 5).await };
-        assert!(!within(LIMIT, std::future::pending(), closing).await, "the first part did not end");
-        assert!(since.elapsed() < LIMIT, "the store had its turn");
-        assert!(within(LIMIT, async { true }, async {}).await);
-        assert!(!within(LIMIT, async { false }, async {}).await);
-    }
-}
+mod tests;

@@ -8,13 +8,13 @@ use opamp_fleet::{
 };
 use opamp_proto::{Limits, ServerCapabilities};
 use opamp_server::{
-    CustomCapabilities, DuplicateSettings, OtherCredential, SameCredential, ServerSettings,
+    CustomCapabilities, DuplicateSettings, FrameReader, OtherCredential, SameCredential, ServerSettings,
     session::{CapabilityMismatch, SessionSettings},
 };
 use opamp_store::WriteBehindLimits;
 
 use crate::{
-    config::{self, Config, ConfigError, Mismatch, OpampConfig},
+    config::{self, Config, ConfigError, Count, Frames, Mismatch, OpampConfig},
     exposure,
     packages::{DownloadSettings, PREFIX},
 };
@@ -58,14 +58,30 @@ pub(crate) fn server(config: &Config) -> Result<ServerSettings, ConfigError> {
         header_read_timeout: config.header_read_timeout,
         body_timeout: config.body_timeout,
         connections_max: config.connections_max.0,
+        connections_per_identity_max: config.connections_per_identity_max.map(|Count(each)| each),
+        buffered_bytes_max: config.buffered_bytes_max.0,
+        frames: match config.websocket_frames {
+            Frames::Lean => FrameReader::Lean,
+            Frames::Tungstenite => FrameReader::Tungstenite,
+        },
+        accept_rate: small(config.accept_rate),
+        accept_burst: small(config.accept_burst),
+        accept_queue_max: config.accept_queue_max.0,
+        resync_rate: small(config.resync_rate),
+        resync_burst: small(config.resync_burst),
+        drain_rate: small(config.drain_rate),
         agents_per_connection_max: config.agents_per_connection_max.0,
         agents_max: config.agents_max.0,
-        faults_max: u32::try_from(config.faults_max.0).unwrap_or(u32::MAX),
+        faults_max: small(config.faults_max),
         frame_bytes: config.outgoing_frame_bytes.0,
         compress_min_bytes: config.compress_min_bytes.0,
         retry_after: config.retry_after,
+        retry_after_max: config.retry_after_max,
         handshakes_max: config.handshakes_max.0,
         http_connections_max: config.http_connections_max.0,
+        http_buffer_bytes: config.http_buffer_bytes.0,
+        shared_configs_max: config.shared_configs_max.0,
+        shared_configs_bytes_max: config.shared_configs_bytes_max.0,
         close_timeout: config.close_timeout,
         forget_after: config.forget_after,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -77,6 +93,11 @@ pub(crate) fn server(config: &Config) -> Result<ServerSettings, ConfigError> {
         accept_headerless: config.accept_headerless,
         ..ServerSettings::default()
     })
+}
+
+/// As many as a number of 32 bits can say, which nothing that is counted so ever reaches.
+fn small(Count(count): Count) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// What the server announces: everything it can do, but for what is switched off.
@@ -162,6 +183,7 @@ pub(crate) fn manager(config: &Config, opamp_addr: SocketAddr) -> ManagerSetting
         config: ConfigLimits { encoded_bytes_max: limits.encoded_bytes_max.min(offer_max), ..limits },
         index: IndexSettings { expire_after: config.expire_after, ..IndexSettings::default() },
         write_behind: WriteBehindLimits { delay: config.write_delay, ..WriteBehindLimits::default() },
+        gather: config.gather_delay,
         checkpoint_interval: config.checkpoint_interval,
         audit_writer: crate::AUDIT_WRITER.into(),
         ..ManagerSettings::default()
@@ -180,7 +202,9 @@ mod tests {
     fn documented_defaults_are_those_of_the_libraries() {
         let config = Config::default();
         let settings = server(&config).unwrap();
-        assert_eq!(format!("{settings:?}"), format!("{:?}", ServerSettings::default()));
+        // The library takes the reader that most others use; this program is made for large fleets.
+        let expected = ServerSettings { frames: FrameReader::Lean, ..ServerSettings::default() };
+        assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
         assert_eq!(limits(&config.opamp).message_bytes_max, Limits::default().message_bytes_max);
         let expected =
             ManagerSettings { audit_writer: crate::AUDIT_WRITER.into(), ..ManagerSettings::default() };

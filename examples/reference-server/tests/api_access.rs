@@ -37,6 +37,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("PUT", "/configs/{name}/versions/{version}", "operator"),
     ("POST", "/configs/{name}/versions/{version}/publish", "operator"),
     ("POST", "/configs/{name}/versions/{version}/archive", "operator"),
+    ("POST", "/configs/{name}/versions/{version}/assign", "operator"),
     ("GET", "/configs/{name}/diff", "viewer"),
     ("GET", "/packages", "viewer"),
     ("POST", "/packages", "operator"),

@@ -59,6 +59,10 @@ fn other_value(name: &str, kind: Kind, default: &str) -> String {
         ("opamp.read_timeout", _) => "777s".into(),
         ("opamp.websocket_stale_after", _) => "778s".into(),
         ("opamp.path", _) => "/elsewhere".into(),
+        ("opamp.retry_after_max", _) => "777s".into(),
+        ("opamp.buffered_bytes_max", _) => "777MiB".into(),
+        ("opamp.http_buffer_bytes", _) => "77KiB".into(),
+        ("fleet.gather_delay", _) => "777ms".into(),
         ("log.level", _) => "debug".into(),
         ("self_agent.interval", _) => "1h".into(),
         ("self_agent.timeout", _) => "7s".into(),
@@ -226,6 +230,45 @@ fn wrong_values_are_explained_where_they_stand() {
             "[opamp]\nread_timeout = \"10s\"\n",
             "`opamp.read_timeout` must be longer than `opamp.ping_interval`",
         ),
+        (
+            "[opamp]\nwebsocket_frames = \"leen\"\n",
+            "server.toml:2: `opamp.websocket_frames`: \"leen\" is none of lean, tungstenite; the nearest known one is `lean`",
+        ),
+        (
+            "[opamp]\nbuffered_bytes_max = \"1MiB\"\n",
+            "`opamp.buffered_bytes_max` is 1048576 bytes, which is less than one message may have (`opamp.message_bytes_max`, 67108864 bytes): raise it",
+        ),
+        (
+            "[fleet]\ngather_delay = \"1h\"\n",
+            "`fleet.gather_delay` is 1h, by which the inventory would always be behind: it is 1s at most",
+        ),
+        (
+            "[opamp]\nretry_after = \"10m\"\n",
+            "`opamp.retry_after_max` is 5m, which is less than `opamp.retry_after` (10m): raise it",
+        ),
+        (
+            "[opamp]\nconnections_max = 5\nconnections_per_identity_max = 6\n",
+            "`opamp.connections_per_identity_max` is 6, which is more than `opamp.connections_max` (5)",
+        ),
+        (
+            "[opamp]\nconnections_per_identity_max = 0\n",
+            "`opamp.connections_per_identity_max` must be more than zero",
+        ),
+        (
+            "[opamp]\nconnections_per_identity_max = \"many\"\n",
+            "server.toml:2: `opamp.connections_per_identity_max`: \"many\" is not a whole number",
+        ),
+        (
+            "[opamp]\nhttp_buffer_bytes = \"4KiB\"\n",
+            "`opamp.http_buffer_bytes` is 4096 bytes; requests need 8KiB at least",
+        ),
+        ("[opamp]\naccept_burst = 0\n", "`opamp.accept_burst` must be more than zero"),
+        ("[opamp]\naccept_queue_max = 0\n", "`opamp.accept_queue_max` must be more than zero"),
+        ("[opamp]\nresync_burst = 0\n", "`opamp.resync_burst` must be more than zero"),
+        (
+            "[opamp]\naccept_rate = \"2000/s\"\n",
+            "server.toml:2: `opamp.accept_rate`: \"2000/s\" is not a whole number",
+        ),
         ("[self_agent]\nenabled = 1\n", "server.toml:2: `self_agent.enabled` is true or false"),
         ("[self_agent]\nenabled = \"yes\"\n", "server.toml:2: `self_agent.enabled`: \"yes\" is neither"),
         (
@@ -241,6 +284,14 @@ fn wrong_values_are_explained_where_they_stand() {
         let text = Sources::file(file).error();
         assert!(text.starts_with(expected), "{file}: {text}");
     }
+}
+
+#[test]
+fn a_pace_of_zero_is_no_pace_and_no_shared_configuration_is_none() {
+    let text = "[opamp]\naccept_rate = 0\nresync_rate = 0\ndrain_rate = 0\nshared_configs_max = 0\n";
+    let opamp = Sources::file(text).load().opamp;
+    let zeros = [opamp.accept_rate, opamp.resync_rate, opamp.drain_rate, opamp.shared_configs_max];
+    assert!(zeros.iter().all(|count| count.0 == 0));
 }
 
 #[test]

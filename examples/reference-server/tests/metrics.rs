@@ -35,6 +35,25 @@ const NAMES: &[(&str, &str)] = &[
     ("opamp_full_state_requests", "counter"),
     ("opamp_restarts_sent", "counter"),
     ("opamp_messages_discarded_oversize", "counter"),
+    ("opamp_connections_admitted", "counter"),
+    ("opamp_connections_deferred", "counter"),
+    ("opamp_connections_waiting", "gauge"),
+    ("opamp_connections_gone", "counter"),
+    ("opamp_connection_wait_seconds", "histogram"),
+    ("opamp_accept_failures", "counter"),
+    ("opamp_admission_rejected", "counter"),
+    ("opamp_slow_peers_closed", "counter"),
+    ("opamp_buffered_bytes", "gauge"),
+    ("opamp_buffered_bytes_peak", "gauge"),
+    ("opamp_buffered_bytes_max", "gauge"),
+    ("opamp_buffered_denied", "counter"),
+    ("opamp_full_state_deferred", "counter"),
+    ("opamp_full_state_waiting", "gauge"),
+    ("opamp_drain_websockets", "gauge"),
+    ("opamp_drain_told", "gauge"),
+    ("opamp_fleet_return_expected", "gauge"),
+    ("opamp_fleet_return_returned", "gauge"),
+    ("opamp_fleet_return_seconds", "gauge"),
     ("opamp_agents_registered", "gauge"),
     ("opamp_agents", "gauge"),
     ("opamp_agents_health", "gauge"),
@@ -58,6 +77,12 @@ const NAMES: &[(&str, &str)] = &[
     ("opamp_self_probe", "gauge"),
     ("opamp_self_probe_duration_seconds", "gauge"),
     ("opamp_self_probe_failures", "counter"),
+    ("process_cpu_seconds", "counter"),
+    ("process_resident_memory_bytes", "gauge"),
+    ("process_virtual_memory_bytes", "gauge"),
+    ("process_open_fds", "gauge"),
+    ("process_max_fds", "gauge"),
+    ("process_threads", "gauge"),
 ];
 
 /// Samples by name and labels.
@@ -98,6 +123,24 @@ async fn names_and_types_are_as_documented() {
     }
 }
 
+/// The name as a sample has it.
+fn sample_name(name: &str, kind: &str) -> String {
+    if kind == "counter" { format!("{name}_total") } else { name.to_owned() }
+}
+
+#[test]
+fn the_operations_page_names_every_metric_and_no_other() {
+    let page = include_str!("../../../docs/operations.md");
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named: BTreeSet<_> = words
+        .filter(|word| word.starts_with("opamp_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect();
+    let exported: BTreeSet<_> = NAMES.iter().map(|(name, kind)| sample_name(name, kind)).collect();
+    assert_eq!(exported.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the page");
+    assert_eq!(named.difference(&exported).collect::<Vec<_>>(), Vec::<&String>::new(), "not exported");
+}
+
 #[tokio::test]
 async fn every_reason_and_every_state_is_there_from_the_start() {
     let server = TestServer::start().await;
@@ -114,6 +157,14 @@ async fn every_reason_and_every_state_is_there_from_the_start() {
         "unavailable",
     ] {
         assert_eq!(samples[&format!("opamp_frames_rejected_total{{reason=\"{reason}\"}}")], 0.0);
+    }
+    for stage in
+        ["handshake", "drain", "throttle", "authentication", "identity", "connections", "memory", "agents"]
+    {
+        assert_eq!(samples[&format!("opamp_admission_rejected_total{{stage=\"{stage}\"}}")], 0.0);
+    }
+    for with in ["handshake", "headers", "body", "first_message", "message", "silent", "write"] {
+        assert_eq!(samples[&format!("opamp_slow_peers_closed_total{{with=\"{with}\"}}")], 0.0);
     }
     for liveness in ["connected", "stale", "disconnected", "expired", "never_seen"] {
         assert_eq!(samples[&format!("opamp_agents{{liveness=\"{liveness}\"}}")], 0.0);

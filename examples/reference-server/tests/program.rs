@@ -103,6 +103,29 @@ fn a_configuration_that_is_printed_is_one_that_starts() {
 }
 
 #[tokio::test]
+async fn single_connections_are_not_logged_whether_they_are_served_or_refused() {
+    let dir = TempDir::new();
+    let tokens = ["--auth=token", "--tokens=edge=a-good-token"];
+    let mut server = Process::serve(dir.path(), &tokens);
+    server.started();
+    server.wait_for_output("server started");
+    let before = server.stderr();
+    for number in 1..=3 {
+        let agent = Agent::connect_as(&server.endpoint(), number, Some("a-good-token")).await;
+        drop(agent.unwrap());
+        assert!(Agent::connect_as(&server.endpoint(), number, Some("a-wrong-token")).await.is_none());
+    }
+    server.signal("TERM");
+    assert!(server.ended().success());
+    let log = server.stderr();
+    let since: Vec<_> = log.strip_prefix(&before).unwrap().lines().collect();
+    assert!(
+        since.len() == 2 && since[0].contains("shutting down") && since[1].contains("stopped"),
+        "{since:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_very_wide_trusted_network_is_warned_of() {
     let dir = TempDir::new();
     let mut server = Process::serve(dir.path(), &["--admin-trusted-proxies=10.0.0.0/7"]);

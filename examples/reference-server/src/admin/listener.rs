@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +22,9 @@ const CONNECTIONS_MAX: usize = 512;
 
 /// After a failed accept (no file descriptors, usually) nothing is gained by trying again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// While accepting fails, it is told this often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection; an extension of every request.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,7 @@ impl AdminPort {
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
+        let (mut failures, mut told) = (0_u64, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&self.listener, &permits) => accepted,
@@ -52,7 +56,11 @@ impl AdminPort {
             let (stream, addr, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "admin port: accept failed");
+                    failures += 1;
+                    if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                        tracing::warn!(%error, failures, "admin port: accept failed");
+                        (failures, told) = (0, Some(Instant::now()));
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

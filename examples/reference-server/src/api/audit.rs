@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     error::ApiError,
     extract::{NoParameters, Parameters, Query, parse},
+    paging,
     schema::reply,
     state::App,
 };
@@ -104,7 +105,7 @@ impl Parameters for AuditParameters {
             "entity" => query.entity = Some(value.to_owned()),
             "since" => query.since = Some(parse(name, value)?),
             "until" => query.until = Some(parse(name, value)?),
-            "limit" => query.limit = super::limit(value)?,
+            "limit" => query.limit = paging::limit(value)?,
             "cursor" => query.after = Some(parse(name, value)?),
             _ => {
                 query.order = match value {

@@ -10,6 +10,7 @@ mod error;
 mod extract;
 pub(crate) mod openapi;
 mod packages;
+mod paging;
 mod routes;
 mod schema;
 mod self_agent;
@@ -37,9 +38,6 @@ use crate::{config::MetricsAccess, exposure};
 
 /// Where files are uploaded, with POST.
 const UPLOADS: &str = "/api/v1/packages";
-
-/// Most items of one page.
-const PAGE_MAX: usize = 1_000;
 
 /// Everything that the admin port answers.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -110,13 +108,4 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let response = next.run(request).await;
     app.requests.count(&route, &method, response.status().as_u16());
     response
-}
-
-/// Reads the `limit` of a page.
-fn limit(value: &str) -> Result<usize, ApiError> {
-    let limit: usize = extract::parse("limit", value)?;
-    if (1..=PAGE_MAX).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(ApiError::bad_request(format!("query parameter `limit` is 1 to {PAGE_MAX}")))
 }

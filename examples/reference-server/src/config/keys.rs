@@ -11,8 +11,8 @@ use super::{
     load::{ConfigError, Values},
     reach::{ExternalUrl, ProxyChoice, PublicUrl},
     setting::{
-        AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential, Setting as _,
-        Size, StoreKind,
+        AgentAuth, Count, Frames, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential,
+        Setting as _, Size, StoreKind,
     },
     value::{CapabilityName, TokenEntry},
 };
@@ -166,8 +166,26 @@ config! {
             "Addresses or networks of proxies in front of the OpAMP port that terminate TLS. Their `X-Forwarded-For` names the agent's address; beyond loopback without TLS everyone else is refused.";
         message_bytes_max: Size, Kind::Size, "64MiB",
             "Largest message of an agent after decompression, and largest one sent. Larger ones are 413 or close code 1009.";
+        buffered_bytes_max: Size, Kind::Size, "256MiB",
+            "Memory that agents can make the server hold, all of them together: incomplete messages and request bodies, and messages that wait for slow readers. Only what has arrived counts (with `tungstenite` as `opamp.websocket_frames` what is announced on a WebSocket as well). What does not fit is refused with 503, on a WebSocket with UNAVAILABLE and close code 1013. Not less than `opamp.message_bytes_max`.";
         connections_max: Count, Kind::Count, "100000",
-            "Open WebSocket connections at once; further ones are answered 503.";
+            "Open WebSocket connections at once; further ones are answered 503. Never more than the process may have files open (`ulimit -n`), less 384: the log says so at the start.";
+        connections_per_identity_max: Option<Count>, Kind::Count, "",
+            "Open WebSockets, and polls being answered, of one identity at once; further ones are answered 429. Not set: as many as `opamp.connections_max`, because fleets often share one token. Set it where each agent has credentials of its own, and leave room for a connection that is not over yet. Agents without credentials are not counted.";
+        websocket_frames: Frames, Kind::Choice(Frames::WORDS), "lean",
+            "What reads and writes WebSocket frames: `lean`, the server's own, holds no buffers for idle connections; `tungstenite`, the library that most others use, takes some 6 KB more for each, and as much as its largest messages took. Choose it to rule the server's own out as the cause of something.";
+        accept_rate: Count, Kind::Count, "2000",
+            "New connections let in per second once `opamp.accept_burst` is used up; the others wait. More brings a fleet back sooner at the cost of the agents that are there; less protects a smaller machine. `0` sets no pace.";
+        accept_burst: Count, Kind::Count, "2000",
+            "New connections let in at once before that pace counts: a smaller fleet never waits.";
+        accept_queue_max: Count, Kind::Count, "4096",
+            "New connections that wait for that pace in this process; further ones wait in the operating system. Divided by the rate it should stay below the time that agents wait, about 10 seconds.";
+        resync_rate: Count, Kind::Count, "1000",
+            "Agents asked for their full state per second once `opamp.resync_burst` is used up; the others are asked later, none is forgotten. More makes the inventory whole sooner after state was lost; less spares network and database. `0` sets no pace.";
+        resync_burst: Count, Kind::Count, "2000",
+            "Agents asked for their full state at once, in the very answer that found it missing, before that pace counts.";
+        drain_rate: Count, Kind::Count, "2000",
+            "WebSockets closed per second at a shutdown, so that their agents do not arrive elsewhere all at once; faster if half of `server.shutdown_timeout` is too short for that. `0` closes all at once.";
         agents_max: Count, Kind::Count, "1000000",
             "Agents known at once; a new one beyond that is answered UNAVAILABLE.";
         agents_per_connection_max: Count, Kind::Count, "1000",
@@ -175,7 +193,9 @@ config! {
         handshakes_max: Count, Kind::Count, "256",
             "TLS handshakes at once; further ones wait.";
         http_connections_max: Count, Kind::Count, "16384",
-            "Open connections that are no WebSocket, or none yet; beyond that accepting waits.";
+            "Open connections that are no WebSocket, or none yet; further ones wait as for `opamp.accept_rate`. Together with the WebSockets and `opamp.accept_queue_max` never more than the process may have files open, less 256: beyond that new ones wait in the operating system.";
+        http_buffer_bytes: Size, Kind::Size, "32KiB",
+            "Longest head of a request; a longer one is answered 431, for sure at twice that. Also what one connection that is no WebSocket buffers of a body. It is beside `opamp.buffered_bytes_max`. Not less than 8 KiB.";
         close_timeout: Duration, Kind::Duration, "2s",
             "Time for the peer's half of a closing handshake.";
         forget_after: Duration, Kind::Duration, "24h",
@@ -183,7 +203,9 @@ config! {
         faults_max: Count, Kind::Count, "10",
             "Faulty messages in a row after which a WebSocket is closed with code 1008.";
         retry_after: Duration, Kind::Duration, "15s",
-            "`Retry-After` of refusals for want of capacity, at least; up to twice as long at random.";
+            "`Retry-After` of refusals for want of capacity, at least; up to twice as long at random. Longer when more agents wait, or were sent away for want of room, than `opamp.accept_rate` lets in within that time.";
+        retry_after_max: Duration, Kind::Duration, "5m",
+            "The longest `Retry-After`, before up to as long again at random. Longer keeps a large fleet from coming back faster than it can be served, and agents away from a server that has room again. Not less than `opamp.retry_after`.";
         ping_interval: Duration, Kind::Duration, "30s",
             "Interval of WebSocket pings.";
         read_timeout: Duration, Kind::Duration, "90s",
@@ -193,11 +215,11 @@ config! {
         write_timeout: Duration, Kind::Duration, "20s",
             "A connection whose peer takes nothing of what is sent for this long is closed: WebSockets, answers to polls, downloads.";
         handshake_timeout: Duration, Kind::Duration, "10s",
-            "Time for TLS and for the WebSocket upgrade.";
+            "Time for TLS and for the WebSocket upgrade, and for the first byte of a new connection.";
         header_read_timeout: Duration, Kind::Duration, "45s",
             "Time for a request's headers, and how long a connection may rest between two requests; longer than agents poll.";
         body_timeout: Duration, Kind::Duration, "30s",
-            "Time for a request's body.";
+            "Time for a request's body, and for the rest of a WebSocket message that has begun. What came of it is held until then.";
         websocket_stale_after: Duration, Kind::Duration, "60s",
             "A WebSocket agent without any sign of life for this long, pongs included, is `stale`. Two ping intervals or more.";
         http_poll_interval: Duration, Kind::Duration, "30s",
@@ -234,6 +256,10 @@ config! {
             "Custom messages of all agents that may wait to be looked at by the server; further ones are dropped and counted.";
         custom_received_bytes_max: Size, Kind::Size, "16MiB",
             "Bytes of those messages.";
+        shared_configs_max: Count, Kind::Count, "1024",
+            "Effective configurations of several agents that are in memory once for all of them. Beyond that those go first that one agent alone reported, and agents keep copies of their own. `0` shares none.";
+        shared_configs_bytes_max: Size, Kind::Size, "64MiB",
+            "Bytes of those configurations together. A larger one is never shared.";
         components_max: Count, Kind::Count, "1024",
             "Lists of components that are known by their hash. Beyond that the ones learnt longest ago are forgotten, and an agent that has one is asked for it once more.";
         components_bytes_max: Size, Kind::Size, "16MiB",
@@ -262,6 +288,8 @@ config! {
     FleetConfig "fleet" {
         expire_after: Duration, Kind::Duration, "24h",
             "A disconnected agent that does not come back within this time is `expired`.";
+        gather_delay: Duration, Kind::Duration, "20ms",
+            "Reports of agents are taken into the inventory in groups, at most this much later. `0s` takes each at once, at the cost of waking for every one of them. At most `1s`: by so much the inventory is behind, and so much more than `fleet.write_delay` a crash may lose.";
         write_delay: Duration, Kind::Duration, "500ms",
             "Reported facts are written in groups, at most this much later. Answers of the REST API never wait for it: they are committed at once.";
         checkpoint_interval: Duration, Kind::Duration, "60s",

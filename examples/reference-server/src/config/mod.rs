@@ -24,8 +24,10 @@ pub(crate) use load::nearest;
 pub use load::{ConfigError, DEFAULT_FILE, Inputs, Origin};
 pub use reach::{ExternalUrl, ProxyChoice, PublicUrl};
 pub use setting::{
-    AgentAuth, Count, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential, Size, StoreKind,
+    AgentAuth, Count, Frames, LogFormat, MetricsAccess, Mismatch, OtherCredential, SameCredential, Size,
+    StoreKind,
 };
+use value::format_duration;
 
 /// Configuration of a server. Sections and field names are those of the file; see [`keys::KEYS`].
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +52,10 @@ pub struct Config {
 
 /// What one file can have, in chunks of 1 MiB.
 const FILE_BYTES_MAX: u64 = (PackageVersion::CHUNKS_MAX as u64) << 20;
+/// What the HTTP library needs to read a request.
+const HTTP_BUFFER_BYTES_MIN: usize = 8 << 10;
+/// The longest that reports may gather. It is to spare the processor, and more would spare nothing.
+const GATHER_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Shorter ones would be an attack of the server on itself.
 const SELF_AGENT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -90,8 +96,48 @@ impl Config {
                 "`opamp.websocket_stale_after` must be longer than `opamp.ping_interval`: two times or more",
             );
         }
+        self.check_admission()?;
+        if self.fleet.gather_delay > GATHER_DELAY_MAX {
+            return refuse(format!(
+                "`fleet.gather_delay` is {}, by which the inventory would always be behind: it is {} at most",
+                format_duration(self.fleet.gather_delay),
+                format_duration(GATHER_DELAY_MAX)
+            ));
+        }
         self.check_offers()?;
         self.check_self_agent()
+    }
+
+    fn check_admission(&self) -> Result<(), ConfigError> {
+        let opamp = &self.opamp;
+        if opamp.retry_after_max < opamp.retry_after {
+            return refuse(format!(
+                "`opamp.retry_after_max` is {}, which is less than `opamp.retry_after` ({}): raise it, or lower that",
+                format_duration(opamp.retry_after_max),
+                format_duration(opamp.retry_after)
+            ));
+        }
+        let (budget, message) = (opamp.buffered_bytes_max.0, opamp.message_bytes_max.0);
+        if budget < message {
+            return refuse(format!(
+                "`opamp.buffered_bytes_max` is {budget} bytes, which is less than one message may have \
+                 (`opamp.message_bytes_max`, {message} bytes): raise it to several times that, or lower that"
+            ));
+        }
+        if opamp.http_buffer_bytes.0 < HTTP_BUFFER_BYTES_MIN {
+            return refuse(format!(
+                "`opamp.http_buffer_bytes` is {} bytes; requests need 8KiB at least",
+                opamp.http_buffer_bytes.0
+            ));
+        }
+        match opamp.connections_per_identity_max {
+            Some(Count(each)) if each > opamp.connections_max.0 => refuse(format!(
+                "`opamp.connections_per_identity_max` is {each}, which is more than `opamp.connections_max` ({}) and bounds \
+                 nothing: lower it, or leave it out",
+                opamp.connections_max.0
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_offers(&self) -> Result<(), ConfigError> {
@@ -199,8 +245,16 @@ impl Config {
     }
 
     fn check_positive(&self) -> Result<(), ConfigError> {
-        const MAY_BE_ZERO: [&str; 3] =
-            ["server.reload_interval", "opamp.compress_min_bytes", "fleet.write_delay"];
+        const MAY_BE_ZERO: [&str; 8] = [
+            "server.reload_interval",
+            "opamp.accept_rate",
+            "opamp.resync_rate",
+            "opamp.drain_rate",
+            "opamp.shared_configs_max",
+            "opamp.compress_min_bytes",
+            "fleet.gather_delay",
+            "fleet.write_delay",
+        ];
         for (section, values) in self.sections() {
             for (name, value) in values {
                 let key = format!("{section}.{name}");

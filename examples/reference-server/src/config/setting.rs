@@ -43,6 +43,19 @@ impl Setting for Count {
     }
 }
 
+impl Setting for Option<Count> {
+    fn read(texts: &[String]) -> Result<Self, String> {
+        match texts.first().is_some_and(|text| !text.is_empty()) {
+            true => Count::read(texts).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.map_or_else(|| quoted(""), |count| count.show())
+    }
+}
+
 impl Setting for Size {
     fn read(texts: &[String]) -> Result<Self, String> {
         parse_size(one(texts)).map(Size)
@@ -181,6 +194,16 @@ choice! {
         Token = "token",
         /// By either of the two.
         TokenOrMtls = "token-or-mtls",
+    }
+}
+
+choice! {
+    /// What reads and writes the frames of WebSockets.
+    Frames {
+        /// The server's own, without buffers for idle connections.
+        Lean = "lean",
+        /// The library tokio-tungstenite.
+        Tungstenite = "tungstenite",
     }
 }
 

@@ -1,7 +1,7 @@
 //! The server as a process of its own: the program that users start, with signals.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -13,10 +13,13 @@ use opamp_testkit::raw::Endpoint;
 
 use super::{PATIENCE, rest::Rest, until, when};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_reference-server");
+
 /// A server process on a data directory. Killed when it is dropped.
 pub struct Process {
     child: Child,
     output: Arc<Mutex<String>>,
+    errors: Arc<Mutex<String>>,
     pub opamp: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -24,7 +27,18 @@ pub struct Process {
 impl Process {
     /// Starts the program with `arguments` beside those that make it private, and waits until it listens.
     pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
+        Self::started_by(Command::new(PROGRAM), data_dir, arguments).await
+    }
+
+    /// The same where the process may have `soft` files open, and may raise that to `hard`.
+    pub async fn start_with_files(data_dir: &Path, soft: u32, hard: u32, arguments: &[&str]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        let limits = format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" \"$@\"");
+        command.arg("-c").arg(limits).arg(PROGRAM);
+        Self::started_by(command, data_dir, arguments).await
+    }
+
+    async fn started_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Self {
         command.arg("--data-dir").arg(data_dir).args([
             "--log-level",
             "warn",
@@ -38,19 +52,13 @@ impl Process {
         ]);
         // Nothing of the machine's: neither a configuration file of the working directory nor variables.
         command.args(arguments).current_dir(data_dir.parent().unwrap()).env_clear();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let output = Arc::new(Mutex::new(String::new()));
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let collected = Arc::clone(&output);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut collected = collected.lock().unwrap();
-                collected.push_str(&line);
-                collected.push('\n');
-            }
-        });
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = collect(child.stdout.take().unwrap(), |_| {});
+        // For whoever looks at a test that failed.
+        let errors = collect(child.stderr.take().unwrap(), |line| eprintln!("{line}"));
         let unset = ([0, 0, 0, 0], 0).into();
-        let mut process = Process { child, output, opamp: unset, admin: unset };
+        let mut process = Process { child, output, errors, opamp: unset, admin: unset };
         (process.opamp, process.admin) = until("the server says where it listens", || {
             let ended = process.child.try_wait().unwrap();
             assert!(ended.is_none(), "it did not start: {ended:?}");
@@ -76,6 +84,11 @@ impl Process {
     /// Everything it has printed on standard output.
     pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()
+    }
+
+    /// Everything it has logged.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap().clone()
     }
 
     /// The admin token it printed, if it did.
@@ -124,4 +137,19 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Collects lines as they come, and shows each.
+fn collect(pipe: impl Read + Send + 'static, show: impl Fn(&str) + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let collected = Arc::clone(&text);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            show(&line);
+            let mut collected = collected.lock().unwrap();
+            collected.push_str(&line);
+            collected.push('\n');
+        }
+    });
+    text
 }

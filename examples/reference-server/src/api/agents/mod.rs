@@ -10,7 +10,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use opamp_fleet::{
-    Selector, UnknownWord,
+    Selector, SelectorError, UnknownWord,
     manager::{Actor, AgentCommandError, AgentDetail, AgentError, AgentQuery, AssignError, StoreFailure},
 };
 use opamp_proto::AgentId;
@@ -19,12 +19,10 @@ pub(crate) use self::shape::{Agent, AgentPage, Applied, Assignment, Dispatched, 
 use super::{
     error::ApiError,
     extract::{Body, NoParameters, Parameters, Query, parse},
+    paging,
     schema::request,
     state::App,
 };
-
-/// Agents of one page, if not said otherwise.
-const PAGE_DEFAULT: usize = 100;
 
 request! {
     /// What an agent should run.
@@ -49,7 +47,7 @@ pub(crate) struct ListParameters(AgentQuery);
 
 impl Default for ListParameters {
     fn default() -> Self {
-        ListParameters(AgentQuery { limit: PAGE_DEFAULT, ..AgentQuery::default() })
+        ListParameters(AgentQuery { limit: paging::PAGE_DEFAULT, ..AgentQuery::default() })
     }
 }
 
@@ -61,15 +59,12 @@ impl Parameters for ListParameters {
         let query = &mut self.0;
         match name {
             "selector" => {
-                let selector: Selector = value.parse().map_err(|error: opamp_fleet::SelectorError| {
-                    ApiError::invalid_selector(error.to_string()).hint(point_at(value, error.column))
-                })?;
-                query.selector = Some(selector);
+                query.selector = Some(selector(value)?);
             }
             "liveness" => query.liveness = Some(value.parse().map_err(word)?),
             "health" => query.health = Some(value.parse().map_err(word)?),
             "drift" => query.drift = Some(value.parse().map_err(word)?),
-            "limit" => query.limit = super::limit(value)?,
+            "limit" => query.limit = paging::limit(value)?,
             _ => query.after = Some(parse(name, value)?),
         }
         Ok(())
@@ -80,8 +75,13 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Query(ListParameters(query)): Query<ListParameters>,
 ) -> Result<Json<AgentPage>, ApiError> {
-    let page = app.fleet.agents(&query);
-    Ok(Json(AgentPage { agents: page.items.into_iter().map(Into::into).collect(), next_cursor: page.next }))
+    // A selector is held against every agent, which must not keep a runtime's worker from its sockets.
+    let listing = tokio::task::spawn_blocking(move || {
+        let page = app.fleet.agents(&query);
+        AgentPage { agents: page.items.into_iter().map(Into::into).collect(), next_cursor: page.next }
+    });
+    let page = listing.await.map_err(|error| ApiError::internal(format!("no list was made: {error}")))?;
+    Ok(Json(page))
 }
 
 pub(crate) async fn detail(
@@ -179,6 +179,13 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for AgentPath {
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let value = headers.get("idempotency-key").map(|value| value.to_str().map(str::to_owned));
     value.transpose().map_err(|_| ApiError::bad_request("`Idempotency-Key` must be printable ASCII"))
+}
+
+/// Reads a selector; a mistake is shown where it stands.
+pub(crate) fn selector(text: &str) -> Result<Selector, ApiError> {
+    text.parse().map_err(|error: SelectorError| {
+        ApiError::invalid_selector(error.to_string()).hint(point_at(text, error.column))
+    })
 }
 
 /// The selector with a mark under the place that is wrong.

@@ -1,5 +1,6 @@
 //! Endpoints of configurations and their versions.
 
+mod assign;
 mod shape;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use opamp_fleet::manager::{Actor, ConfigOpError};
 use opamp_store::{ConfigVersion, Revision};
 
+pub(crate) use self::assign::{AssignMatchingRequest, AssignedMatching, assign};
 pub(crate) use self::shape::{
     Config, ConfigPage, Diff, NewConfigRequest, VersionContent, VersionRequest, VersionSummary,
 };
@@ -20,36 +22,10 @@ use self::shape::{ConfigItem, config_map};
 use super::{
     error::ApiError,
     extract::{Body, NoParameters, Parameters, Query, parse},
+    paging::Paging,
     state::App,
     values,
 };
-
-/// Configs of one page, if not said otherwise.
-const PAGE_DEFAULT: usize = 100;
-
-/// Query parameters of the list.
-pub(crate) struct ListParameters {
-    after: Option<String>,
-    limit: usize,
-}
-
-impl Default for ListParameters {
-    fn default() -> Self {
-        ListParameters { after: None, limit: PAGE_DEFAULT }
-    }
-}
-
-impl Parameters for ListParameters {
-    const NAMES: &'static [&'static str] = &["limit", "cursor"];
-
-    fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
-        match name {
-            "limit" => self.limit = super::limit(value)?,
-            _ => self.after = Some(value.to_owned()),
-        }
-        Ok(())
-    }
-}
 
 /// Query parameters of a diff.
 #[derive(Default)]
@@ -73,9 +49,9 @@ impl Parameters for DiffParameters {
 
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Query(parameters): Query<ListParameters>,
+    Query(page): Query<Paging<String>>,
 ) -> Result<Json<ConfigPage>, ApiError> {
-    let page = app.fleet.configs(parameters.after, parameters.limit).await?;
+    let page = app.fleet.configs(page.after, page.limit).await?;
     let mut configs = Vec::with_capacity(page.items.len());
     for name in page.items {
         let versions = app.fleet.versions(&name).await?;
@@ -189,8 +165,8 @@ pub(crate) async fn diff(
 
 /// The version named in the path.
 pub(crate) struct VersionPath {
-    config: String,
-    version: u32,
+    pub(crate) config: String,
+    pub(crate) version: u32,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for VersionPath {

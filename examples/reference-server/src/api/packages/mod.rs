@@ -21,42 +21,22 @@ pub(crate) use self::{
 };
 use super::{
     error::ApiError,
-    extract::{NoParameters, Parameters, Query},
+    extract::{NoParameters, Query},
+    paging::{Cursor, Paging},
     state::App,
 };
 
-/// Package versions of one page, if not said otherwise.
-const PAGE_DEFAULT: usize = 100;
-
-/// Query parameters of the list.
-pub(crate) struct ListParameters {
-    after: Option<PackageKey>,
-    limit: usize,
-}
-
-impl Default for ListParameters {
-    fn default() -> Self {
-        ListParameters { after: None, limit: PAGE_DEFAULT }
-    }
-}
-
-impl Parameters for ListParameters {
-    const NAMES: &'static [&'static str] = &["limit", "cursor"];
-
-    fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
-        match name {
-            "limit" => self.limit = super::limit(value)?,
-            _ => self.after = Some(key(value)?),
-        }
-        Ok(())
+impl Cursor for PackageKey {
+    fn read(value: &str) -> Result<Self, ApiError> {
+        key(value)
     }
 }
 
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Query(parameters): Query<ListParameters>,
+    Query(page): Query<Paging<PackageKey>>,
 ) -> Result<Json<PackagePage>, ApiError> {
-    let page = app.fleet.packages(parameters.after, parameters.limit).await?;
+    let page = app.fleet.packages(page.after, page.limit).await?;
     let packages = page.items.into_iter().map(Package::from).collect();
     Ok(Json(PackagePage { packages, next_cursor: page.next.map(|key| key.to_string()) }))
 }

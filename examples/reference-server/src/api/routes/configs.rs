@@ -105,6 +105,18 @@ pub(super) const ROUTES: &[Route] = &[
         handler: || post(configs::archive),
     },
     Route {
+        method: "POST",
+        path: "/configs/{name}/versions/{version}/assign",
+        role: Some(Role::Operator),
+        summary: "Assign a published version to all agents that match a selector now",
+        query: &[],
+        headers: &[],
+        body: Some(Shape::of::<configs::AssignMatchingRequest>()),
+        success: (200, Some(Shape::of::<configs::AssignedMatching>())),
+        failures: &[400, 404, 409, 413, 415],
+        handler: || post(configs::assign),
+    },
+    Route {
         method: "GET",
         path: "/configs/{name}/diff",
         role: Some(Role::Viewer),

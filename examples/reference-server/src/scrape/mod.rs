@@ -1,13 +1,16 @@
 //! What `/metrics` shows: one look at the counters of server, fleet, store and admin port.
 
+mod admission;
+
 use std::sync::atomic::Ordering;
 
 use opamp_fleet::{Drift, Health, Liveness, manager::APPLY_DURATION_BOUNDS_S};
-use opamp_server::{RefusalReason, WEBSOCKET_DURATION_BOUNDS_S};
+use opamp_server::{RefusalReason, Stats, WEBSOCKET_DURATION_BOUNDS_S};
 
 use crate::{
     api::state::App,
     metrics::{Buckets, Snapshot},
+    process::{Usage, open_files_max},
     self_agent::board::{Probe, ProbeState, Verdict},
 };
 
@@ -20,6 +23,7 @@ pub(crate) fn snapshot(app: &App) -> Snapshot {
     admin(app, &mut page);
     downloads(app, &mut page);
     self_agent(app, &mut page);
+    process(&mut page);
     page
 }
 
@@ -60,7 +64,7 @@ fn opamp(app: &App, page: &mut Snapshot) {
         "Requests for lists of components sent.",
         stats.component_requests_sent,
     );
-    custom(app, page);
+    custom(&stats, page);
     page.counter(
         "opamp_uid_conflicts",
         "Messages of somebody else under the identity of an agent.",
@@ -81,11 +85,11 @@ fn opamp(app: &App, page: &mut Snapshot) {
         "Messages not sent because they exceed the send limit.",
         stats.messages_discarded_oversize,
     );
+    admission::admission(&stats.admission, page);
 }
 
 /// Custom messages, by what became of them.
-fn custom(app: &App, page: &mut Snapshot) {
-    let stats = app.opamp.stats();
+fn custom(stats: &Stats, page: &mut Snapshot) {
     let by = |outcome: &str, count: u64| (vec![("outcome", outcome.to_owned())], count);
     page.counters(
         "opamp_custom_messages_sent",
@@ -234,6 +238,28 @@ fn self_agent(app: &App, page: &mut Snapshot) {
     page.gauges("opamp_self_probe_duration_seconds", "How long the last probe took.", took);
     let failures = probes.iter().map(|(probe, record)| (vec![named(*probe)], record.failures));
     page.counters("opamp_self_probe_failures", "Probes that failed.", failures);
+}
+
+/// The process under the names that clients of Prometheus have in common. What the operating system does not tell is absent.
+fn process(page: &mut Snapshot) {
+    let usage = Usage::now();
+    page.seconds(
+        "process_cpu_seconds",
+        "Processor time of the process, its part of the kernel's included.",
+        usage.cpu.as_secs_f64(),
+    );
+    let gauges = [
+        ("process_resident_memory_bytes", "Memory of the process in RAM.", usage.resident_bytes),
+        ("process_virtual_memory_bytes", "Address space of the process.", usage.virtual_bytes),
+        ("process_open_fds", "Open files, sockets included.", usage.open_files),
+        ("process_max_fds", "Files that the process may have open.", open_files_max()),
+        ("process_threads", "Threads of the process.", usage.threads),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            page.gauge(name, help, float(value));
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; these stay far below 2^52")]

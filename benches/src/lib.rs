@@ -1,5 +1,7 @@
 //! Messages that the benchmarks share: what a fleet of collectors sends, in the sizes that the performance budgets speak of.
 
+pub mod instructions;
+
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, InstanceUid, pb};
 use prost::Message;

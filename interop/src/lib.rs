@@ -2,12 +2,15 @@
 //! that are not ours, and against each other.
 //!
 //! Tests that need Go 1.25 or newer are ignored by default; `cargo xtask interop` runs them, `cargo xtask test` runs
-//! them where Go is there and counts them as skipped where it is not.
+//! them where Go is there and counts them as skipped where it is not. Those with the OpenTelemetry Collector are run by
+//! `cargo xtask interop --collector` alone, because it takes minutes to build.
 
 pub mod agent;
 pub mod authority;
 pub mod cases;
 pub mod certificates;
+pub mod collector;
+mod daemon;
 pub mod failure;
 pub mod go_server;
 pub mod local;
@@ -17,12 +20,14 @@ mod program;
 pub mod rest;
 pub mod scenario;
 pub mod server;
+pub mod supervisor;
 pub mod wait;
 
 pub use agent::Agent;
 pub use authority::Authority;
 pub use cases::each;
 pub use certificates::Certificates;
+pub use collector::Collector;
 pub use failure::{Failure, Outcome};
 pub use go_server::GoServer;
 pub use local::{LocalServer, Setup};
@@ -31,4 +36,5 @@ pub use program::Event;
 pub use rest::Rest;
 pub use scenario::scenario;
 pub use server::{Record, Server};
+pub use supervisor::Supervisor;
 pub use wait::{Look, eventually};

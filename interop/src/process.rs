@@ -15,11 +15,20 @@ const GO_MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/opamp-go");
 /// The variable that says another release, such as `v0.22.0`.
 const OTHER_RELEASE: &str = "OPAMP_GO_RELEASE";
 
+/// The module of the collector, and that of its supervisor.
+const COLLECTOR_MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/collector");
+const SUPERVISOR_MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/collector/supervisor");
+
+/// The supervisor's program, which is built as it is published.
+const SUPERVISOR: &str = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/opampsupervisor";
+
 /// A signal that tests send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Go on after `Stop`.
     Continue,
+    /// End in order, as from a terminal.
+    Interrupt,
     /// End at once.
     Kill,
     /// Freeze.
@@ -34,13 +43,23 @@ pub enum Signal {
 ///
 /// The process is gone.
 pub fn send(signal: Signal, child: &Child) -> Outcome {
+    send_to(signal, child.id())
+}
+
+/// Sends a signal to the child of a child, whose id that told.
+///
+/// # Errors
+///
+/// The process is gone.
+pub fn send_to(signal: Signal, pid: u32) -> Outcome {
     let name = match signal {
         Signal::Continue => "-CONT",
+        Signal::Interrupt => "-INT",
         Signal::Kill => "-KILL",
         Signal::Stop => "-STOP",
         Signal::Terminate => "-TERM",
     };
-    let pid = child.id().to_string();
+    let pid = pid.to_string();
     let status = Command::new("kill").args([name, &pid]).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(Failure::new(format!("kill {name} {pid}: no such process"))) }
 }
@@ -117,6 +136,26 @@ pub fn go_server() -> Outcome<&'static Path> {
     once(&PROGRAM, || go_program("server"))
 }
 
+/// The OpenTelemetry Collector: the program in `OTEL_COLLECTOR`, or built now, which takes minutes the first time.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn collector() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || foreign_program("OTEL_COLLECTOR", COLLECTOR_MODULE, "./otelcol", "otelcol-opamp"))
+}
+
+/// The collector's OpAMP supervisor: the program in `OPAMP_SUPERVISOR`, or built now.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn supervisor() -> Outcome<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAM, || foreign_program("OPAMP_SUPERVISOR", SUPERVISOR_MODULE, SUPERVISOR, "opampsupervisor"))
+}
+
 /// The program of a package that has the same name, unless a variable says where it is.
 fn cargo_program(variable: &str, name: &str) -> Outcome<PathBuf> {
     if let Some(path) = env::var_os(variable) {
@@ -134,13 +173,28 @@ fn cargo_program(variable: &str, name: &str) -> Outcome<PathBuf> {
         .ok_or_else(|| Failure::new(format!("cargo build made no {name}")))
 }
 
-fn go_program(name: &str) -> Outcome<PathBuf> {
+/// A package of a Go module, unless a variable says where its program is.
+fn foreign_program(variable: &str, module: &str, package: &str, name: &str) -> Outcome<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let (path, new) = beside_this_program(name)?;
+    output_of(go(module, &["build", "-trimpath", "-o"]).arg(&new).arg(package))?;
+    fs::rename(&new, &path)?;
+    Ok(path)
+}
+
+/// Where a program goes, and where it is built: one that runs cannot be written, and that of another test binary may
+/// run. It is replaced as a whole.
+fn beside_this_program(name: &str) -> Outcome<(PathBuf, PathBuf)> {
     let own = env::current_exe()?;
     let directory = own.parent().ok_or_else(|| Failure::new("this program is nowhere"))?;
-    let path = directory.join(format!("opamp-go-{name}"));
-    // A program that runs cannot be written, and the one of another test binary may: it is replaced as a whole.
-    let new = directory.join(format!("opamp-go-{name}.{}", std::process::id()));
-    let mut build = go(&["build", "-o"]);
+    Ok((directory.join(name), directory.join(format!("{name}.{}", std::process::id()))))
+}
+
+fn go_program(name: &str) -> Outcome<PathBuf> {
+    let (path, new) = beside_this_program(&format!("opamp-go-{name}"))?;
+    let mut build = go(GO_MODULE, &["build", "-o"]);
     build.arg(&new);
     let other = env::var(OTHER_RELEASE).ok().map(|release| module_with(&release, &new)).transpose()?;
     if let Some(module) = &other {
@@ -162,13 +216,13 @@ fn module_with(release: &str, program: &Path) -> Outcome<PathBuf> {
     fs::copy(source.join("go.mod"), &module)?;
     fs::copy(source.join("go.sum"), module.with_extension("sum"))?;
     let wanted = format!("-require=github.com/open-telemetry/opamp-go@{release}");
-    output_of(go(&["mod", "edit", &wanted]).arg(&module))?;
+    output_of(go(GO_MODULE, &["mod", "edit", &wanted]).arg(&module))?;
     Ok(module)
 }
 
-fn go(arguments: &[&str]) -> Command {
+fn go(module: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("go");
-    command.args(arguments).env("GOWORK", "off").current_dir(GO_MODULE).stderr(Stdio::inherit());
+    command.args(arguments).env("GOWORK", "off").current_dir(module).stderr(Stdio::inherit());
     command
 }
 

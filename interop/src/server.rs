@@ -356,7 +356,7 @@ fn lines_of(child: &mut Child) -> Outcome<Receiver<String>> {
 
 /// A free port outside the range from which the system takes ports for outgoing connections: while a server is down,
 /// an agent that tries to reach it could otherwise be given the server's own port.
-pub(crate) fn free_address() -> Outcome<SocketAddr> {
+pub fn free_address() -> Outcome<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000)?;
     for _ in 0..10_000 {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use xtask::check::{Check, long_files};
 use xtask::fuzz::{self, Options};
+use xtask::instructions;
+use xtask::load;
 use xtask::process::Program;
 use xtask::suite::{self, MissingInterop};
 use xtask::workspace::{Workspace, WorkspaceError};
@@ -16,7 +18,14 @@ cargo xtask <command>
   test [--require-interop]     prove everything: all tests, examples in the documentation, feature selections, interop
   check                        the structure of the project alone: layers, purity, licences, lengths, links
   interop [--require-interop]  the tests between processes alone: opamp-go, self-agent, reference server
+  interop --collector          the tests with the OpenTelemetry Collector and its supervisor, which it builds first
   bench [<criterion options>]  measure codec and session
+  instructions [--update] [PART]
+                               count instructions of codec and session, and compare with benches/instructions.toml
+  load [--rounds N] [--quick] [--markdown FILE] [--only ours,floor,opamp-go,ws,wss] [--store memory|sqlite] [--no-build]
+                               the reference server beside a bare epoll server and opamp-go: memory, CPU, latency
+  load scale|storm|slow|announce|steady [--quick] [--markdown FILE] [--store memory|sqlite] [--no-build]
+                               claims about the reference server under load, one verdict each
   fuzz [--seconds N] [TARGET]  look for inputs that break a rule: every target, or one, N seconds each (default 10)
   fuzz --replay FILE TARGET    run one input again
   docs                         write the generated pages anew
@@ -27,6 +36,9 @@ cargo xtask <command>
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    if let Some(("attend", program)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return load::attend(program);
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let workspace = Workspace::here();
     let outcome = match words.as_slice() {
@@ -35,9 +47,24 @@ fn main() -> ExitCode {
         ["check"] => check(&workspace),
         ["interop"] => suite::interop(&workspace, MissingInterop::Skip),
         ["interop", "--require-interop"] => suite::interop(&workspace, MissingInterop::Fail),
+        ["interop", "--collector"] => suite::collector(&workspace),
         ["bench", options @ ..] => bench(&workspace, options),
         ["fuzz", options @ ..] => match fuzz_options(&workspace, options) {
             Ok(options) => fuzz::run(&workspace, &options),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        },
+        ["instructions", options @ ..] => match instructions::Options::parse(options) {
+            Ok(options) => instructions::run(&workspace, &options),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        },
+        ["load", options @ ..] => match load::Options::parse(options) {
+            Ok(options) => load::run(&workspace, &options),
             Err(error) => {
                 eprintln!("{error}");
                 return ExitCode::from(2);

@@ -1,6 +1,9 @@
 //! What a machine must have before anything can be proven, and what to do when it has not.
 
+use std::path::{Path, PathBuf};
+
 use crate::process::{Program, find};
+use crate::workspace::WorkspaceError;
 
 /// One program that the tests need.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,13 @@ const PREREQUISITES: &[Prerequisite] = &[
     },
 ];
 
+/// Only counting instructions needs it.
+const VALGRIND: Prerequisite = Prerequisite {
+    any_of: &["valgrind"],
+    used_for: "counting instructions",
+    remedy: "install valgrind, for example `apt-get install valgrind`",
+};
+
 /// What is missing, one sentence each; empty when everything is there.
 ///
 /// Cargo itself refuses a compiler that is too old and says so; it is asked here to have that first and alone.
@@ -42,6 +52,36 @@ pub fn missing() -> Vec<String> {
         Err(error) => missing.push(error.to_string()),
     }
     missing
+}
+
+/// Where valgrind is. It is installed where that can be done without asking: by root on Debian.
+///
+/// # Errors
+///
+/// It is not there and was not installed; the text says what it is needed for and what to do.
+pub fn valgrind() -> Result<PathBuf, WorkspaceError> {
+    if let Some(found) = find(VALGRIND.any_of[0]) {
+        return Ok(found);
+    }
+    if Path::new("/etc/debian_version").exists() && is_root() {
+        println!("installing valgrind, which is needed for {}", VALGRIND.used_for);
+        for arguments in [
+            &["update", "--quiet"][..],
+            &["install", "--yes", "--quiet", "--no-install-recommends", "valgrind"],
+        ] {
+            let installed =
+                Program::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").capture()?;
+            if !installed.succeeded() {
+                let said = installed.stderr.trim();
+                return Err(WorkspaceError(format!("{}; apt-get failed: {said}", sentence(&VALGRIND))));
+            }
+        }
+    }
+    find(VALGRIND.any_of[0]).ok_or_else(|| WorkspaceError(sentence(&VALGRIND)))
+}
+
+fn is_root() -> bool {
+    Program::new("id").arg("-u").capture().is_ok_and(|answer| answer.stdout.trim() == "0")
 }
 
 fn sentence(one: &Prerequisite) -> String {
@@ -73,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_with_a_remedy() {
-        for one in PREREQUISITES {
+        for one in PREREQUISITES.iter().chain([&VALGRIND]) {
             let text = sentence(one);
             assert!(text.contains("needed for") && text.contains("install"), "{text}");
         }

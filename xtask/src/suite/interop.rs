@@ -30,11 +30,22 @@ pub(super) fn go_programs(workspace: &Workspace, go: &Go, report: &mut Report) -
         });
         return Ok(());
     }
+    go_sources(workspace, MODULE, report)?;
+    report.add(tests(&run_go(&directory, &["test", "-json", "-count=1", "./..."])?));
+    Ok(())
+}
+
+/// Checks the sources of a Go module.
+pub(super) fn go_sources(
+    workspace: &Workspace,
+    module: &str,
+    report: &mut Report,
+) -> Result<(), WorkspaceError> {
+    let directory = workspace.path(module);
     let formatted = Program::new("gofmt").args(["-l", "."]).directory(&directory).capture()?;
     let passed = formatted.succeeded() && formatted.stdout.trim().is_empty();
-    report.add(Step::single(format!("{MODULE} gofmt"), passed, formatted.took, formatted.stdout));
-    report.add(single(format!("{MODULE} go vet"), &run_go(&directory, &["vet", "./..."])?));
-    report.add(tests(&run_go(&directory, &["test", "-json", "-count=1", "./..."])?));
+    report.add(Step::single(format!("{module} gofmt"), passed, formatted.took, formatted.stdout));
+    report.add(single(format!("{module} go vet"), &run_go(&directory, &["vet", "./..."])?));
     Ok(())
 }
 

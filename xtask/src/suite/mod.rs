@@ -1,8 +1,10 @@
 //! The suites: everything that `cargo xtask test` proves, and the part of it that `cargo xtask interop` does.
 
+mod collector;
 mod interop;
 mod rust;
 
+pub use collector::collector;
 pub use rust::VARIANTS;
 
 use crate::go::Go;
@@ -42,7 +44,7 @@ pub fn test(workspace: &Workspace, missing: MissingInterop) -> Result<bool, Work
     let go = Go::detect();
     let mut report = Report::default();
     if let Some(programs) = rust::compile(workspace, &["--workspace", "--all-targets"], &mut report)? {
-        for program in programs.tests() {
+        for program in programs.tests().filter(|program| program.is_for_everyone()) {
             let with_go = program.package == INTEROP && go == Go::Usable;
             report.add(rust::run(&programs, program, with_go)?);
         }
@@ -50,6 +52,7 @@ pub fn test(workspace: &Workspace, missing: MissingInterop) -> Result<bool, Work
         rust::variants(workspace, &mut report)?;
     }
     interop::go_programs(workspace, &go, &mut report)?;
+    collector::mention();
     Ok(close(&report, &go, missing))
 }
 
@@ -67,10 +70,11 @@ pub fn interop(workspace: &Workspace, missing: MissingInterop) -> Result<bool, W
         rust::compile(workspace, &["--package", INTEROP, "--lib", "--tests"], &mut report)?
     {
         let programs = programs.with_subjects(subjects);
-        for program in programs.tests() {
+        for program in programs.tests().filter(|program| program.is_for_everyone()) {
             report.add(rust::run(&programs, program, go == Go::Usable)?);
         }
     }
+    collector::mention();
     Ok(close(&report, &go, missing))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{INTEROP, single};
+use super::{INTEROP, collector, single};
 use crate::libtest::{self, Counts};
 use crate::process::{Finished, Program};
 use crate::report::{Report, Step};
@@ -36,6 +36,8 @@ const COMPILE_DEADLINE: Duration = Duration::from_secs(3600);
 pub(super) struct Programs {
     tests: Vec<TestProgram>,
     binaries: BTreeMap<String, PathBuf>,
+    /// What else the tests find in their environment.
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Programs {
@@ -48,6 +50,12 @@ impl Programs {
     /// Adds programs where compiling the tests did not make them.
     pub(super) fn with_subjects(mut self, subjects: Self) -> Self {
         self.binaries.extend(subjects.binaries);
+        self
+    }
+
+    /// Adds programs that cargo does not build, by the variables that say where they are.
+    pub(super) fn with_variables(mut self, variables: Vec<(&'static str, PathBuf)>) -> Self {
+        self.variables = variables;
         self
     }
 
@@ -91,6 +99,11 @@ pub(super) struct TestProgram {
 }
 
 impl TestProgram {
+    /// Whether it is part of what everybody runs; the other one has a command of its own.
+    pub(super) fn is_for_everyone(&self) -> bool {
+        (self.package.as_str(), self.name.as_str()) != (INTEROP, collector::TESTS)
+    }
+
     fn title(&self) -> String {
         match self.kind.as_str() {
             "test" => format!("{} tests/{}", self.package, self.name),
@@ -144,6 +157,9 @@ pub(super) fn run(
         if let Some(path) = programs.binaries.get(name) {
             command = command.env(variable, path);
         }
+    }
+    for (variable, path) in &programs.variables {
+        command = command.env(variable, path);
     }
     if program.kind == "bench" {
         // Criterion takes it for "each once, no measurement"; libtest would not know it.
@@ -237,6 +253,19 @@ not json
         let titles: Vec<String> = programs.tests().map(TestProgram::title).collect();
         assert_eq!(titles, ["opamp-proto tests/golden", "opamp-benches benches/codec, each once"]);
         assert_eq!(programs.binaries["reference-server"], Path::new("/t/reference-server"));
+    }
+
+    #[test]
+    fn tests_that_need_a_collector_are_for_their_own_command_alone() {
+        let messages = r#"
+{"reason":"compiler-artifact","package_id":"path+file:///a/interop#0.1.0","manifest_path":"/a/interop/Cargo.toml","target":{"kind":["test"],"name":"collector"},"profile":{"test":true},"executable":"/t/collector-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///a/interop#0.1.0","manifest_path":"/a/interop/Cargo.toml","target":{"kind":["test"],"name":"walk"},"profile":{"test":true},"executable":"/t/walk-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///a/other#0.1.0","manifest_path":"/a/other/Cargo.toml","target":{"kind":["test"],"name":"collector"},"profile":{"test":true},"executable":"/t/collector-2"}
+"#;
+        let programs = Programs::read(messages);
+        let everyone = programs.tests().filter(|program| program.is_for_everyone());
+        let titles: Vec<String> = everyone.map(TestProgram::title).collect();
+        assert_eq!(titles, ["other tests/collector", "interop tests/walk"]);
     }
 
     #[test]

@@ -226,12 +226,15 @@ impl Connection {
         }
     }
 
-    pub(crate) fn set_agents(&self, agents: usize, now: Mono) {
-        self.agents.store(agents, Ordering::Relaxed);
+    /// How many agents speak through it from now on. Whether they are several where it was one, so that pings go by another
+    /// rule and it has to be looked at earlier than [`Connection::next_look`] said.
+    pub(crate) fn set_agents(&self, agents: usize, now: Mono) -> bool {
+        let before = self.agents.swap(agents, Ordering::Relaxed);
         if agents > 1 {
             self.shared.store(true, Ordering::Relaxed);
         }
         self.empty_since.store(now.0, Ordering::Relaxed);
+        agents > 1 && before <= 1
     }
 
     /// Whether its peer speaks for several agents, so that it lives although one of them may not.
@@ -274,6 +277,30 @@ impl Connection {
             self.order(|orders| orders.ping = true);
         }
         None
+    }
+
+    /// Until when [`Connection::sweep`] has nothing to do, whatever begins meanwhile; but see [`Connection::set_agents`].
+    pub(crate) fn next_look(&self, now: Mono, settings: &ServerSettings) -> Mono {
+        let load = |since: &AtomicU64| Mono(since.load(Ordering::Relaxed));
+        let began = |since: &AtomicU64, limit| {
+            let since = load(since);
+            (since.0 != NEVER).then(|| since + limit)
+        };
+        // Of what begins after this look.
+        let begins = settings.write_timeout.min(settings.body_timeout).min(settings.first_message_timeout);
+        let agents = self.agents.load(Ordering::Relaxed);
+        let (heard, pinged) = (load(&self.last_heard), load(&self.last_ping) + settings.ping_interval);
+        let quiet = settings.ping_interval.saturating_sub(settings.sweep_period());
+        let ping = if agents > 1 { pinged } else { pinged.max(heard + quiet) };
+        let deadlines = [
+            Some(now + begins),
+            Some(ping),
+            Some(heard + settings.read_timeout),
+            began(&self.writing_since, settings.write_timeout),
+            began(&self.receiving_since, settings.body_timeout),
+            (agents == 0).then(|| load(&self.empty_since) + settings.first_message_timeout),
+        ];
+        deadlines.into_iter().flatten().min().unwrap_or(now)
     }
 
     fn order(&self, write: impl FnOnce(&mut Orders)) {

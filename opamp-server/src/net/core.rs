@@ -1,6 +1,5 @@
 //! What the two transports share: finding the agent, letting its session handle the message, counting.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +19,7 @@ use super::clock::Clock;
 use super::components::ComponentCache;
 use super::configs::ConfigTable;
 use super::connection::Connection;
+use super::connections::Connections;
 use super::directory::{Directory, Owner, Slot, SlotInner};
 use super::outboxes::Outboxes;
 use super::peer::PeerInfo;
@@ -49,7 +49,7 @@ pub(crate) struct Core {
     /// The tasks of WebSockets, which a drain waits for.
     pub(crate) sockets: TaskTracker,
     pub(crate) events_taken: AtomicBool,
-    pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    pub(crate) connections: Connections,
     pub(crate) issuer: Option<Issuer>,
     pub(crate) components: ComponentCache,
     pub(crate) configs: ConfigTable,
@@ -103,7 +103,7 @@ impl Core {
             drained: CancellationToken::new(),
             sockets: TaskTracker::new(),
             events_taken: AtomicBool::new(false),
-            connections: Mutex::default(),
+            connections: Connections::new(),
             connection_ids: AtomicU64::new(1),
             outboxes: Outboxes::new(),
             settings,
@@ -331,7 +331,7 @@ impl Core {
     }
 
     pub(crate) fn register(&self, connection: &Arc<Connection>) {
-        self.lock_connections().insert(connection.id(), Arc::clone(connection));
+        self.connections.insert(connection);
         self.counters.websocket_opened();
         if self.draining.is_cancelled() {
             connection.close(CloseCode::GoingAway, DisconnectReason::ServerShutdown);
@@ -339,14 +339,10 @@ impl Core {
     }
 
     pub(crate) fn unregister(&self, connection: &Connection, now: Mono) {
-        if self.lock_connections().remove(&connection.id()).is_some() {
+        if self.connections.remove(connection) {
             self.counters.websocket_closed(now - connection.opened());
             self.admission.identities.leave(&connection.info.principal);
         }
-    }
-
-    pub(crate) fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn lock_custom(&self) -> MutexGuard<'_, CustomCapabilities> {

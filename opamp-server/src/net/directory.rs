@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use opamp_proto::InstanceUid;
+use opamp_proto::{InstanceUid, Mono};
 
 use super::connection::Connection;
 use super::duplicates::Polled;
@@ -25,6 +25,9 @@ type Shard = HashMap<InstanceUid, Entry>;
 #[derive(Debug)]
 struct Entry {
     slot: Arc<Slot>,
+    /// When a sweep is to look at it next. Here and not in the slot, so that it passes those over that have time without touching
+    /// them.
+    look_at: Mono,
     /// The identity the agent was told to take over and does not use yet: one agent, found under two uids.
     assigned: bool,
 }
@@ -148,7 +151,7 @@ impl Directory {
             return None;
         }
         let slot = Arc::new(Slot::new(make()));
-        shard.insert(*uid, Entry { slot: Arc::clone(&slot), assigned: false });
+        shard.insert(*uid, Entry { slot: Arc::clone(&slot), look_at: Mono::default(), assigned: false });
         self.len.fetch_add(1, Ordering::Relaxed);
         Some(slot)
     }
@@ -159,7 +162,7 @@ impl Directory {
         if shard.contains_key(&uid) {
             return false;
         }
-        shard.insert(uid, Entry { slot: Arc::clone(slot), assigned: true });
+        shard.insert(uid, Entry { slot: Arc::clone(slot), look_at: Mono::default(), assigned: true });
         true
     }
 
@@ -181,6 +184,35 @@ impl Directory {
         {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Looks at those that are due, shard by shard: each call of what this returns takes one shard and answers how many were due
+    /// in it. `look` says when to look again.
+    pub(crate) fn shards_due(
+        &self,
+        now: Mono,
+        look: impl Fn(&Arc<Slot>) -> Mono,
+    ) -> impl Iterator<Item = usize> {
+        let mut due = Vec::new();
+        self.shards.iter().map(move |shard| {
+            due.clear();
+            {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = shard.iter().filter(|(_, entry)| entry.look_at <= now && !entry.assigned);
+                due.extend(own.map(|(uid, entry)| (*uid, Arc::clone(&entry.slot), now)));
+            }
+            // Without the shard's lock: an agent may be forgotten.
+            for (_, slot, look_at) in &mut due {
+                *look_at = look(slot);
+            }
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (uid, slot, look_at) in &due {
+                if let Some(entry) = shard.get_mut(uid).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+                    entry.look_at = *look_at;
+                }
+            }
+            due.len()
+        })
     }
 
     /// Every slot once, shard by shard: what comes and goes meanwhile may or may not be in it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use opamp_proto::Now;
+use opamp_proto::{Mono, Now};
 use tokio::time::MissedTickBehavior;
 
 use super::core::Core;
@@ -14,6 +14,12 @@ use crate::snapshot::Liveness;
 
 /// While agents wait to be asked for full state, their turns are looked at this often, so that they do not come in gusts.
 const DEFERRED_STEP: Duration = Duration::from_millis(20);
+
+/// So many are looked at before others get their turn.
+const LOOKED_AT_ONCE: usize = 64;
+
+/// Configurations that nobody reports any more go with every so many sweeps: all are looked at for that.
+const SWEEPS_OF_CONFIGS: u32 = 8;
 
 /// Looks at every deadline once per `sweep_interval`. Spawn [`Driver::run`].
 #[derive(Debug)]
@@ -25,11 +31,18 @@ impl Driver {
     pub async fn run(self) {
         let period = self.0.settings.sweep_period();
         let mut interval = tokio::time::interval(period);
+        let mut sweeps = 0_u32;
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let deferred = self.0.admission.resyncs.is_anybody_waiting();
             tokio::select! {
-                _ = interval.tick() => self.0.sweep(),
+                _ = interval.tick() => {
+                    self.0.sweep().await;
+                    sweeps = sweeps.wrapping_add(1);
+                    if sweeps.is_multiple_of(SWEEPS_OF_CONFIGS) {
+                        self.0.configs.sweep();
+                    }
+                }
                 () = tokio::time::sleep(DEFERRED_STEP.min(period)), if deferred => self.0.ask_deferred(),
                 () = self.0.drained.cancelled() => break,
             }
@@ -38,33 +51,51 @@ impl Driver {
 }
 
 impl Core {
-    /// One look at the deadlines of all connections and agents.
-    fn sweep(&self) {
+    /// One look at the deadlines of all connections and agents that may have passed. Others are served in between: a large fleet
+    /// takes longer than anybody should wait for an answer.
+    async fn sweep(&self) {
         let now = self.now();
-        for connection in self.lock_connections().values() {
+        let connections = self.connections.shards_due(now.mono, |connection| {
             if let Some(slow) = connection.sweep(now.mono, &self.settings) {
                 self.admission.counters.slow(slow);
             }
+            connection.next_look(now.mono, &self.settings)
+        });
+        let agents = self.directory.shards_due(now.mono, |slot| self.sweep_agent(slot, now));
+        let mut looked_at = 0;
+        for due in connections.chain(agents) {
+            looked_at += due;
+            if looked_at >= LOOKED_AT_ONCE {
+                looked_at = 0;
+                tokio::task::yield_now().await;
+            }
         }
-        self.directory.for_each(|slot| self.sweep_agent(slot, now));
-        self.configs.sweep();
         // Where a sweep takes longer than its period the next one is always due first.
         self.ask_deferred();
     }
 
-    fn sweep_agent(&self, slot: &Arc<Slot>, now: Now) {
+    /// Looks at one agent; says when to look again.
+    fn sweep_agent(&self, slot: &Arc<Slot>, now: Now) -> Mono {
+        let settings = &self.settings;
         let mut inner = slot.lock();
         let nobody_listens = !self.events_taken.load(Ordering::Relaxed);
-        if inner.session.is_forgettable(now.wall, self.settings.forget_after, nobody_listens) {
+        if inner.session.is_forgettable(now.wall, settings.forget_after, nobody_listens) {
             inner.forgotten = true;
             self.no_longer_expected(&mut inner);
             let uids = [Some(inner.session.uid()), inner.session.assigned_uid()];
             drop(inner);
             uids.into_iter().flatten().for_each(|uid| self.directory.remove(&uid, slot));
-            return;
+            return now.mono;
         }
-        if inner.session.deadline(&self.settings.session).is_none_or(|deadline| deadline > now.mono) {
-            return;
+        let deadline = inner.session.deadline(&settings.session);
+        if deadline.is_none_or(|deadline| deadline > now.mono) {
+            // Whatever the agent says or does meanwhile, it has this long. One that is gone is forgotten by the clock on the
+            // wall, which may jump, and once nothing is desired of it.
+            let patience = settings.session.websocket_stale_after.min(settings.session.http_stale_min);
+            let patience = patience.min(settings.forget_after);
+            let gone = inner.session.liveness() == Liveness::Disconnected;
+            let again = if gone { now.mono } else { now.mono + patience };
+            return deadline.map_or(again, |deadline| deadline.min(again));
         }
         let mut out = self.outbox();
         let handled = inner.session.handle(Input::Tick, now, &mut out);
@@ -76,6 +107,7 @@ impl Core {
         self.note_change(slot, &inner.session);
         drop(inner);
         self.reuse(out);
+        now.mono
     }
 }
 
@@ -113,10 +145,10 @@ mod tests {
         }
         let waiting = || handle.stats().admission.resyncs_waiting;
         assert_eq!(waiting(), 1);
-        core.sweep();
+        core.sweep().await;
         assert_eq!(waiting(), 1, "its turn has not come");
         tokio::time::advance(Duration::from_secs(1)).await;
-        core.sweep();
+        core.sweep().await;
         assert_eq!(waiting(), 0);
     }
 }

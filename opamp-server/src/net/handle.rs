@@ -136,9 +136,9 @@ impl ServerHandle {
 
     /// Closes every socket this principal has; the number of them. For credentials that were revoked.
     pub fn disconnect_principal(&self, principal: &Principal) -> usize {
-        let connections = self.0.lock_connections();
         let mut theirs = 0;
-        for connection in connections.values().filter(|connection| connection.info.principal == *principal) {
+        let connections = self.0.connections.all();
+        for connection in connections.iter().filter(|connection| connection.info.principal == *principal) {
             connection.close(CloseCode::Policy, DisconnectReason::Requested);
             theirs += 1;
         }

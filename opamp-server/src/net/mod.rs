@@ -10,6 +10,7 @@ pub(crate) mod clock;
 pub(crate) mod components;
 pub(crate) mod configs;
 pub(crate) mod connection;
+mod connections;
 pub(crate) mod core;
 mod csr;
 pub(crate) mod directory;

@@ -1,12 +1,10 @@
 //! Ending a server in waves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::super::connection::Connection;
 use super::super::core::Core;
 use super::stats::DrainProgress;
 use crate::refusal::CloseCode;
@@ -52,7 +50,7 @@ impl Core {
     pub(crate) async fn drain(&self, deadline: Duration) -> bool {
         let end = Instant::now() + deadline;
         self.draining.cancel();
-        let connections: Vec<Arc<Connection>> = self.lock_connections().values().cloned().collect();
+        let connections = self.connections.all();
         let progress = &self.admission.draining;
         if !progress.begun.swap(true, Ordering::AcqRel) {
             progress.sockets.store(connections.len() as u64, Ordering::Relaxed);
@@ -82,7 +80,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use opamp_proto::Wall;
 
@@ -90,6 +88,7 @@ mod tests {
     use crate::net::auth::InsecureAcceptEveryone;
     use crate::net::builder::OpampServer;
     use crate::net::clock::TokioClock;
+    use crate::net::connection::Connection;
     use crate::net::presented::Presented;
     use crate::net::settings::ServerSettings;
     use crate::snapshot::{Principal, Transport};

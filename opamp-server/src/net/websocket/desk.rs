@@ -211,9 +211,15 @@ impl Desk {
             if stays {
                 self.agents.insert(current, Arc::clone(&slot));
             }
-            self.connection.set_agents(self.agents.len(), now.mono);
+            self.note_agents(now);
         }
         Ok(Some(slot))
+    }
+
+    fn note_agents(&self, now: Now) {
+        if self.connection.set_agents(self.agents.len(), now.mono) {
+            self.core.connections.look_soon(&self.connection);
+        }
     }
 
     /// Finds out whose identity it is, while other agents of the socket are served.
@@ -254,7 +260,7 @@ impl Desk {
                 continue;
             }
             self.agents.remove(&uid);
-            self.connection.set_agents(self.agents.len(), self.core.now().mono);
+            self.note_agents(self.core.now());
             if self.agents.is_empty() && self.newcomers.is_empty() {
                 let (close, reason) = (Some(CloseCode::Normal), DisconnectReason::Replaced);
                 return Err(End { close, reason, text: "another connection took over" });

@@ -15,7 +15,7 @@ fn decode(c: &mut Criterion) {
     let messages = [
         ("heartbeat", sample::heartbeat()),
         ("status_2kb", sample::status()),
-        ("full_state_10kb", sample::full_state()),
+        ("full_state_10kb", sample::full_state(1)),
     ];
     for (name, bytes) in messages {
         let mut group = c.benchmark_group(format!("decode/{name}"));

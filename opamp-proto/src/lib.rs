@@ -7,6 +7,7 @@
 //! | messages as generated from the schema | [`pb`] |
 //! | the header of WebSocket messages | [`frame`] |
 //! | a received `AgentToServer`, checked and decoded lazily | [`AgentMessage`], [`Limits`], [`Part`] |
+//! | what need not be checked again, because its agent said it before | [`Held`] |
 //! | writing replies without building them first | [`encode`] |
 //! | identities | [`InstanceUid`], [`AgentId`], [`SequenceNum`] |
 //! | capabilities and flags | [`AgentCapabilities`], [`ServerCapabilities`], [`AgentToServerFlags`], [`ServerToAgentFlags`] |
@@ -66,7 +67,7 @@ mod wire;
 
 pub use bits::{AgentCapabilities, AgentToServerFlags, ServerCapabilities, ServerToAgentFlags};
 pub use config_hash::{ConfigHash, Fingerprint, HexError};
-pub use decode::{AgentMessage, DecodeError, DecodeErrorKind};
+pub use decode::{AgentMessage, DecodeError, DecodeErrorKind, Held, HeldPart};
 pub use id::{AgentId, InstanceUid, UidError};
 pub use limits::Limits;
 pub use part::{Part, PartError, PartSet};

@@ -85,28 +85,52 @@ fn message_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
     }
 }
 
-/// A sum over the fields does not depend on their order, and unlike an exclusive or it counts repetitions.
+/// Digests of the fields of a message, put together. A sum does not depend on their order, and unlike an exclusive or it counts
+/// repetitions.
+#[derive(Default)]
+pub(crate) struct Fields {
+    sum: u64,
+    place: u64,
+}
+
+impl Fields {
+    /// Adds a field that is material and not the same as absent.
+    #[inline]
+    pub(crate) fn add(&mut self, number: u32, digest: u64) {
+        self.sum = self.sum.wrapping_add(fold(digest ^ KEYS[0], u64::from(number).wrapping_mul(KEYS[3])));
+    }
+
+    /// Adds one whose place among its like counts.
+    #[inline]
+    pub(crate) fn add_in_sequence(&mut self, number: u32, digest: u64) {
+        self.place += 1;
+        self.add(number, fold(digest ^ KEYS[1], self.place ^ KEYS[2]));
+    }
+
+    /// The digest of the message.
+    #[inline]
+    pub(crate) fn digest(&self) -> u64 {
+        fold(self.sum ^ KEYS[2], KEYS[1])
+    }
+}
+
 fn set_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
     let keeps_default = schema.shape == Shape::OneOf;
-    let mut sum = 0_u64;
-    let mut place = 0;
+    let mut fields = Fields::default();
     let mut rest = encoded;
     while !rest.is_empty() {
         let begin = rest;
-        let Some((number, digest)) = field_digest(schema, &mut rest, keeps_default, depth) else {
-            sum = sum.wrapping_add(bytes_digest(begin));
-            break;
-        };
-        let Some((digest, is_in_sequence)) = digest else { continue };
-        let digest = if is_in_sequence {
-            place += 1;
-            fold(digest ^ KEYS[1], place ^ KEYS[2])
-        } else {
-            digest
-        };
-        sum = sum.wrapping_add(fold(digest ^ KEYS[0], u64::from(number).wrapping_mul(KEYS[3])));
+        match field_digest(schema, &mut rest, keeps_default, depth) {
+            Some((number, Some((digest, false)))) => fields.add(number, digest),
+            Some((number, Some((digest, true)))) => fields.add_in_sequence(number, digest),
+            Some((_, None)) => {}
+            None => {
+                fields.sum = fields.sum.wrapping_add(bytes_digest(begin));
+                break;
+            }
+        }
     }
-    fold(sum ^ KEYS[2], KEYS[1])
+    fields.digest()
 }
 
 /// Number and digest of the next field, and whether its place among its like counts. No digest for what is not material, for
@@ -158,7 +182,7 @@ fn content_digest(kind: Kind, content: &[u8], keeps_default: bool, depth: u32) -
 }
 
 #[inline]
-const fn number_digest(number: u64) -> u64 {
+pub(crate) const fn number_digest(number: u64) -> u64 {
     fold(number ^ KEYS[1], KEYS[3])
 }
 
@@ -184,12 +208,18 @@ fn entry_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {
         Some(Field { kind: Kind::Message(schema), .. }) => message_digest(schema, content, depth),
         _ => bytes_digest(content),
     };
-    fold(bytes_digest(key) ^ KEYS[3], content ^ KEYS[0])
+    pair_digest(bytes_digest(key), content)
+}
+
+/// The digest of a key and a value.
+#[inline]
+pub(crate) const fn pair_digest(key: u64, value: u64) -> u64 {
+    fold(key ^ KEYS[3], value ^ KEYS[0])
 }
 
 /// Sixteen bytes at a time; the last ones overlap those before. The length is part of the digest.
 #[inline]
-fn bytes_digest(bytes: &[u8]) -> u64 {
+pub(crate) fn bytes_digest(bytes: &[u8]) -> u64 {
     let mut digest = KEYS[0] ^ (bytes.len() as u64).wrapping_mul(KEYS[1]);
     if let Some(last) = bytes.last_chunk::<16>() {
         let (pairs, tail) = bytes.as_chunks::<16>();

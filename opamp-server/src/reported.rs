@@ -25,13 +25,34 @@ impl ReportedState {
 
     /// Replaces a part. Snapshots taken before keep what they have.
     pub(crate) fn set(&mut self, part: Part, bytes: Bytes) {
-        let own = self.0.as_mut().and_then(Arc::get_mut);
-        if let Some((_, held)) = own.and_then(|held| held.iter_mut().find(|(held, _)| *held == part)) {
+        if let Some(held) = self.own(part) {
             *held = bytes;
             return;
         }
         let others = self.held().iter().filter(|(held, _)| *held != part).cloned();
         self.0 = Some(others.chain([(part, bytes)]).collect());
+    }
+
+    /// Replaces a part by a copy of exact size: a slice would pin the whole buffer that it was read into. What is as long and
+    /// nobody's but ours is written over.
+    pub(crate) fn copy(&mut self, part: Part, encoded: &[u8]) {
+        if let Some(held) = self.own(part).filter(|held| held.len() == encoded.len()) {
+            *held = match std::mem::take(held).try_into_mut() {
+                Ok(mut own) => {
+                    own.copy_from_slice(encoded);
+                    own.freeze()
+                }
+                Err(_) => Bytes::copy_from_slice(encoded),
+            };
+            return;
+        }
+        self.set(part, Bytes::copy_from_slice(encoded));
+    }
+
+    /// A part, if no snapshot has it too.
+    fn own(&mut self, part: Part) -> Option<&mut Bytes> {
+        let own = Arc::get_mut(self.0.as_mut()?)?;
+        own.iter_mut().find(|(held, _)| *held == part).map(|(_, bytes)| bytes)
     }
 
     fn held(&self) -> &[(Part, Bytes)] {
@@ -66,5 +87,26 @@ mod tests {
         assert_eq!(state.part(Part::Health).unwrap(), "up again");
         assert_eq!(state.part(Part::EffectiveConfig).unwrap(), "config");
         assert_eq!((snapshot.len_bytes(), state.len_bytes()), (10, 14));
+    }
+
+    #[test]
+    fn a_copy_of_the_same_length_is_written_over_what_nobody_else_has() {
+        let mut state = ReportedState::default();
+        state.copy(Part::Health, b"up");
+        state.copy(Part::EffectiveConfig, b"config");
+        let place = state.part(Part::Health).unwrap().as_ptr();
+        state.copy(Part::Health, b"no");
+        assert_eq!(state.part(Part::Health).unwrap(), "no");
+        assert_eq!(state.part(Part::Health).unwrap().as_ptr(), place);
+        state.copy(Part::Health, b"down");
+        assert_eq!(state.part(Part::Health).unwrap(), "down");
+        let bytes = state.part(Part::Health).unwrap().clone();
+        state.copy(Part::Health, b"back");
+        assert_eq!((&bytes[..], &state.part(Part::Health).unwrap()[..]), (&b"down"[..], &b"back"[..]));
+        let snapshot = state.clone();
+        state.copy(Part::Health, b"gone");
+        assert_eq!(snapshot.part(Part::Health).unwrap(), "back");
+        assert_eq!(state.part(Part::Health).unwrap(), "gone");
+        assert_eq!(state.part(Part::EffectiveConfig).unwrap(), "config");
     }
 }

@@ -129,6 +129,42 @@ fn a_heartbeat_of_an_agent_with_everything_there_is_allocates_nothing_either() {
     }
 }
 
+#[test]
+fn a_full_state_of_which_only_the_times_move_allocates_nothing_and_is_kept() {
+    let settings = SessionSettings::default();
+    let now = |ms| Now { mono: Mono(ms), wall: Wall(ms) };
+    let mut session = Session::new(InstanceUid::from_bytes([7; 16]), &settings, now(0));
+    let mut out = Outbox::new(settings);
+    let limits = Limits::default();
+    session.handle(Input::Attached(Arc::new(connection())), now(0), &mut out).unwrap();
+    let health =
+        |time| pb::ComponentHealth { healthy: true, status_time_unix_nano: time, ..Default::default() };
+    for sequence in 1..100 {
+        let components = ["a", "b"].map(|name| (name.to_owned(), health(sequence)));
+        let health = pb::ComponentHealth { component_health_map: components.into(), ..health(sequence) };
+        let message = pb::AgentToServer {
+            instance_uid: vec![7; 16].into(),
+            sequence_num: sequence,
+            capabilities: 0x1805,
+            agent_description: Some(pb::AgentDescription::default()),
+            health: Some(health.clone()),
+            effective_config: Some(pb::EffectiveConfig::default()),
+            remote_config_status: Some(pb::RemoteConfigStatus::default()),
+            ..Default::default()
+        }
+        .encode_to_vec();
+        out.clear();
+        let report = allocation_counter::measure(|| {
+            let message = AgentMessage::decode_knowing(&message, &limits, |_| Some(&session)).unwrap();
+            session
+                .handle(Input::Message { message: &message, assign: None }, now(sequence), &mut out)
+                .unwrap();
+        });
+        assert_eq!(report.count_total == 0, sequence > 1, "{} in report {sequence}", report.count_total);
+        assert!(session.holds(Part::Health, &health.encode_to_vec()));
+    }
+}
+
 /// An agent of which no state is kept: its session, and what hangs on it.
 #[test]
 fn an_agent_that_says_only_that_it_lives_takes_at_most_600_bytes_of_session() {

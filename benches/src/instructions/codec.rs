@@ -11,7 +11,16 @@ use super::{Round, Scenario};
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "codec/decode_heartbeat", rounds: 1_000, prepare: |_| decode(&crate::heartbeat()) },
     Scenario { name: "codec/decode_status_2kb", rounds: 200, prepare: |_| decode(&crate::status()) },
-    Scenario { name: "codec/decode_full_state_10kb", rounds: 100, prepare: |_| decode(&crate::full_state()) },
+    Scenario {
+        name: "codec/decode_full_state_10kb",
+        rounds: 100,
+        prepare: |_| decode(&crate::full_state(1)),
+    },
+    Scenario {
+        name: "codec/decode_full_state_10kb_many",
+        rounds: 100,
+        prepare: |_| decode(&crate::full_state_of_many(1)),
+    },
     Scenario { name: "codec/encode_offer_4kb", rounds: 200, prepare: |_| encode_offer() },
     Scenario { name: "codec/hash_config_4kb", rounds: 20, prepare: |_| hash_config() },
     Scenario { name: "codec/digest_health_2kb", rounds: 100, prepare: |_| digest_health() },

@@ -1,10 +1,11 @@
 //! What one message costs between the frame and the answer: codec and session together.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{AgentMessage, ConfigHash, Limits, Mono, Now, Wall, pb};
+use opamp_proto::{AgentMessage, ConfigHash, Limits, Mono, Now, Part, Wall, encode, pb};
 use opamp_server::session::{Input, Outbox, Session, SessionSettings};
 use opamp_server::{ConnectionInfo, Desired, Principal, RemoteConfigOffer, Transport};
 use prost::Message as _;
@@ -14,7 +15,9 @@ use super::{Round, Scenario};
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "session/heartbeat", rounds: 1_000, prepare: heartbeats },
     Scenario { name: "session/status_2kb", rounds: 200, prepare: statuses },
+    Scenario { name: "session/status_2kb_shuffled", rounds: 200, prepare: shuffled_statuses },
     Scenario { name: "session/full_state_10kb", rounds: 100, prepare: full_states },
+    Scenario { name: "session/full_state_10kb_many", rounds: 100, prepare: full_states_of_many },
     Scenario { name: "session/gap_then_full_state_10kb", rounds: 100, prepare: gaps },
     Scenario { name: "session/offer_4kb_and_applied", rounds: 200, prepare: offers },
 ];
@@ -67,7 +70,8 @@ impl Conversation {
         self.out.clear();
         self.now_ms += 10;
         let now = at(self.now_ms);
-        let handled = match AgentMessage::decode(black_box(bytes), &self.limits) {
+        let decoded = AgentMessage::decode_knowing(black_box(bytes), &self.limits, |_| Some(&self.session));
+        let handled = match decoded {
             Ok(message) => {
                 self.session.handle(Input::Message { message: &message, assign: None }, now, &mut self.out)
             }
@@ -122,8 +126,42 @@ fn statuses(rounds: u32) -> Round {
     })
 }
 
+/// As of an agent in whose language maps have no order: the components come in another one each time.
+fn shuffled_statuses(rounds: u32) -> Round {
+    const COMPONENTS: usize = 30;
+    let mut conversation = Conversation::new();
+    let status = |tick: u32| {
+        let health = crate::health(COMPONENTS, tick.into());
+        let mut bytes = conversation.next(pb::AgentToServer::default());
+        let mut encoded =
+            pb::ComponentHealth { component_health_map: BTreeMap::new(), ..health.clone() }.encode_to_vec();
+        // 7 has no divisor in common with their number.
+        for place in 0..COMPONENTS {
+            let at = (place * 7 + tick as usize) % COMPONENTS;
+            let entry = health
+                .component_health_map
+                .iter()
+                .nth(at)
+                .map(|(name, health)| (name.clone(), health.clone()));
+            let one = pb::ComponentHealth {
+                component_health_map: entry.into_iter().collect(),
+                ..Default::default()
+            };
+            encoded.extend(one.encode_to_vec());
+        }
+        encode::bytes_field(Part::Health.field_number(), &encoded, &mut bytes);
+        bytes
+    };
+    let messages = (1..=rounds).map(status).collect();
+    over(messages, move |message: &Vec<u8>| conversation.receive(message))
+}
+
 fn full_states(rounds: u32) -> Round {
     received(rounds, full_state)
+}
+
+fn full_states_of_many(rounds: u32) -> Round {
+    received(rounds, |tick| decoded(&crate::full_state_of_many(tick)))
 }
 
 /// A heartbeat after a lost message, and the report that it is answered to make.
@@ -168,8 +206,12 @@ fn offers(rounds: u32) -> Round {
 
 /// Everything a collector reports, with times of this second.
 fn full_state(tick: u64) -> pb::AgentToServer {
-    let Ok(state) = pb::AgentToServer::decode(&*crate::full_state()) else {
-        unreachable!("it was encoded here")
-    };
-    pb::AgentToServer { health: Some(crate::health(60, tick)), ..state }
+    decoded(&crate::full_state(tick))
+}
+
+fn decoded(message: &[u8]) -> pb::AgentToServer {
+    match pb::AgentToServer::decode(message) {
+        Ok(state) => state,
+        Err(error) => unreachable!("it was encoded here: {error}"),
+    }
 }

@@ -1,6 +1,6 @@
 //! The lazy decoder against prost: both accept or refuse the same bytes, and read the same from them.
 
-use opamp_proto::{AgentMessage, DecodeError, DecodeErrorKind, Limits, Part, pb};
+use opamp_proto::{AgentMessage, DecodeError, DecodeErrorKind, Held, HeldPart, Limits, Part, material, pb};
 use prost::Message;
 
 use crate::messages;
@@ -20,7 +20,9 @@ const MAPS: [&str; 5] =
     ["config_map.config_map", "component_health_map", "packages", "components", "sub_component_map"];
 
 pub(crate) fn run(input: &[u8]) {
-    let bytes = messages::agent_bytes(&mut Tape::new(input));
+    let mut tape = Tape::new(input);
+    let bytes = messages::agent_bytes(&mut tape);
+    repeated(&bytes, input);
     match (AgentMessage::decode(&bytes, &NO_LIMITS), pb::AgentToServer::decode(&*bytes)) {
         (Ok(lazy), Ok(full)) => same(&lazy, &full),
         (Err(_), Err(_)) => {}
@@ -100,4 +102,41 @@ fn again(part: Part, bytes: &[u8]) -> Result<Vec<u8>, prost::DecodeError> {
 
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     super::decode::agent_seeds(&[])
+}
+
+/// What an agent said before, as a session holds it.
+struct Before<'a>(&'a AgentMessage<'a>);
+
+impl Held for Before<'_> {
+    fn part(&self, part: Part) -> Option<HeldPart<'_>> {
+        let encoded = self.0.part(part)?;
+        Some(HeldPart { encoded, digest: material::digest(part, encoded) })
+    }
+}
+
+/// A message that resembles the one before decodes alike whether that one is known or not.
+fn repeated(bytes: &[u8], input: &[u8]) {
+    let mut before = bytes.to_vec();
+    // instance_uid: nothing is held of nobody
+    before.extend([0x0a, 16]);
+    before.extend([7; 16]);
+    let Ok(held) = AgentMessage::decode(&before, &NO_LIMITS) else { return };
+    let mut after = before.clone();
+    for change in input.rchunks_exact(3).take(3) {
+        let at = usize::from(u16::from_be_bytes([change[0], change[1]]));
+        after[at % before.len()] = change[2];
+    }
+    let knowing = AgentMessage::decode_knowing(&after, &NO_LIMITS, |_| Some(Before(&held)));
+    match (AgentMessage::decode(&after, &NO_LIMITS), knowing) {
+        (Ok(alone), Ok(knowing)) => {
+            for part in Part::ALL {
+                assert_eq!(alone.part(part), knowing.part(part), "{}", part.name());
+            }
+            let digest = alone.part(Part::Health).map_or(0, material::health_digest);
+            assert_eq!(knowing.health_digest(), digest);
+            assert_eq!(alone.start_time_unix_nano(), knowing.start_time_unix_nano());
+        }
+        (Err(alone), Err(knowing)) => assert_eq!(alone, knowing),
+        (alone, knowing) => panic!("alone {alone:?}, knowing {knowing:?}"),
+    }
 }

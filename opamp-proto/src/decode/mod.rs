@@ -1,6 +1,8 @@
 //! Messages of agents, decoded no further than somebody asks for.
 
+mod digested;
 mod error;
+mod held;
 mod validate;
 
 use std::borrow::Cow;
@@ -10,13 +12,16 @@ use prost::Message as _;
 
 use self::error::expect;
 pub use self::error::{DecodeError, DecodeErrorKind};
+use self::held::{COMPARED, Nothing};
+pub use self::held::{Held, HeldPart};
 use self::validate::{Validator, delimited, key};
 use crate::bits::{AgentCapabilities, AgentToServerFlags};
 use crate::id::{InstanceUid, UidError};
 use crate::limits::Limits;
+use crate::material;
 use crate::part::{Part, PartSet};
 use crate::pb;
-use crate::schema::{AGENT_TO_SERVER, Kind};
+use crate::schema::{AGENT_TO_SERVER, COMPONENT_HEALTH};
 use crate::sequence::SequenceNum;
 use crate::wire::{self, WireType};
 
@@ -45,6 +50,15 @@ struct Fields {
     spans: [Span; Part::COUNT],
     /// A part occurred more than once.
     repeated: bool,
+    /// What was found out about health while it was compared with what is held.
+    health: Option<KnownHealth>,
+}
+
+/// What is known of health without another walk over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KnownHealth {
+    digest: u64,
+    start_time_unix_nano: u64,
 }
 
 /// A range of a message of at most 4 GiB.
@@ -65,13 +79,34 @@ impl<'a> AgentMessage<'a> {
     /// [`DecodeError`] if the bytes are not an `AgentToServer`, or beyond the limits. The length of the `instance_uid` is
     /// not judged here, see [`AgentMessage::instance_uid`].
     pub fn decode(bytes: &'a [u8], limits: &Limits) -> Result<Self, DecodeError> {
+        Self::decode_knowing(bytes, limits, |_| None::<Nothing>)
+    }
+
+    /// Decodes the same way and to the same result, with less work where the agent repeats itself. `held` is asked at most once,
+    /// and only if there are parts, for what is held of the agent with this identity; see [`Held`] for what that must be. A part
+    /// that repeats what is held, or health of which nothing but the times moved, is compared instead of checked.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn decode_knowing<H: Held>(
+        bytes: &'a [u8],
+        limits: &Limits,
+        held: impl FnOnce(InstanceUid) -> Option<H>,
+    ) -> Result<Self, DecodeError> {
         let max = limits.message_bytes_max.min(u32::MAX as usize);
         if bytes.len() > max {
             return Err(DecodeErrorKind::MessageTooLong { len: bytes.len(), max }.into());
         }
-        let mut message = Self { bytes: Cow::Borrowed(bytes), fields: Fields::default() };
-        message.fields.scan(bytes, limits)?;
-        if message.fields.repeated { Self::merged(bytes, limits) } else { Ok(message) }
+        let mut fields = Fields::default();
+        fields.scan(bytes, limits)?;
+        if fields.repeated {
+            return Self::merged(bytes, limits);
+        }
+        if !fields.present.is_empty() {
+            fields.check(bytes, limits, held)?;
+        }
+        Ok(Self { bytes: Cow::Borrowed(bytes), fields })
     }
 
     /// The identity of the agent.
@@ -120,6 +155,22 @@ impl<'a> AgentMessage<'a> {
         self.fields.present.contains(part).then(|| self.fields.spans[part.index()].of(&self.bytes))
     }
 
+    /// The [material digest](material::digest) of `health`, 0 if it is absent. Costs nothing if the message was compared with
+    /// what is held and told nothing new.
+    #[must_use]
+    pub fn health_digest(&self) -> u64 {
+        let known = self.fields.health.map(|health| health.digest);
+        known.or_else(|| self.part(Part::Health).map(material::health_digest)).unwrap_or_default()
+    }
+
+    /// `start_time_unix_nano` at the top of `health`, 0 if it is absent. Costs as little.
+    #[must_use]
+    pub fn start_time_unix_nano(&self) -> u64 {
+        let known = self.fields.health.map(|health| health.start_time_unix_nano);
+        let read = |health| material::health_summary(health).start_time_unix_nano;
+        known.or_else(|| self.part(Part::Health).map(read)).unwrap_or_default()
+    }
+
     /// Decodes everything.
     ///
     /// # Errors
@@ -129,9 +180,11 @@ impl<'a> AgentMessage<'a> {
         Ok(pb::AgentToServer::decode(&*self.bytes)?)
     }
 
+    /// Checks a message in which a part occurs twice, and makes it one in which none does.
     #[cold]
     fn merged(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
-        // The scan has held the whole message against the limits already; merging adds nothing.
+        // Every occurrence is held against the limits; merging adds nothing.
+        Validator::new(limits).message(&AGENT_TO_SERVER, bytes, 0)?;
         let bytes = pb::AgentToServer::decode(bytes)?.encode_to_vec();
         let mut fields = Fields::default();
         fields.scan(&bytes, limits)?;
@@ -158,12 +211,13 @@ impl fmt::Debug for AgentMessage<'_> {
 }
 
 impl Fields {
+    /// Reads the top level. Parts are found, and not looked into.
     fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<(), DecodeError> {
-        let mut validator = Validator::new(limits);
+        let validator = Validator::new(limits);
         let mut rest = bytes;
         while !rest.is_empty() {
             let (number, wire_type) = key(&mut rest)?;
-            self.field(number, wire_type, bytes.len(), &mut rest, &mut validator).map_err(|error| {
+            self.field(number, wire_type, bytes.len(), &mut rest, &validator).map_err(|error| {
                 match AGENT_TO_SERVER.field(number) {
                     Some(field) => error.within(field.name),
                     None => error.within_unknown(number),
@@ -181,7 +235,7 @@ impl Fields {
         wire_type: WireType,
         total: usize,
         rest: &mut &[u8],
-        validator: &mut Validator<'_>,
+        validator: &Validator<'_>,
     ) -> Result<(), DecodeError> {
         match number {
             1 => {
@@ -192,18 +246,54 @@ impl Fields {
             4 => self.capabilities = number_value(wire_type, rest)?,
             10 => self.flags = number_value(wire_type, rest)?,
             _ => {
-                let part = Part::from_field_number(number);
-                let schema = AGENT_TO_SERVER.field(number).map(|field| field.kind);
-                let (Some(part), Some(Kind::Message(schema))) = (part, schema) else {
+                let Some(part) = Part::from_field_number(number) else {
                     return validator.skip(number, wire_type, rest, 0);
                 };
                 let encoded = delimited(wire_type, rest)?;
-                validator.message(schema, encoded, 1)?;
                 self.spans[part.index()] = Span::before(rest, encoded.len(), total);
                 self.repeated |= !self.present.insert(part);
             }
         }
         Ok(())
+    }
+
+    /// Checks every part, but for what is held already.
+    fn check<H: Held>(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        held: impl FnOnce(InstanceUid) -> Option<H>,
+    ) -> Result<(), DecodeError> {
+        let mut validator = Validator::new(limits);
+        // What is compared is not counted. An entry takes two bytes: in so many there cannot be too many.
+        let countless = bytes.len() / 2 <= limits.map_entries_max.min(limits.list_entries_max) as usize;
+        let worthwhile = countless && !self.present.intersection(COMPARED).is_empty();
+        let uid = InstanceUid::try_from(self.instance_uid.of(bytes));
+        let held = uid.ok().filter(|_| worthwhile).and_then(held);
+        for part in self.present.iter() {
+            let encoded = self.spans[part.index()].of(bytes);
+            let before = held.as_ref().filter(|_| COMPARED.contains(part)).and_then(|held| held.part(part));
+            if part == Part::Health && held.is_some() {
+                let repeated = before.and_then(|before| before.health_but_for_times(encoded));
+                self.health = Some(match repeated {
+                    Some(known) => known,
+                    None => KnownHealth::checked(encoded, &mut validator)?,
+                });
+            } else if before.is_none_or(|before| before.encoded != encoded) {
+                validator.part(part, encoded)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KnownHealth {
+    /// Checks health, and looks for what will be asked of it.
+    fn checked(encoded: &[u8], validator: &mut Validator<'_>) -> Result<Self, DecodeError> {
+        let digest = validator.digested(&COMPONENT_HEALTH, encoded, 1);
+        let digest = digest.map_err(|error| error.within(Part::Health.name()))?;
+        let start_time_unix_nano = material::health_summary(encoded).start_time_unix_nano;
+        Ok(Self { digest, start_time_unix_nano })
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::error::{DecodeError, DecodeErrorKind, expect};
 use crate::limits::Limits;
-use crate::schema::{Kind, Message};
+use crate::part::Part;
+use crate::schema::{AGENT_TO_SERVER, Field, Kind, Message};
 use crate::wire::{self, WireType};
 
 /// A walk over one message, with what its limits have left.
@@ -26,6 +27,17 @@ impl<'a> Validator<'a> {
         }
     }
 
+    /// Checks a part of an `AgentToServer`.
+    pub(crate) fn part(&mut self, part: Part, encoded: &[u8]) -> Result<(), DecodeError> {
+        match AGENT_TO_SERVER.field(part.field_number()) {
+            Some(Field { kind: Kind::Message(schema), name, .. }) => {
+                self.message(schema, encoded, 1).map_err(|error| error.within(name))
+            }
+            // Every part is a message.
+            _ => Err(DecodeErrorKind::WireType.into()),
+        }
+    }
+
     /// Checks a message whose place is `depth` levels below the top.
     pub(crate) fn message(
         &mut self,
@@ -33,9 +45,7 @@ impl<'a> Validator<'a> {
         mut rest: &[u8],
         depth: u32,
     ) -> Result<(), DecodeError> {
-        if depth > self.nesting_max {
-            return Err(self.too_deep());
-        }
+        self.enter(depth)?;
         while !rest.is_empty() {
             let (number, wire_type) = key(&mut rest)?;
             let Some(field) = schema.field(number) else {
@@ -51,7 +61,7 @@ impl<'a> Validator<'a> {
 
     /// What follows a field that the schema does not know. By value, so that the walk over known fields stays in registers.
     #[cold]
-    fn skip_unknown<'m>(
+    pub(super) fn skip_unknown<'m>(
         &self,
         number: u32,
         wire_type: WireType,
@@ -85,9 +95,7 @@ impl<'a> Validator<'a> {
     }
 
     fn skip_group(&self, group: u32, rest: &mut &[u8], depth: u32) -> Result<(), DecodeError> {
-        if depth > self.nesting_max {
-            return Err(self.too_deep());
-        }
+        self.enter(depth)?;
         loop {
             match key(rest)? {
                 (number, WireType::GroupEnd) if number == group => return Ok(()),
@@ -142,7 +150,8 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn text(&self, bytes: &[u8]) -> Result<(), DecodeError> {
+    #[inline]
+    pub(super) fn text(&self, bytes: &[u8]) -> Result<(), DecodeError> {
         let max = self.limits.string_bytes_max;
         if bytes.len() > max {
             return Err(DecodeErrorKind::TextTooLong { len: bytes.len(), max }.into());
@@ -154,16 +163,21 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn count_list_entry(&mut self) -> Result<(), DecodeError> {
+    pub(super) fn count_list_entry(&mut self) -> Result<(), DecodeError> {
         let max = self.limits.list_entries_max;
         self.list_entries = self.list_entries.checked_sub(1).ok_or(DecodeErrorKind::ListEntries { max })?;
         Ok(())
     }
 
-    fn count_map_entry(&mut self) -> Result<(), DecodeError> {
+    pub(super) fn count_map_entry(&mut self) -> Result<(), DecodeError> {
         let max = self.limits.map_entries_max;
         self.map_entries = self.map_entries.checked_sub(1).ok_or(DecodeErrorKind::MapEntries { max })?;
         Ok(())
+    }
+
+    #[inline]
+    pub(super) fn enter(&self, depth: u32) -> Result<(), DecodeError> {
+        if depth > self.nesting_max { Err(self.too_deep()) } else { Ok(()) }
     }
 
     #[cold]

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
-use opamp_proto::{AgentMessage, AgentToServerFlags, InstanceUid, Now, Part, SequenceNum};
+use opamp_proto::{
+    AgentMessage, AgentToServerFlags, DecodeError, Held, HeldPart, InstanceUid, Now, Part, SequenceNum,
+};
 
 use super::certificates;
 use super::changes::ReceivedCustom;
@@ -34,6 +36,15 @@ pub(crate) enum Received {
     Told(InstanceUid),
 }
 
+/// What the agent in a slot said before.
+struct Known<'a>(MutexGuard<'a, SlotInner>);
+
+impl Held for Known<'_> {
+    fn part(&self, part: Part) -> Option<HeldPart<'_>> {
+        self.0.session.part(part)
+    }
+}
+
 /// Whether a sender may speak as the agent it says it is.
 enum Judgement {
     Ask(Contest),
@@ -46,6 +57,16 @@ enum Judgement {
 }
 
 impl Core {
+    /// Decodes a message. `find` leads to the agent of an identity, as far as its sender is concerned: what that one repeats of what
+    /// it said before is compared instead of checked.
+    pub(crate) fn decode<'m, 's>(
+        &self,
+        bytes: &'m [u8],
+        find: impl FnOnce(&InstanceUid) -> Option<&'s Arc<Slot>>,
+    ) -> Result<AgentMessage<'m>, DecodeError> {
+        AgentMessage::decode_knowing(bytes, &self.limits, |uid| find(&uid).map(|slot| Known(slot.lock())))
+    }
+
     /// Handles one decoded `AgentToServer`. `known` is the agent its sender sent last under this identity, if that is known: mostly
     /// it is still the one.
     pub(crate) fn receive(
@@ -347,13 +368,15 @@ impl Core {
             }
         };
         let config = message.part(Part::EffectiveConfig);
-        let config = config.filter(|config| {
-            !inner.session.holds(Part::EffectiveConfig, config)
-                && inner.session.would_take(message, Part::EffectiveConfig)
-        });
-        if let Some(config) = config {
-            let shared = self.configs.share(config);
-            out.share_effective_config(shared.bytes, shared.digest);
+        match config.filter(|_| inner.session.would_take(message, Part::EffectiveConfig)) {
+            Some(config) if inner.session.holds(Part::EffectiveConfig, config) => {
+                out.repeat_effective_config()
+            }
+            Some(config) => {
+                let shared = self.configs.share(config);
+                out.share_effective_config(shared.bytes, shared.digest);
+            }
+            None => {}
         }
         // Before, so that a hash alone need not be asked about; after, so that equal lists share their memory.
         tell(&mut inner.session, out);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use opamp_proto::{InstanceUid, Part, PartSet, Wall, material};
+use opamp_proto::{HeldPart, InstanceUid, Part, PartSet, Wall, material};
 
 use super::reports::KindFacts;
 use crate::reported::ReportedState;
@@ -59,27 +59,32 @@ impl Facts {
         self.known.contains(part) && self.state.part(part).is_some_and(|held| held == encoded)
     }
 
-    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially. `shared` are the same
-    /// bytes with their digest, if they are those of other agents too.
-    pub(super) fn store(&mut self, part: Part, encoded: &[u8], shared: Option<(Bytes, u64)>) {
-        let Some(index) = status_index(part) else {
-            return;
-        };
-        if part == Part::Health {
-            self.note_start_time(encoded);
-        }
-        if self.holds(part, encoded) {
-            return; // the same bytes: nothing to digest, nothing to keep
-        }
-        // An exact-size copy: a slice would pin the whole read buffer.
-        let (bytes, digest) =
-            shared.unwrap_or_else(|| (Bytes::copy_from_slice(encoded), material::digest(part, encoded)));
+    /// What is held of a part that came with a message. Custom capabilities may have come with a seed.
+    pub(super) fn held(&self, part: Part) -> Option<HeldPart<'_>> {
+        let index = status_index(part).filter(|_| part != Part::CustomCapabilities)?;
+        let encoded = self.state.part(part).filter(|_| self.known.contains(part))?;
+        Some(HeldPart { encoded, digest: self.digests[index] })
+    }
+
+    /// Replaces a status sub-message as a whole (R-STATUS-10) and notes whether it changed materially.
+    pub(super) fn store(&mut self, part: Part, encoded: &[u8], digest: u64) {
+        self.note_digest(part, digest);
+        self.state.copy(part, encoded);
+    }
+
+    /// The same, with a copy that is shared with other agents.
+    pub(super) fn keep(&mut self, part: Part, encoded: Bytes, digest: u64) {
+        self.note_digest(part, digest);
+        self.state.set(part, encoded);
+    }
+
+    fn note_digest(&mut self, part: Part, digest: u64) {
+        let Some(index) = status_index(part) else { return };
         if !self.known.contains(part) || self.digests[index] != digest {
             self.known.insert(part);
             self.digests[index] = digest;
             self.changed.insert(part);
         }
-        self.state.set(part, bytes);
     }
 
     /// Holds a part that is known already, without a word about a change.
@@ -175,8 +180,7 @@ impl Facts {
     }
 
     /// A start time that moved means that the agent restarted; a newest-wins view would hide how often.
-    fn note_start_time(&mut self, encoded: &[u8]) {
-        let start = material::health_summary(encoded).start_time_unix_nano;
+    pub(super) fn note_start_time(&mut self, start: u64) {
         if start != 0 && start != self.start_time_unix_nano {
             if self.start_time_unix_nano != 0 {
                 self.count(|sticky| &mut sticky.start_time_changes);

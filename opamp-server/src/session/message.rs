@@ -3,18 +3,17 @@
 use bytes::Bytes;
 use opamp_proto::{
     AgentCapabilities, AgentMessage, AgentToServerFlags, ConfigHash, Fingerprint, InstanceUid, Now, Part,
-    PartSet, SequenceNum, pb,
+    PartSet, SequenceNum, material, pb,
 };
 use prost::Message as _;
 
+use super::outbox::ReceivedConfig;
 use super::reports::{Outcome, Report};
 use super::{Outbox, Session};
 use crate::capability::{Negotiated, Received};
 use crate::custom::CustomMessage;
 use crate::refusal::SessionError;
-use crate::snapshot::{
-    ChangedFacts, ConnectionSettingsReport, DisconnectReason, PackagesReport, RemoteConfigReport, Transport,
-};
+use crate::snapshot::{ChangedFacts, ConnectionSettingsReport, DisconnectReason, Transport};
 
 /// The circumstances under which a part came.
 #[derive(Clone, Copy)]
@@ -23,6 +22,8 @@ struct Context {
     before: Negotiated,
     /// The message was processed before.
     copy: bool,
+    /// It is what is held as this part, byte for byte.
+    repeated: bool,
     now: Now,
 }
 
@@ -62,8 +63,15 @@ impl Session {
             self.check_sequence(message.sequence_num(), accepted, agent);
         }
         for part in accepted.iter() {
-            if let Some(bytes) = message.part(part) {
-                self.take_part(part, bytes, Context { before, copy, now }, out)?;
+            if let Some(encoded) = message.part(part) {
+                let repeated = self.is_repeated(part, encoded, out);
+                self.take_part(part, encoded, Context { before, copy, repeated, now }, out)?;
+                if part == Part::Health {
+                    self.facts.note_start_time(message.start_time_unix_nano());
+                }
+                if part.is_status() && !repeated {
+                    self.store(part, encoded, message, out);
+                }
             }
         }
         self.look_for_withheld_settings();
@@ -132,6 +140,27 @@ impl Session {
         self.negotiated.received(part) == Received::NotOurs
     }
 
+    /// Whether a part is what is held already. It is compared once: a driver may have done so.
+    fn is_repeated(&self, part: Part, encoded: &[u8], out: &mut Outbox) -> bool {
+        match (part, &out.config) {
+            (Part::EffectiveConfig, Some(ReceivedConfig::Repeated)) => {
+                out.config = None;
+                true
+            }
+            _ => self.facts.holds(part, encoded),
+        }
+    }
+
+    /// Keeps a status that is not the one that is held.
+    fn store(&mut self, part: Part, encoded: &[u8], message: &AgentMessage<'_>, out: &mut Outbox) {
+        let shared = out.config.take_if(|config| part == Part::EffectiveConfig && config.is_of(encoded));
+        match (part, shared) {
+            (_, Some(ReceivedConfig::Shared { encoded, digest })) => self.facts.keep(part, encoded, digest),
+            (Part::Health, _) => self.facts.store(part, encoded, message.health_digest()),
+            _ => self.facts.store(part, encoded, material::digest(part, encoded)),
+        }
+    }
+
     /// Takes one accepted part in.
     fn take_part(
         &mut self,
@@ -140,11 +169,11 @@ impl Session {
         context: Context,
         out: &mut Outbox,
     ) -> Result<(), SessionError> {
-        let Context { before, copy, now } = context;
+        let Context { before, copy, repeated, now } = context;
         match part {
-            Part::RemoteConfigStatus => self.remote_config_status(encoded, now)?,
+            Part::RemoteConfigStatus => self.remote_config_status(encoded, repeated, now)?,
             Part::ConnectionSettingsStatus => self.connection_settings_status(encoded, &before, now)?,
-            Part::PackageStatuses => self.package_statuses(encoded, now)?,
+            Part::PackageStatuses => self.package_statuses(encoded, repeated, now)?,
             Part::AvailableComponents if self.extra.get_or_insert_default().components.reported(encoded) => {
                 self.facts.mark(ChangedFacts::COMPONENTS);
             }
@@ -154,17 +183,12 @@ impl Session {
             }
             _ => {}
         }
-        if part.is_status() {
-            let shared =
-                out.shared.take_if(|(shared, _)| part == Part::EffectiveConfig && *shared == encoded);
-            self.facts.store(part, encoded, shared);
-        }
         Ok(())
     }
 
-    fn remote_config_status(&mut self, encoded: &[u8], now: Now) -> Result<(), SessionError> {
-        let report = RemoteConfigReport::read(encoded)?;
-        if self.facts.remote_config.note(report, self.offer.offered_at(), now.wall) {
+    fn remote_config_status(&mut self, encoded: &[u8], repeated: bool, now: Now) -> Result<(), SessionError> {
+        let offered_at = self.offer.offered_at();
+        if self.facts.remote_config.take(encoded, repeated, offered_at, now.wall)? {
             self.facts.mark(ChangedFacts::REMOTE_CONFIG);
         }
         if let Some(reported) = self.facts.remote_config.reported() {
@@ -201,10 +225,9 @@ impl Session {
         Ok(())
     }
 
-    fn package_statuses(&mut self, encoded: &[u8], now: Now) -> Result<(), SessionError> {
-        let report = PackagesReport::read(encoded)?;
+    fn package_statuses(&mut self, encoded: &[u8], repeated: bool, now: Now) -> Result<(), SessionError> {
         let extra = self.extra.get_or_insert_default();
-        let news = extra.packages_facts.note(report, extra.packages.offered_at(), now.wall);
+        let news = extra.packages_facts.take(encoded, repeated, extra.packages.offered_at(), now.wall)?;
         if let Some(reported) = extra.packages_facts.reported() {
             extra.packages.reported(reported);
         }

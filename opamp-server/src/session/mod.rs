@@ -43,7 +43,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_proto::{AgentCapabilities, AgentMessage, InstanceUid, Mono, Now, Part, SequenceNum, Wall, pb};
+use opamp_proto::{
+    AgentCapabilities, AgentMessage, Held, HeldPart, InstanceUid, Mono, Now, Part, SequenceNum, Wall, pb,
+};
 use prost::Message as _;
 
 use crate::capability::{Negotiated, Received};
@@ -495,6 +497,13 @@ impl Session {
             unset if unset.bits() == 0 => self.negotiated.agent(),
             announced => announced,
         }
+    }
+}
+
+/// What the agent reported in messages that were accepted.
+impl Held for Session {
+    fn part(&self, part: Part) -> Option<HeldPart<'_>> {
+        self.facts.held(part)
     }
 }
 

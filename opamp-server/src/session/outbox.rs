@@ -99,10 +99,25 @@ pub struct Outbox {
     /// What the agent sent that is not the session's to answer.
     pub(super) custom: Option<CustomMessage>,
     pub(super) certificate_request: Option<Bytes>,
-    /// An effective configuration that comes with the next message, and its material digest.
-    pub(super) shared: Option<(Bytes, u64)>,
+    /// What is known of the effective configuration that comes with the next message.
+    pub(super) config: Option<ReceivedConfig>,
     /// Whether full state may be asked for now.
     pub(super) full_state_allowed: bool,
+}
+
+/// What a driver found out about an effective configuration.
+pub(super) enum ReceivedConfig {
+    /// It is what the session holds.
+    Repeated,
+    /// A copy to be kept, and its material digest.
+    Shared { encoded: Bytes, digest: u64 },
+}
+
+impl ReceivedConfig {
+    /// Whether it was found out about these bytes.
+    pub(super) fn is_of(&self, received: &[u8]) -> bool {
+        matches!(self, Self::Shared { encoded, .. } if encoded == received)
+    }
 }
 
 /// Shows how much there is to send: offers may hold secrets.
@@ -162,7 +177,7 @@ impl Outbox {
             effects: Effects::default(),
             custom: None,
             certificate_request: None,
-            shared: None,
+            config: None,
             full_state_allowed: true,
         }
     }
@@ -177,7 +192,7 @@ impl Outbox {
         self.effects = Effects::default();
         self.custom = None;
         self.certificate_request = None;
-        self.shared = None;
+        self.config = None;
         self.full_state_allowed = true;
     }
 
@@ -212,7 +227,14 @@ impl Outbox {
     /// [material digest](opamp_proto::material::digest): the session keeps this one instead of making its own, so that agents
     /// with equal configurations share one.
     pub fn share_effective_config(&mut self, encoded: Bytes, digest: u64) {
-        self.shared = Some((encoded, digest));
+        self.config = Some(ReceivedConfig::Shared { encoded, digest });
+    }
+
+    /// Says that the effective configuration that comes with the next message is the one its session
+    /// [holds](super::Session::holds), so that it is not compared again. A driver may say so as long as it lets nothing else change
+    /// the session in between.
+    pub fn repeat_effective_config(&mut self) {
+        self.config = Some(ReceivedConfig::Repeated);
     }
 
     /// Replaces the custom capabilities that sessions announce from now on.

@@ -51,6 +51,23 @@ impl<R: Report> KindFacts<R> {
         }
     }
 
+    /// Takes an encoded status over; says whether it is news. One that is repeated byte for byte is not read again.
+    pub(super) fn take(
+        &mut self,
+        encoded: &[u8],
+        repeated: bool,
+        offered_at: Option<Wall>,
+        now: Wall,
+    ) -> Result<bool, DecodeError> {
+        let report = match self.report.as_ref().filter(|_| repeated) {
+            // Only failures can be news again.
+            Some(report) if report.outcome() != Outcome::Failed => return Ok(false),
+            Some(report) => report.clone(),
+            None => R::read(encoded)?,
+        };
+        Ok(self.note(report, offered_at, now))
+    }
+
     /// Takes a report over; says whether it is news. `offered_at` is when what is desired was offered last.
     pub(super) fn note(&mut self, report: R, offered_at: Option<Wall>, now: Wall) -> bool {
         let outcome = report.outcome();

@@ -156,7 +156,7 @@ impl Desk {
             None if self.core.settings.accept_headerless => frame::decode_either(bytes)?,
             Some(Framing::Header) | None => (frame::decode(bytes)?, Framing::Header),
         };
-        let message = AgentMessage::decode(payload, &self.core.limits)?;
+        let message = self.core.decode(payload, |uid| self.agents.get(uid))?;
         self.framing = Some(framing);
         Ok(message)
     }

@@ -68,7 +68,8 @@ impl Table {
     /// Sends a message as it is and returns the answers.
     fn raw(&mut self, message: &pb::AgentToServer) -> Result<Vec<pb::ServerToAgent>, SessionError> {
         let bytes = message.encode_to_vec();
-        let message = AgentMessage::decode(&bytes, &Limits::default()).unwrap();
+        let session = &self.session;
+        let message = AgentMessage::decode_knowing(&bytes, &Limits::default(), |_| Some(session)).unwrap();
         let assign = Some(InstanceUid::v7(1_700_000_000_000, [3; 10]));
         self.out.clear();
         self.session.handle(Input::Message { message: &message, assign }, self.now, &mut self.out)?;

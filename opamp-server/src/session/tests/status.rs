@@ -138,6 +138,67 @@ fn a_ticking_timestamp_is_no_change_and_a_status_is() {
 }
 
 #[test]
+fn a_report_is_compared_with_the_one_before_it_and_with_no_other() {
+    let mut table = Table::websocket();
+    table.full();
+    table.session.take_change().unwrap();
+    let health = |time, status: &str| pb::ComponentHealth {
+        status: status.into(),
+        status_time_unix_nano: time,
+        component_health_map: [("a".to_owned(), pb::ComponentHealth::default())].into(),
+        ..Default::default()
+    };
+    let reports = [("up", true), ("up", false), ("no", true), ("up", true), ("no", true), ("no", false)];
+    for (time, (status, news)) in (1..).zip(reports) {
+        let report = health(time, status);
+        table.say(pb::AgentToServer { health: Some(report.clone()), ..Default::default() });
+        let change = table.session.take_change();
+        assert_eq!(change.is_some_and(|change| change.changed.contains(Part::Health)), news, "{time}");
+        let state = table.session.snapshot().state;
+        assert_eq!(state.part(Part::Health).unwrap(), &report.encode_to_vec(), "{time}");
+        let held = table.session.part(Part::Health).unwrap();
+        assert_eq!(held.digest, material::digest(Part::Health, held.encoded));
+    }
+}
+
+#[test]
+fn what_a_driver_calls_a_repeated_config_stays_and_the_next_one_is_looked_at_again() {
+    let mut table = Table::websocket();
+    table.full();
+    table.session.take_change().unwrap();
+    let report = |text: &str| pb::AgentToServer {
+        instance_uid: Bytes::copy_from_slice(UID.as_bytes()),
+        effective_config: Some(pb::EffectiveConfig { config_map: Some(config(text)) }),
+        ..Default::default()
+    };
+    let mut receive = |text: &str, repeated: bool| {
+        let bytes = report(text).encode_to_vec();
+        let message = AgentMessage::decode(&bytes, &Limits::default()).unwrap();
+        table.out.clear();
+        if repeated {
+            table.out.repeat_effective_config();
+        }
+        let input = Input::Message { message: &message, assign: None };
+        table.session.handle(input, table.now, &mut table.out).unwrap();
+        assert!(table.session.holds(Part::EffectiveConfig, message.part(Part::EffectiveConfig).unwrap()));
+        table.session.take_change().is_some_and(|change| change.changed.contains(Part::EffectiveConfig))
+    };
+    assert!(!receive("a: 0", true));
+    assert!(receive("a: 1", false));
+    assert!(!receive("a: 1", false));
+}
+
+/// A seed comes from a store, which nobody has checked the bytes of.
+#[test]
+fn what_came_with_a_seed_is_not_taken_for_what_was_checked() {
+    let garbage = Bytes::from_static(b"\x0a\x02\xff\xff");
+    let seed = Seed { custom_capabilities: Some(garbage.clone()), known: PartSet::STATUS, ..Seed::new(UID) };
+    let session = Session::restore(seed, &SessionSettings::default(), at(0));
+    assert!(session.holds(Part::CustomCapabilities, &garbage));
+    assert!(Part::ALL.into_iter().all(|part| session.part(part).is_none()));
+}
+
+#[test]
 fn restarts_of_the_agent_are_counted_even_if_nobody_looks() {
     let mut table = Table::websocket();
     for start in [5, 5, 6, 7] {

@@ -56,7 +56,13 @@ impl WriteBatch {
     /// Inserts or replaces an agent's record. One that is shared is not copied.
     pub fn put_agent(&mut self, record: impl Into<Arc<AgentRecord>>) -> &mut Self {
         let record = record.into();
-        self.weight += record.weight();
+        let weight = record.weight();
+        self.put_weighed(record, weight)
+    }
+
+    /// The same for a record whose weight is known.
+    pub(crate) fn put_weighed(&mut self, record: Arc<AgentRecord>, weight: usize) -> &mut Self {
+        self.weight += weight;
         self.contents.agents.insert(record.id, Some(record));
         self
     }

@@ -2,6 +2,7 @@
 //!
 //! Every method lists numbered clauses; the name behind a clause is the test of the conformance suite that proves it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,18 +73,18 @@ pub trait Store:
 
 /// Agent records and checkpoints.
 pub trait AgentStore: Send + Sync {
-    /// The record with this id.
+    /// The record with this id, perhaps shared with others who read it.
     ///
     /// 1. It reads back as it was committed, field for field. `an_agent_reads_back_as_committed`
     /// 2. A deleted one is gone, and so is its checkpoint. `a_deleted_agent_is_gone`
-    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>>;
+    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>>;
 
     /// The record whose present uid this is.
     ///
     /// 1. Only the uid in use finds an agent, not one it had before. `only_the_present_uid_finds_an_agent`
     /// 2. A batch after which two agents would have one uid is refused. `the_uid_of_another_agent_is_refused`
     /// 3. Agents may exchange uids in one batch. `uids_can_be_swapped_in_one_batch`
-    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>>;
+    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>>;
 
     /// All records.
     ///

@@ -1,6 +1,6 @@
 //! Grouping of record writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,38 +53,40 @@ impl Default for WriteBehindLimits {
 #[derive(Default)]
 pub struct WriteBehind {
     limits: WriteBehindLimits,
-    waiting: BTreeMap<AgentId, Waiting>,
-    /// The same agents by the time of their oldest unwritten change.
+    agents: HashMap<AgentId, Unwritten>,
+    /// The agents whose records wait, by the time of their oldest unwritten change.
     queue: BTreeSet<(Mono, AgentId)>,
-    in_flight: Option<InFlight>,
-    /// What the records above refer to.
-    blobs: BTreeMap<BlobId, Referred>,
+    /// The agents of the batch whose outcome is not known yet, those included whose record was discarded since.
+    in_flight: Option<Vec<AgentId>>,
+    /// What records came with.
+    blobs: BTreeMap<BlobId, Given>,
     weight: usize,
     not_before: Mono,
     /// How many of the oldest records go alone, because a batch they were in was refused.
     singly: usize,
 }
 
-/// A blob that records wait with.
+/// What is not written of one agent: one of both, or both.
 #[derive(Default)]
-struct Referred {
-    /// How often records that wait or are in flight refer to it; it is forgotten with the last of them.
-    references: usize,
-    /// None if it was not given, because the store has it.
-    bytes: Option<Bytes>,
+struct Unwritten {
+    waiting: Option<Waiting>,
+    flying: Option<Waiting>,
 }
 
 struct Waiting {
     record: Arc<AgentRecord>,
+    /// What came with it, or with an older one, and it refers to.
+    blobs: Vec<BlobId>,
+    /// Of the record, while it waits and is in flight.
+    weight: usize,
     since: Mono,
 }
 
-/// A batch whose outcome is not known yet.
-struct InFlight {
-    /// Its records, but for those discarded since.
-    records: BTreeMap<AgentId, Waiting>,
-    /// How many it had.
-    taken: usize,
+/// A blob that came with records.
+struct Given {
+    bytes: Bytes,
+    /// How many records that wait or are in flight have it; it is forgotten with the last of them.
+    records: usize,
 }
 
 impl WriteBehind {
@@ -108,37 +110,48 @@ impl WriteBehind {
         blobs: impl IntoIterator<Item = B>,
         now: Mono,
     ) {
-        let mut newest = Waiting { record: record.into(), since: now };
-        let id = newest.record.id;
-        // Before the older one lets go of what both refer to.
-        self.refer(&newest.record);
-        // The waiting one first: it is newer than the one in flight, and the first fact found is kept.
-        if let Some(older) = self.remove_waiting(&id) {
-            newest.supersede(&older);
-            self.release(&older.record);
-        }
-        if let Some(flying) = self.in_flight.as_ref().and_then(|batch| batch.records.get(&id)) {
-            absorb(&mut newest.record, &flying.record);
-        }
+        let record = record.into();
+        let id = record.id;
+        let mut newest = Waiting { record, blobs: Vec::new(), weight: 0, since: now };
         for blob in blobs {
             let Blob { id, bytes } = blob.into();
-            if let Some(referred) = self.blobs.get_mut(&id)
-                && referred.bytes.is_none()
-            {
-                self.weight += WriteBatch::blob_weight(&bytes);
-                referred.bytes = Some(bytes);
+            if newest.lacks(&id) {
+                newest.blobs.push(id);
+                self.give(id, bytes);
             }
         }
+        // The waiting one first: it is newer than the one in flight, and the first fact found is kept.
+        if let Some(older) = self.remove_waiting(&id) {
+            self.supersede(&mut newest, &older);
+        }
+        if let Some(flying) = self.agents.get(&id).and_then(|unwritten| unwritten.flying.as_ref()) {
+            absorb(&mut newest.record, &flying.record);
+        }
         self.insert_waiting(newest);
+    }
+
+    /// The newest record of an agent that waits or is in flight.
+    pub fn get(&self, id: &AgentId) -> Option<&Arc<AgentRecord>> {
+        self.agents.get(id)?.newest().map(|newest| &newest.record)
+    }
+
+    /// What this record came with, or one before it that waits or is in flight, as far as it refers to it.
+    pub fn blobs(&self, id: &AgentId) -> Vec<Blob> {
+        let unwritten = self.agents.get(id);
+        let Some(newest) = unwritten.and_then(Unwritten::newest) else { return Vec::new() };
+        let flying = unwritten.and_then(|unwritten| unwritten.flying.as_ref());
+        let flying = flying.into_iter().flat_map(|flying| &flying.blobs).filter(|id| newest.lacks(id));
+        let given = |id: &BlobId| Some(Blob { id: *id, bytes: self.blobs.get(id)?.bytes.clone() });
+        newest.blobs.iter().chain(flying).filter_map(given).collect()
     }
 
     /// Forgets an agent: its record was deleted, or just committed by other means. Call this when that commit is
     /// handed to the store, so that no older state is written after it.
     pub fn discard(&mut self, id: &AgentId) {
         let waiting = self.remove_waiting(id);
-        let flying = self.in_flight.as_mut().and_then(|batch| batch.records.remove(id));
+        let flying = self.land(id);
         for gone in waiting.into_iter().chain(flying) {
-            self.release(&gone.record);
+            self.release(&gone.blobs);
         }
     }
 
@@ -165,19 +178,23 @@ impl WriteBehind {
 
     /// The batch in flight is in the store.
     pub fn committed(&mut self) {
-        for written in self.in_flight.take().into_iter().flat_map(|batch| batch.records.into_values()) {
-            self.release(&written.record);
+        for id in self.in_flight.take().unwrap_or_default() {
+            if let Some(written) = self.land(&id) {
+                self.release(&written.blobs);
+            }
+        }
+        if self.agents.is_empty() {
+            self.agents.shrink_to(self.limits.records_max); // after an outage it was as large as the fleet
         }
         self.not_before = Mono::default();
     }
 
     /// The batch in flight was not written, or possibly not: its records wait again, unless newer ones already do.
     pub fn failed(&mut self, now: Mono) {
-        let records = self.in_flight.take().map(|batch| batch.records).unwrap_or_default();
-        for (id, mut record) in records {
+        for id in self.in_flight.take().unwrap_or_default() {
+            let Some(mut record) = self.land(&id) else { continue };
             if let Some(mut newer) = self.remove_waiting(&id) {
-                newer.supersede(&record);
-                self.release(&record.record);
+                self.supersede(&mut newer, &record);
                 record = newer;
             }
             self.insert_waiting(record);
@@ -188,13 +205,14 @@ impl WriteBehind {
     /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
     /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
     pub fn refused(&mut self, now: Mono) -> Option<Arc<AgentRecord>> {
-        let batch = self.in_flight.as_ref()?;
-        if batch.taken == 1 {
-            let (_, Waiting { record, .. }) = self.in_flight.take()?.records.pop_first()?;
-            self.release(&record);
-            return Some(record);
+        let taken = self.in_flight.as_ref()?;
+        if let [id] = taken[..] {
+            self.in_flight = None;
+            let refused = self.land(&id)?;
+            self.release(&refused.blobs);
+            return Some(refused.record);
         }
-        self.singly = batch.taken;
+        self.singly = taken.len();
         self.failed(now);
         self.not_before = Mono::default();
         None
@@ -202,74 +220,112 @@ impl WriteBehind {
 
     /// Agents with a change that waits or is in flight.
     pub fn len(&self) -> usize {
-        let flying = self.in_flight.iter().flat_map(|batch| batch.records.keys());
-        self.waiting.len() + flying.filter(|id| !self.waiting.contains_key(id)).count()
+        self.agents.len()
     }
 
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_none()
+        self.queue.is_empty() && self.in_flight.is_none()
     }
 
     fn take_waiting(&mut self) -> Option<WriteBatch> {
         let records_max = if self.singly > 0 { 1 } else { self.limits.records_max };
         self.singly = self.singly.saturating_sub(1);
         let mut batch = WriteBatch::new();
-        let mut records = BTreeMap::new();
+        let mut taken = Vec::new();
         while let Some(&(_, id)) = self.queue.first() {
-            let record = &self.waiting.get(&id)?.record;
-            let wanted: BTreeSet<_> = record.blob_references().filter(|id| !batch.has_blob(id)).collect();
-            let blobs: Vec<_> =
-                wanted.into_iter().filter_map(|id| Some((id, self.blobs.get(&id)?.bytes.clone()?))).collect();
-            let weight = record.weight()
-                + blobs.iter().map(|(_, bytes)| WriteBatch::blob_weight(bytes)).sum::<usize>();
-            let full = records.len() >= records_max
-                || batch.ops() + 1 + blobs.len() > WriteBatch::OPS_MAX
+            let Some(unwritten) = self.agents.get_mut(&id) else { break };
+            let Some(waiting) = &unwritten.waiting else { break };
+            let blobs = || {
+                let new = waiting.blobs.iter().filter(|id| !batch.has_blob(id));
+                new.filter_map(|id| Some((*id, &self.blobs.get(id)?.bytes)))
+            };
+            let weight =
+                waiting.weight + blobs().map(|(_, bytes)| WriteBatch::blob_weight(bytes)).sum::<usize>();
+            let full = taken.len() >= records_max
+                || batch.ops() + 1 + blobs().count() > WriteBatch::OPS_MAX
                 || batch.bytes() + weight > self.limits.bytes_max.min(WriteBatch::BYTES_MAX);
-            if full && !records.is_empty() {
+            if full && !taken.is_empty() {
                 break;
             }
-            let Some(taken) = self.remove_waiting(&id) else { break };
-            for (id, bytes) in blobs {
-                batch.put_blob(Blob { id, bytes });
+            let blobs: Vec<_> = blobs().map(|(id, bytes)| Blob { id, bytes: bytes.clone() }).collect();
+            for blob in blobs {
+                batch.put_blob(blob);
             }
-            batch.put_agent(Arc::clone(&taken.record));
-            records.insert(id, taken);
+            batch.put_weighed(Arc::clone(&waiting.record), waiting.weight);
+            self.queue.pop_first();
+            self.weight -= waiting.weight;
+            unwritten.flying = unwritten.waiting.take();
+            taken.push(id);
         }
-        if batch.is_empty() {
+        if taken.is_empty() {
             return None;
         }
-        self.in_flight = Some(InFlight { taken: records.len(), records });
+        self.in_flight = Some(taken);
         Some(batch)
     }
 
-    fn insert_waiting(&mut self, waiting: Waiting) {
-        self.weight += waiting.record.weight();
-        self.queue.insert((waiting.since, waiting.record.id));
-        self.waiting.insert(waiting.record.id, waiting);
+    fn insert_waiting(&mut self, mut waiting: Waiting) {
+        let id = waiting.record.id;
+        waiting.weight = waiting.record.weight();
+        self.weight += waiting.weight;
+        self.queue.insert((waiting.since, id));
+        self.agents.entry(id).or_default().waiting = Some(waiting);
     }
 
     fn remove_waiting(&mut self, id: &AgentId) -> Option<Waiting> {
-        let removed = self.waiting.remove(id)?;
+        let unwritten = self.agents.get_mut(id)?;
+        let removed = unwritten.waiting.take()?;
+        if unwritten.flying.is_none() {
+            self.agents.remove(id);
+        }
         self.queue.remove(&(removed.since, *id));
-        self.weight -= removed.record.weight();
+        self.weight -= removed.weight;
         Some(removed)
     }
 
-    fn refer(&mut self, record: &AgentRecord) {
-        for id in record.blob_references() {
-            self.blobs.entry(id).or_default().references += 1;
+    /// The record of an agent that is not in flight any more.
+    fn land(&mut self, id: &AgentId) -> Option<Waiting> {
+        let unwritten = self.agents.get_mut(id)?;
+        let landed = unwritten.flying.take();
+        if unwritten.waiting.is_none() {
+            self.agents.remove(id);
         }
+        landed
     }
 
-    /// A record is written, superseded or not wanted any more, and what only it referred to with it.
-    fn release(&mut self, record: &AgentRecord) {
-        for id in record.blob_references() {
-            let Some(blob) = self.blobs.get_mut(&id) else { continue };
-            blob.references -= 1;
-            if blob.references == 0 {
-                self.weight -= blob.bytes.as_ref().map_or(0, WriteBatch::blob_weight);
-                self.blobs.remove(&id);
+    /// A newer record takes over what it needs of an older one, which is not wanted any more.
+    fn supersede(&mut self, newer: &mut Waiting, older: &Waiting) {
+        absorb(&mut newer.record, &older.record);
+        newer.since = newer.since.min(older.since);
+        for id in &older.blobs {
+            if newer.lacks(id)
+                && let Some(given) = self.blobs.get_mut(id)
+            {
+                given.records += 1;
+                newer.blobs.push(*id);
+            }
+        }
+        self.release(&older.blobs);
+    }
+
+    fn give(&mut self, id: BlobId, bytes: Bytes) {
+        let weight = WriteBatch::blob_weight(&bytes);
+        let given = self.blobs.entry(id).or_insert_with(|| {
+            self.weight += weight;
+            Given { bytes, records: 0 }
+        });
+        given.records += 1;
+    }
+
+    /// A record is written, superseded or not wanted any more, and what only it came with is neither.
+    fn release(&mut self, blobs: &[BlobId]) {
+        for id in blobs {
+            let Some(given) = self.blobs.get_mut(id) else { continue };
+            given.records -= 1;
+            if given.records == 0 {
+                self.weight -= WriteBatch::blob_weight(&given.bytes);
+                self.blobs.remove(id);
             }
         }
     }
@@ -278,18 +334,24 @@ impl WriteBehind {
 impl fmt::Debug for WriteBehind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteBehind")
-            .field("waiting", &self.waiting.len())
-            .field("in_flight", &self.in_flight.as_ref().map(|batch| batch.taken))
-            .field("blobs", &self.blobs.values().filter(|blob| blob.bytes.is_some()).count())
+            .field("waiting", &self.queue.len())
+            .field("in_flight", &self.in_flight.as_ref().map(Vec::len))
+            .field("blobs", &self.blobs.len())
             .field("deadline", &self.deadline())
             .finish_non_exhaustive()
     }
 }
 
+impl Unwritten {
+    fn newest(&self) -> Option<&Waiting> {
+        self.waiting.as_ref().or(self.flying.as_ref())
+    }
+}
+
 impl Waiting {
-    fn supersede(&mut self, older: &Self) {
-        absorb(&mut self.record, &older.record);
-        self.since = self.since.min(older.since);
+    /// Whether it refers to a blob that it did not come with.
+    fn lacks(&self, id: &BlobId) -> bool {
+        self.record.refers_to(id) && !self.blobs.contains(id)
     }
 }
 

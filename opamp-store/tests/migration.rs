@@ -114,7 +114,7 @@ async fn records_of_schema_1_take_what_is_new() {
             assigned_by,
             assigned_at,
         }),
-        ..before.clone()
+        ..AgentRecord::clone(&before)
     };
     let change = batch(|batch| {
         batch.put_blob(settings);
@@ -125,7 +125,7 @@ async fn records_of_schema_1_take_what_is_new() {
     });
     let revision = store.commit(change, None).await.unwrap();
     let expected = AgentRecord { revision, ..changed };
-    assert_eq!(store.agent(&agent_id(1)).await.unwrap(), Some(expected));
+    assert_eq!(store.agent(&agent_id(1)).await.unwrap().as_deref(), Some(&expected));
     check_what_was_there(&store).await;
     let delete = || {
         batch(|batch| {

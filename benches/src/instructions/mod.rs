@@ -4,6 +4,7 @@
 //! nothing but the program, the compiler and the C library, so it tells a change of one percent that a clock would not.
 
 mod codec;
+mod fleet;
 mod session;
 
 /// One round of work, over and over.
@@ -24,7 +25,7 @@ const WARM_UP: u32 = 8;
 impl Scenario {
     /// Every scenario.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        [codec::SCENARIOS, session::SCENARIOS].into_iter().flatten()
+        [codec::SCENARIOS, fleet::SCENARIOS, session::SCENARIOS].into_iter().flatten()
     }
 
     /// The one of this name.

@@ -308,6 +308,11 @@ impl FleetIndex {
         self.rows.get(id).map(|row| row.liveness)
     }
 
+    /// The health of an agent.
+    pub fn health(&self, id: &AgentId) -> Option<Health> {
+        self.rows.get(id).map(|row| row.health)
+    }
+
     /// Whether an agent comes and goes more often than [`IndexSettings::flapping`] allows.
     pub fn is_flapping(&self, id: &AgentId, now: Now) -> bool {
         self.flapping.is_flapping(id, now.mono)

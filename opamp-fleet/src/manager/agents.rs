@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, AgentId, InstanceUid, Now};
 use opamp_server::{AgentSnapshot, CommandError, Dispatch};
-use opamp_store::{AgentRecord, Blob, BlobId, CommitError, PAGE_MAX, Page, Precondition, WriteBatch};
+use opamp_store::{
+    AgentRecord, Blob, BlobId, CommitError, DesiredConfig, PAGE_MAX, Page, Precondition, WriteBatch,
+};
 use prost::Message;
 use serde_json::json;
 
@@ -312,7 +314,7 @@ impl Inner {
 pub(super) fn changed_record_batch(base: &Newest, changed: impl Into<Arc<AgentRecord>>) -> WriteBatch {
     let mut batch = WriteBatch::new();
     batch.require(unchanged(&base.record));
-    Inner::put_changed(&mut batch, changed, base);
+    Inner::put_changed(&mut batch, changed, &base.blobs);
     batch
 }
 
@@ -375,7 +377,11 @@ fn detail(record: AgentRecord, summary: AgentSummary, snapshot: Option<AgentSnap
         connection: record.connection.map(Arc::unwrap_or_clone),
         effective_config_hash: record.effective_config_hash,
         desired: record.desired.map(Arc::unwrap_or_clone),
-        desired_history: record.desired_history.into_iter().map(Arc::unwrap_or_clone).collect(),
+        desired_history: record
+            .desired_history
+            .iter()
+            .map(|assigned| DesiredConfig::clone(assigned))
+            .collect(),
         last_known_good: record.last_known_good,
         sticky,
         revision: record.revision,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use opamp_proto::AgentId;
 use opamp_server::Desired;
-use opamp_store::{AgentRecord, CommitError, DesiredConfig, Precondition, WriteBatch};
+use opamp_store::{AgentRecord, Blob, CommitError, DesiredConfig, Precondition, Revision, WriteBatch};
 use serde_json::json;
 
 use super::agents::LOOKED_AT_ONCE;
 use super::assignments::check_accepts;
 use super::audit::Deed;
 use super::error::{AssignError, AssignMatchingError, StoreFailure};
-use super::state::unchanged;
+use super::state::{Newest, unchanged};
 use super::types::{Actor, AssignedMatching};
 use super::{FleetManager, Inner, record};
 use crate::{IndexQuery, Selector, VersionState};
@@ -48,6 +48,38 @@ impl FleetManager {
         let wanted =
             Wanted { actor: actor.clone(), selector: selector.clone(), config: config.to_owned(), version };
         self.complete(|inner| async move { inner.assign_to_all(&wanted, &agents).await }).await
+    }
+}
+
+/// What the agents of one commit share: those that had the same so far have the same from now on.
+#[derive(Default)]
+struct Shared {
+    desired: Option<Arc<DesiredConfig>>,
+    /// What an agent had, and the history of one that had that.
+    history: Option<(Option<Arc<DesiredConfig>>, History, History)>,
+}
+
+type History = Arc<[Arc<DesiredConfig>]>;
+
+impl Shared {
+    fn desired(&mut self, generation: u64, make: impl Fn(u64) -> DesiredConfig) -> Arc<DesiredConfig> {
+        match &self.desired {
+            Some(last) if last.generation == generation => Arc::clone(last),
+            _ => Arc::clone(self.desired.insert(Arc::new(make(generation)))),
+        }
+    }
+
+    fn history(&mut self, base: &AgentRecord, make: impl Fn(&AgentRecord) -> History) -> History {
+        let (desired, history) = (&base.desired, &base.desired_history);
+        if let Some((last_desired, last_history, after)) = &self.history
+            && Arc::ptr_eq(last_history, history)
+            && last_desired == desired
+        {
+            return Arc::clone(after);
+        }
+        let after = make(base);
+        self.history = Some((desired.clone(), Arc::clone(history), Arc::clone(&after)));
+        after
     }
 }
 
@@ -125,6 +157,7 @@ impl Inner {
         let (config, version) = (config.clone(), *version);
         batch.require(Precondition::ConfigVersionAt { config, version, revision });
         let mut changed: Vec<Arc<AgentRecord>> = Vec::new();
+        let mut shared = Shared::default();
         let (mut looked_at, mut same, mut not_accepted, mut damaged) = (0, 0, 0, 0);
         for id in agents.iter().take(BATCH_AGENTS) {
             looked_at += 1;
@@ -147,32 +180,40 @@ impl Inner {
                 continue;
             }
             let generation = base.record.desired_generation + 1;
-            let desired = DesiredConfig {
+            let desired = |generation| DesiredConfig {
                 generation,
                 assigned_by: actor.name.clone(),
                 assigned_at: now.wall,
                 ..version_wanted.clone()
             };
-            let record = Arc::new(self.with_desired(&base.record, Some(desired), generation));
-            let mut more = WriteBatch::new();
-            Self::put_changed(&mut more, Arc::clone(&record), &base);
-            if !changed.is_empty() && batch.bytes() + more.bytes() > self.settings.write_behind.bytes_max {
+            let desired = shared.desired(generation, desired);
+            let desired_history = shared.history(&base.record, |base| self.history_after(base));
+            let weight = base.record.weight() + base.blobs.iter().map(Blob::weight).sum::<usize>();
+            if !changed.is_empty() && batch.bytes() + weight > self.settings.write_behind.bytes_max {
                 looked_at -= 1; // the next commit begins with it
                 break;
             }
             batch.require(unchanged(&base.record));
-            Self::put_changed(&mut batch, Arc::clone(&record), &base);
+            let Newest { mut record, blobs } = base;
+            // Nobody else has it, unless it waits to be written.
+            let changing = Arc::make_mut(&mut record);
+            changing.desired = Some(desired);
+            changing.desired_generation = generation;
+            changing.desired_history = desired_history;
+            Self::put_changed(&mut batch, Arc::clone(&record), &blobs);
             changed.push(record);
         }
         if !changed.is_empty() {
             batch.append_audit(self.audit_entry(actor, now.wall, deed(wanted, &version_wanted, &changed)));
-            self.commit_assigned(batch, &changed).await?;
+            let revision = self.commit_assigned(batch, &changed).await?;
+            changed.iter_mut().for_each(|record| Arc::make_mut(record).revision = revision);
         }
         {
             let mut state = self.state();
             for record in &changed {
                 state.unwritten.discard(&record.id);
                 state.index.set_drift(&record.id, record::drift(record));
+                state.remember_assigned(Arc::clone(record));
             }
         }
         done.assigned += changed.len();
@@ -190,9 +231,9 @@ impl Inner {
         &self,
         batch: WriteBatch,
         changed: &[Arc<AgentRecord>],
-    ) -> Result<(), AssignError> {
+    ) -> Result<Revision, AssignError> {
         match self.commit(batch, None).await {
-            Ok(_) => Ok(()),
+            Ok(revision) => Ok(revision),
             Err(CommitError::Precondition(Precondition::ConfigVersionAt { config, version, .. })) => {
                 // A published version changes in no other way.
                 Err(AssignError::NotPublished { config, version, state: VersionState::Archived })

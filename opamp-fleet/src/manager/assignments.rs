@@ -145,12 +145,19 @@ impl Inner {
         desired: Option<DesiredConfig>,
         generation: u64,
     ) -> AgentRecord {
-        let desired = desired.map(Arc::new);
-        let mut changed = AgentRecord { desired, desired_generation: generation, ..base.clone() };
-        changed.desired_history.extend(base.desired.clone());
-        let excess = changed.desired_history.len().saturating_sub(self.settings.history_max);
-        changed.desired_history.drain(..excess);
-        changed
+        AgentRecord {
+            desired: desired.map(Arc::new),
+            desired_generation: generation,
+            desired_history: self.history_after(base),
+            ..base.clone()
+        }
+    }
+
+    /// The history of an agent that is assigned something else.
+    pub(super) fn history_after(&self, base: &AgentRecord) -> Arc<[Arc<DesiredConfig>]> {
+        let length = base.desired_history.len() + usize::from(base.desired.is_some());
+        let excess = length.saturating_sub(self.settings.history_max);
+        base.desired_history.iter().chain(&base.desired).skip(excess).cloned().collect()
     }
 
     /// A published version, ready to be assigned and offered.

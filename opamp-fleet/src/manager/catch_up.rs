@@ -15,19 +15,27 @@ impl Inner {
     /// The newest version of a record, written or not. One that is in doubt is read again before. The writer lock is
     /// held by the caller.
     pub(super) async fn record(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
-        if self.is_in_doubt(id) { self.reread(id).await } else { self.peek(id).await }
+        let (in_doubt, assigned) = {
+            let mut state = self.state();
+            (state.is_in_doubt(id), state.take_assigned(id))
+        };
+        match assigned {
+            _ if in_doubt => self.reread(id).await,
+            Some(assigned) => Ok(Some(Newest::new(assigned))),
+            None => self.peek(id).await,
+        }
     }
 
     /// The same as far as it is known, for those who only look.
     pub(super) async fn peek(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
         if let Some(newest) = self.state().unwritten.get(id) {
-            return Ok(Some(newest.clone()));
+            return Ok(Some(newest));
         }
         Ok(self.stored(id).await?.map(Newest::new))
     }
 
     pub(super) fn is_in_doubt(&self, id: &AgentId) -> bool {
-        self.state().missed.get(id).is_some_and(|missed| missed.uncertain)
+        self.state().is_in_doubt(id)
     }
 
     /// Nobody knows what the store has of this agent: it is read again before anything is written over it.
@@ -105,12 +113,12 @@ impl Inner {
         if let Some(missed) = state.missed.get_mut(id) {
             missed.uncertain = false;
         }
-        let waiting = state.unwritten.get(id).cloned();
+        let waiting = state.unwritten.get(id);
         let Some(stored) = stored else {
             return match waiting {
                 Some(Newest { record, blobs }) if record.revision == Revision::default() => {
                     state.unwritten.push(record, blobs, now.mono);
-                    Ok(state.unwritten.get(id).cloned())
+                    Ok(state.unwritten.get(id))
                 }
                 _ => {
                     // Deleted. Its session would go on to offer what was desired.
@@ -139,7 +147,7 @@ impl Inner {
                 };
                 record.sticky.absorb(&stored.sticky);
                 let record = Arc::new(record);
-                if *record == stored {
+                if record == stored {
                     state.unwritten.discard(id);
                 } else {
                     state.unwritten.push(Arc::clone(&record), blobs.clone(), now.mono);
@@ -161,7 +169,7 @@ impl Inner {
         Ok(Some(newest))
     }
 
-    async fn stored(&self, id: &AgentId) -> Result<Option<AgentRecord>, StoreFailure> {
+    async fn stored(&self, id: &AgentId) -> Result<Option<Arc<AgentRecord>>, StoreFailure> {
         let read = self.store.agent(id).await;
         self.note_read(match &read {
             // One damaged record is no outage.

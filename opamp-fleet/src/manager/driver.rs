@@ -14,6 +14,9 @@ use super::observe::FIRST_SEEN;
 /// Events taken in before others who change records get their turn.
 const EVENTS_AT_ONCE: usize = 256;
 
+/// Events taken in before the rest of the process gets its turn: a store in memory answers at once.
+const EVENTS_IN_A_ROW: usize = 32;
+
 /// Agents that expire in one step.
 const EXPIRED_AT_ONCE: usize = 4_096;
 
@@ -84,10 +87,13 @@ impl ManagerDriver {
         let _writer = self.inner.writer.lock().await;
         let mut agents = 0;
         let mut next = Some(first);
-        for _ in 0..EVENTS_AT_ONCE {
+        for taken in 1..=EVENTS_AT_ONCE {
             let Some(event) = next.take() else { break };
             agents += u64::from(matches!(event, Event::Agent(_)));
             self.inner.observe(event).await;
+            if taken.is_multiple_of(EVENTS_IN_A_ROW) {
+                tokio::task::yield_now().await;
+            }
             next = self.events.try_next();
         }
         let more = next.is_some();
@@ -207,6 +213,7 @@ impl Inner {
     /// Expires agents, and tells of audit entries that were left out.
     fn sweep(&self, now: Now) {
         let mut state = self.state();
+        state.forget_assigned();
         let expired = state.index.sweep(now, EXPIRED_AT_ONCE).len();
         if expired > 0 {
             tracing::info!(expired, "agents did not return in time");

@@ -124,8 +124,9 @@ impl Inner {
     fn merge(&self, newest: Newest, change: &AgentChange) {
         let now = self.now();
         let snapshot = &change.snapshot;
+        let Newest { record: mut shared, blobs } = newest;
         // Nobody else has it, unless it waits to be written.
-        let mut record = Arc::unwrap_or_clone(newest.record);
+        let record = Arc::make_mut(&mut shared);
         let former_uid = record.uid;
         let connected_before = record.connection.as_ref().map(|connection| connection.connected_at);
         let moved = former_uid != snapshot.uid;
@@ -137,11 +138,16 @@ impl Inner {
         }
         let mut state = self.state();
         let mut earlier = state.earlier.remove(&record.id);
-        let absorbed = record::absorb(&mut record, change, &mut earlier, &mut state.effective);
+        let absorbed = record::absorb(record, change, &mut earlier, &mut state.effective);
+        // Reports are looked at once, however much is judged by them.
+        let known_health = state.index.health(&record.id).filter(|_| !change.changed.contains(Part::Health));
+        let health = known_health.unwrap_or_else(|| record::health(record));
+        let reported = record::reported(&record.parts);
+        let changed = absorbed.changed | record::note_known_good(record, reported.as_ref(), health);
         state.earlier.extend(earlier.map(|earlier| (record.id, earlier)));
         let arrived = connected_before.is_none() && record.connection.is_some();
         let former_identity = absorbed.former_identity.as_deref();
-        for mut entry in self.notable(former_uid, &record, arrived, former_identity, snapshot, now) {
+        for mut entry in self.notable(former_uid, record, arrived, former_identity, snapshot, now) {
             if ARRIVALS.contains(&entry.action.as_str()) {
                 let Some(folded) = state.arrivals.admit(0, now.mono) else { continue };
                 if let Some(Value::Object(after)) = &mut entry.after
@@ -158,16 +164,20 @@ impl Inner {
             state.unwritten.hurry();
         }
         if absorbed.relabelled {
-            state.index.set_labels(&record.id, &record::labels(&record));
+            state.index.set_labels(&record.id, &record::labels(record));
         }
-        update_index(&mut state, &record, snapshot, connected_before, now);
+        let drift = record::drift_by(record, reported.as_ref());
+        state.index.set_status(&record.id, snapshot.capabilities, health, drift);
+        let reconnected =
+            record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
+        update_liveness(&mut state, &record.id, snapshot, reconnected, now);
         if let Some(took) = absorbed.applied_in {
             let State { index, durations, .. } = &mut *state;
             durations.observe(index.agent_type(&record.id), took);
         }
-        if absorbed.changed || moved {
-            let blobs = absorbed.blobs.into_iter().chain(newest.blobs).collect();
-            state.unwritten.push(record, blobs, now.mono);
+        if changed || moved {
+            let blobs = absorbed.blobs.into_iter().chain(blobs).collect();
+            state.unwritten.push(shared, blobs, now.mono);
         }
     }
 
@@ -207,20 +217,6 @@ impl Inner {
         };
         deeds.into_iter().map(|deed| self.audit_entry(&actor, now.wall, deed)).collect()
     }
-}
-
-/// Brings health, drift, capabilities and liveness of the inventory in line.
-fn update_index(
-    state: &mut State,
-    record: &AgentRecord,
-    snapshot: &AgentSnapshot,
-    connected_before: Option<Wall>,
-    now: Now,
-) {
-    state.index.set_status(&record.id, snapshot.capabilities, record::health(record), record::drift(record));
-    let reconnected =
-        record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;
-    update_liveness(state, &record.id, snapshot, reconnected, now);
 }
 
 /// Walks the inventory's liveness to the session's. Changes of one agent are merged before they get here, so that

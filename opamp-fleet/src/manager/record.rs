@@ -66,7 +66,6 @@ pub(super) fn absorb(
         absorb_components(record, change, &mut absorbed);
     }
     absorbed.changed |= offers::note_offered(record, snapshot);
-    absorbed.changed |= note_known_good(record);
     absorbed
 }
 
@@ -238,19 +237,23 @@ fn started_anew(record: &AgentRecord, snapshot: &AgentSnapshot) -> bool {
     reported.is_some() && reported != start_time(record.parts.health.as_ref())
 }
 
-/// Last known good; says whether it is another one. It is the desired hash, reported as APPLIED by an agent that is healthy. Of one that does not report
-/// health, APPLIED is all there is to know.
-fn note_known_good(record: &mut AgentRecord) -> bool {
+/// Last known good; says whether it is another one. It is the desired hash, reported as APPLIED by an agent that is
+/// healthy. Of one that does not report health, APPLIED is all there is to know.
+pub(super) fn note_known_good(
+    record: &mut AgentRecord,
+    reported: Option<&(ConfigHash, i32)>,
+    health: Health,
+) -> bool {
     let Some(desired) = &record.desired else { return false };
     if record.last_known_good.as_ref() == Some(&desired.hash) {
         return false;
     }
-    let applied = remote_config(&record.parts).is_some_and(|report| {
-        report.hash == desired.hash && report.status == pb::RemoteConfigStatuses::Applied as i32
+    let applied = reported.is_some_and(|(hash, status)| {
+        *hash == desired.hash && *status == pb::RemoteConfigStatuses::Applied as i32
     });
     let reports_health =
         AgentCapabilities::from_bits(record.capabilities).contains(AgentCapabilities::REPORTS_HEALTH);
-    let well = match health(record) {
+    let well = match health {
         Health::Healthy => true,
         Health::Unhealthy => false,
         Health::Unknown => !reports_health,
@@ -291,15 +294,25 @@ pub(super) fn health(record: &AgentRecord) -> Health {
 
 /// Drift by what the record holds.
 pub(super) fn drift(record: &AgentRecord) -> Drift {
-    let report = remote_config(&record.parts);
+    drift_by(record, reported(&record.parts).as_ref())
+}
+
+/// The same of a record whose remote config status is decoded already.
+pub(super) fn drift_by(record: &AgentRecord, reported: Option<&(ConfigHash, i32)>) -> Drift {
     Drift::judge(&DriftFacts {
         desired: record.desired.as_ref().map(|desired| (&desired.hash, desired.assigned_at)),
-        reported: report.as_ref().map(|report| (&report.hash, report.status)),
+        reported: reported.map(|(hash, status)| (hash, *status)),
         last_failure: record.sticky.last_failure.as_ref().map(|failure| (&failure.hash, failure.at)),
         last_applied_at: record.sticky.last_applied.as_ref().map(|(_, at)| *at),
         last_known_good: record.last_known_good.as_ref(),
         effective: record.effective_config_hash.as_ref(),
     })
+}
+
+/// Hash and number of the stored remote config status: what judgements need of it.
+pub(super) fn reported(parts: &StoredParts) -> Option<(ConfigHash, i32)> {
+    let status = pb::RemoteConfigStatus::decode(parts.remote_config_status.clone()?).ok()?;
+    Some((ConfigHash::new(status.last_remote_config_hash), status.status))
 }
 
 /// The stored remote config status.

@@ -1,6 +1,6 @@
 //! What the manager keeps in memory, behind one lock that is never held across an await.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::FleetIndex;
 /// Encoded offers kept to be shared by agents that get the same configuration; sessions keep theirs anyway.
 const OFFERS_KEPT: usize = 256;
 
+/// Records kept because their agents are about to tell of a new assignment. Each takes some 1.2 KB beside what its agent reported.
+const ASSIGNED_KEPT: usize = 4_096;
+
 /// Package versions kept to compose offers from without reading them for each agent.
 const PACKAGES_KEPT: usize = 256;
 
@@ -29,6 +32,8 @@ const PACKAGES_KEPT: usize = 256;
 pub(super) struct State {
     pub(super) index: FleetIndex,
     pub(super) unwritten: Unwritten,
+    /// Records as they were written with an assignment, for the next one who changes them and then not any more.
+    assigned: HashMap<AgentId, Arc<AgentRecord>>,
     pub(super) audit: AuditQueue,
     pub(super) throttle: AuditThrottle,
     /// Bounds the entries newcomers and changed credentials cause.
@@ -64,6 +69,7 @@ impl State {
         Self {
             index: FleetIndex::new(settings.index),
             unwritten: Unwritten::new(settings.write_behind),
+            assigned: HashMap::new(),
             audit: AuditQueue::new(settings.audit_waiting_max, settings.write_behind.delay),
             throttle: AuditThrottle::new(settings.auth_audit, now.mono),
             arrivals: AuditThrottle::new(settings.auth_audit, now.mono),
@@ -89,10 +95,16 @@ impl State {
         self.missed.remove(id);
         self.index.remove(id);
         self.unwritten.discard(id);
+        self.assigned.remove(id);
         self.given_up.remove(id);
         self.checkpoints.remove(id);
         self.earlier.remove(id);
         self.custom.forget(id);
+    }
+
+    /// Whether it is not known what the store has of this agent.
+    pub(super) fn is_in_doubt(&self, id: &AgentId) -> bool {
+        self.missed.get(id).is_some_and(|missed| missed.uncertain)
     }
 
     /// Remembers what could not be merged, to be tried again at `retry` if nothing is to be before.
@@ -101,6 +113,24 @@ impl State {
             self.missed_retry = retry;
         }
         self.missed.entry(id).or_default().merge(missed);
+    }
+
+    /// Spares the one who merges what the agent says to it from reading the record that was just written.
+    pub(super) fn remember_assigned(&mut self, record: Arc<AgentRecord>) {
+        // When there is no room, those that wait longer are kept: they are about to be asked for.
+        if self.assigned.len() < ASSIGNED_KEPT {
+            self.assigned.insert(record.id, record);
+        }
+    }
+
+    /// The record as it was written with an assignment, if nobody asked for it since.
+    pub(super) fn take_assigned(&mut self, id: &AgentId) -> Option<Arc<AgentRecord>> {
+        self.assigned.remove(id)
+    }
+
+    /// Agents that say nothing to what they were assigned are not waited for.
+    pub(super) fn forget_assigned(&mut self) {
+        self.assigned = HashMap::new();
     }
 
     pub(super) fn remember_offer(&mut self, blob: BlobId, offer: RemoteConfigOffer) {
@@ -159,7 +189,8 @@ impl Missed {
 #[derive(Debug)]
 pub(super) struct Unwritten {
     behind: WriteBehind,
-    records: BTreeMap<AgentId, Newest>,
+    /// Those that are not to be written until it is known what the store has.
+    held: BTreeMap<AgentId, Newest>,
     in_flight: Vec<AgentId>,
     flush_at_once: bool,
 }
@@ -174,8 +205,8 @@ pub(super) struct Newest {
 
 impl Newest {
     /// A record that waits for nothing.
-    pub(super) fn new(record: AgentRecord) -> Self {
-        Self { record: Arc::new(record), blobs: Vec::new() }
+    pub(super) fn new(record: impl Into<Arc<AgentRecord>>) -> Self {
+        Self { record: record.into(), blobs: Vec::new() }
     }
 }
 
@@ -184,24 +215,24 @@ impl Unwritten {
         // Each record comes with a precondition and perhaps a blob.
         let records_max = limits.records_max.min(WriteBatch::OPS_MAX / 4);
         let behind = WriteBehind::new(WriteBehindLimits { records_max, ..limits });
-        Self { behind, records: BTreeMap::new(), in_flight: Vec::new(), flush_at_once: false }
+        Self { behind, held: BTreeMap::new(), in_flight: Vec::new(), flush_at_once: false }
     }
 
     /// The newest version of a record that is not in the store yet.
-    pub(super) fn get(&self, id: &AgentId) -> Option<&Newest> {
-        self.records.get(id)
+    pub(super) fn get(&self, id: &AgentId) -> Option<Newest> {
+        match self.behind.get(id) {
+            Some(record) => Some(Newest { record: Arc::clone(record), blobs: self.behind.blobs(id) }),
+            None => self.held.get(id).cloned(),
+        }
     }
 
+    /// A record with what it refers to and the store may not have; of what it does not refer to nothing is kept.
     pub(super) fn push(&mut self, record: impl Into<Arc<AgentRecord>>, mut blobs: Vec<Blob>, now: Mono) {
         let record = record.into();
-        let earlier = self.records.remove(&record.id).map(|earlier| earlier.blobs).unwrap_or_default();
-        blobs.extend(earlier);
-        blobs.retain(|blob| {
-            let id = Some(blob.id());
-            record.effective_config == id || record.components == id
-        });
-        self.behind.push_with_blobs(Arc::clone(&record), blobs.iter().cloned(), now);
-        self.records.insert(record.id, Newest { record, blobs });
+        if let Some(held) = self.held.remove(&record.id) {
+            blobs.extend(held.blobs);
+        }
+        self.behind.push_with_blobs(record, blobs, now);
     }
 
     /// Makes everything due: something must not wait.
@@ -212,12 +243,15 @@ impl Unwritten {
     /// What waited for this agent is in the store by other means, or is not wanted any more.
     pub(super) fn discard(&mut self, id: &AgentId) {
         self.behind.discard(id);
-        self.records.remove(id);
+        self.held.remove(id);
     }
 
     /// Not to be written until it is pushed again; it stays readable.
     pub(super) fn hold(&mut self, id: &AgentId) {
-        self.behind.discard(id);
+        if let Some(newest) = self.get(id) {
+            self.behind.discard(id);
+            self.held.insert(*id, newest);
+        }
     }
 
     /// The agents of the batch that was taken last, until it is known what became of it.
@@ -247,9 +281,7 @@ impl Unwritten {
 
     pub(super) fn committed(&mut self) {
         self.behind.committed();
-        for id in self.in_flight.drain(..) {
-            self.records.remove(&id);
-        }
+        self.in_flight.clear();
     }
 
     pub(super) fn failed(&mut self, now: Mono) {
@@ -261,9 +293,7 @@ impl Unwritten {
     /// The store refuses the batch for what it says. Gives a record that is given up.
     pub(super) fn refused(&mut self, now: Mono) -> Option<Arc<AgentRecord>> {
         self.in_flight.clear();
-        let refused = self.behind.refused(now)?;
-        self.records.remove(&refused.id);
-        Some(refused)
+        self.behind.refused(now)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -5,10 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opamp_store::{AgentRecord, CommitError, Precondition, Revision, WriteBatch};
+use opamp_store::{AgentRecord, Blob, CommitError, Precondition, Revision, WriteBatch};
 
 use super::error::StoreFailure;
-use super::state::Newest;
 use super::{FleetManager, Inner};
 
 /// How often a batch is repeated whose outcome is unknown. It carries an idempotency key, so that is harmless.
@@ -65,8 +64,8 @@ impl Inner {
     }
 
     /// Puts a record a call changed into its batch, with what the record refers to and the store may not have.
-    pub(super) fn put_changed(batch: &mut WriteBatch, record: impl Into<Arc<AgentRecord>>, base: &Newest) {
-        for blob in &base.blobs {
+    pub(super) fn put_changed(batch: &mut WriteBatch, record: impl Into<Arc<AgentRecord>>, blobs: &[Blob]) {
+        for blob in blobs {
             batch.put_blob(blob.clone());
         }
         batch.put_agent(record);

@@ -1,16 +1,18 @@
 //! Assigning one version to all agents that a selector matches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opamp_fleet::manager::{
     AssignError, AssignMatchingError, AssignedMatching, ManagerSettings, StoreFailure,
 };
 use opamp_fleet::{Drift, Selector, VersionState};
+use opamp_proto::pb::RemoteConfigStatuses;
 use opamp_proto::{AgentCapabilities, AgentId};
 use opamp_server::InsecureAcceptEveryone;
-use opamp_store::{AgentStore as _, MemoryStore, WriteBatch, WriteBehindLimits};
+use opamp_store::{AgentRecord, AgentStore as _, MemoryStore, Store as _, WriteBatch, WriteBehindLimits};
 
 use super::flaky::*;
 use super::support::*;
@@ -236,5 +238,57 @@ async fn a_commit_of_unknown_outcome_is_repeated_and_counted_once() {
         assert!(agent.heartbeat(&process).await.remote_config.is_some());
         assert_eq!(process.detail(&agent.uid).await.desired.unwrap().generation, 1);
     }
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_agents_say_to_an_assignment_is_merged_without_reading_their_records_again() {
+    let store = Flaky::new();
+    let process = Process::start(store.clone(), &clock()).await;
+    let mut fleet = fleet(&process, 3).await;
+    process.publish("edge", "a: 1").await;
+    assign(&process, "capability=AcceptsRemoteConfig", 9).await.unwrap();
+    let late = fleet.pop().expect("three agents");
+    let reads = || store.reads.load(Ordering::SeqCst);
+    let before = reads();
+    for agent in &mut fleet {
+        let offer = agent.heartbeat(&process).await.remote_config.unwrap();
+        agent.report(&process, &offer, RemoteConfigStatuses::Applied, "").await;
+    }
+    process.settle().await;
+    assert_eq!(reads(), before);
+    assert_eq!(process.manager.stats().by_drift[&Drift::InSync], 2);
+    // A record is not kept for one who says nothing for long.
+    tokio::time::sleep(ManagerSettings::default().sweep_interval).await;
+    let mut late = late;
+    let offer = late.heartbeat(&process).await.remote_config.unwrap();
+    late.report(&process, &offer, RemoteConfigStatuses::Applied, "").await;
+    process.settle().await;
+    assert!(reads() > before);
+    for agent in fleet.iter().chain([&late]) {
+        let stored = store.agent(&process.id(&agent.uid)).await.unwrap().expect("it is in the store");
+        assert_eq!(stored.last_known_good.as_ref(), stored.desired.as_ref().map(|desired| &desired.hash));
+    }
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_another_process_changed_since_an_assignment_loses_neither_change() {
+    let store = MemoryStore::new();
+    let process = Process::start(Arc::new(store.clone()), &clock()).await;
+    let mut fleet = fleet(&process, 1).await;
+    process.publish("edge", "a: 1").await;
+    assign(&process, "capability=AcceptsRemoteConfig", 9).await.unwrap();
+    let id = process.id(&fleet[0].uid);
+    let labels = BTreeMap::from([("ring".to_owned(), "1".to_owned())]);
+    let stored = store.agent(&id).await.unwrap().expect("it is in the store");
+    let mut batch = WriteBatch::new();
+    batch.put_agent(AgentRecord { labels: labels.clone(), ..AgentRecord::clone(&stored) });
+    store.commit(batch, None).await.unwrap();
+    let offer = fleet[0].heartbeat(&process).await.remote_config.unwrap();
+    fleet[0].report(&process, &offer, RemoteConfigStatuses::Applied, "").await;
+    process.settle().await;
+    let stored = store.agent(&id).await.unwrap().expect("it is in the store");
+    assert_eq!((&stored.labels, stored.last_known_good.is_some()), (&labels, true));
     process.stop().await;
 }

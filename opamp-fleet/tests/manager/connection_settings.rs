@@ -374,7 +374,7 @@ async fn settings_of_unknown_outcome_are_what_the_store_has() {
         process.manager.flush().await.unwrap();
         let stored = store.agent(&id).await.unwrap().unwrap();
         assert_eq!((stored.desired_settings.is_some(), stored.settings_generation), (kept, u64::from(kept)));
-        assert!(!opamp_proto::material::health_summary(&stored.parts.health.unwrap()).healthy);
+        assert!(!opamp_proto::material::health_summary(stored.parts.health.as_ref().unwrap()).healthy);
         process.stop().await;
     }
 }

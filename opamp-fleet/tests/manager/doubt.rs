@@ -68,7 +68,7 @@ async fn an_assignment_of_unknown_outcome_is_neither_overwritten_nor_forgotten()
     assert_eq!(process.manager.stats().by_drift[&Drift::Pending], 1);
     process.manager.flush().await.unwrap();
     let stored = store.agent(&id).await.unwrap().unwrap();
-    assert_eq!(stored.desired.map(|desired| desired.generation), Some(1));
+    assert_eq!(stored.desired.as_ref().map(|desired| desired.generation), Some(1));
     let detail = process.detail(&agent.uid).await;
     assert_eq!(detail.health_report, Some(agent.health.clone()));
     assert_eq!(detail.description, Some(agent.description.clone()));
@@ -97,7 +97,7 @@ async fn changed_records_of_unknown_outcome_are_read_again_and_not_lost() {
             "mode {mode}"
         );
         let stored = store.agent(&id).await.unwrap().unwrap();
-        assert!(!opamp_proto::material::health_summary(&stored.parts.health.unwrap()).healthy);
+        assert!(!opamp_proto::material::health_summary(stored.parts.health.as_ref().unwrap()).healthy);
         assert!(store.agent(&process.id(&newcomer.uid)).await.unwrap().is_some());
         assert_eq!(store.stats().commits_failed, 0, "they were read again, not tried again blindly");
         assert_eq!(process.audit("agent.first_seen").await.len(), 2, "mode {mode}");
@@ -114,12 +114,13 @@ async fn a_record_another_process_changed_keeps_what_was_decided_there_and_repor
     tokio::time::sleep(Duration::from_millis(1)).await;
     let labels = BTreeMap::from([("ring".to_owned(), "0".to_owned())]);
     let mut batch = WriteBatch::new();
-    batch.put_agent(AgentRecord { labels: labels.clone(), ..store.agent(&id).await.unwrap().unwrap() });
+    let stored = store.agent(&id).await.unwrap().unwrap();
+    batch.put_agent(AgentRecord { labels: labels.clone(), ..AgentRecord::clone(&stored) });
     store.commit(batch, None).await.unwrap();
     process.settle().await;
     let stored = store.agent(&id).await.unwrap().unwrap();
     assert_eq!(stored.labels, labels);
-    assert!(!opamp_proto::material::health_summary(&stored.parts.health.unwrap()).healthy);
+    assert!(!opamp_proto::material::health_summary(stored.parts.health.as_ref().unwrap()).healthy);
     assert_eq!(process.detail(&agent.uid).await.summary.labels, labels);
     process.stop().await;
 }
@@ -312,7 +313,7 @@ async fn an_unusable_configuration_does_not_keep_the_fleet_from_starting() {
     let blob = batch.put_blob(bytes::Bytes::from_static(b"\xff\xff no protobuf"));
     let desired =
         stored.desired.as_deref().map(|desired| Arc::new(DesiredConfig { blob, ..desired.clone() }));
-    batch.put_agent(AgentRecord { desired, ..stored });
+    batch.put_agent(AgentRecord { desired, ..AgentRecord::clone(&stored) });
     store.commit(batch, None).await.unwrap();
 
     let process = Process::start(store, &clock()).await;

@@ -124,7 +124,7 @@ impl Store for Flaky {
 }
 
 impl AgentStore for Flaky {
-    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
+    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if *self.damaged.lock().expect("not poisoned") == Some(*id) {
             let (what, reason) = (format!("agent {id}"), "cut short".to_owned());
@@ -132,7 +132,7 @@ impl AgentStore for Flaky {
         }
         self.read(self.store.agent(id))
     }
-    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
+    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
         self.read(self.store.agent_by_uid(uid))
     }
     fn agents(

@@ -71,7 +71,7 @@ fn a_record_takes_little_beside_what_the_agent_said() {
             })
         };
         record.desired = Some(desired(3));
-        record.desired_history = vec![desired(1), desired(2)];
+        record.desired_history = [desired(1), desired(2)].into();
         record
     });
     assert!(assigned - bare <= 400, "equal assignments are shared: {assigned} - {bare}");

@@ -58,7 +58,8 @@ async fn agents_stay_connected_while_the_store_is_down_and_nothing_of_it_is_lost
     assert_eq!(stats.by_drift[&Drift::InSync], 1);
     for agent in &agents {
         let stored = store.agent(&process.id(&agent.uid)).await.unwrap().unwrap();
-        let healthy = stored.parts.health.map(|bytes| opamp_proto::material::health_summary(&bytes).healthy);
+        let healthy = stored.parts.health.as_ref();
+        let healthy = healthy.map(|bytes| opamp_proto::material::health_summary(bytes).healthy);
         assert_eq!(healthy, Some(agent.health.healthy));
     }
     let gone = process.detail(&agents[7].uid).await.connection.unwrap();

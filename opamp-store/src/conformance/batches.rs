@@ -156,7 +156,7 @@ pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) 
             batch.put_agent(crate::AgentRecord { desired: Some(desired(1)), ..agent(2) });
         },
         |batch| {
-            batch.put_agent(crate::AgentRecord { desired_history: vec![desired(1)], ..agent(3) });
+            batch.put_agent(crate::AgentRecord { desired_history: [desired(1)].into(), ..agent(3) });
         },
         |batch| {
             batch.put_config_version(version("edge", 1, 1));

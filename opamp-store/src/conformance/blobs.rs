@@ -47,7 +47,7 @@ pub async fn every_kind_of_reference_pins_a_blob(location: &impl Location) {
         });
         batch.put_agent(AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
         batch.put_agent(AgentRecord { desired: Some(desired(2)), ..agent(2) });
-        batch.put_agent(AgentRecord { desired_history: vec![desired(3), desired(2)], ..agent(3) });
+        batch.put_agent(AgentRecord { desired_history: [desired(3), desired(2)].into(), ..agent(3) });
         batch.put_config_version(version("edge", 1, 4));
         let known_good = Some(hash(5));
         batch.put_agent(AgentRecord { desired: Some(desired(5)), last_known_good: known_good, ..agent(4) });
@@ -63,7 +63,7 @@ pub async fn every_kind_of_reference_pins_a_blob(location: &impl Location) {
     })
     .await;
     assert_eq!(unreferenced(&*store).await, [6].into());
-    let shuffled = AgentRecord { desired_history: vec![desired(3)], ..keeps_known_good };
+    let shuffled = AgentRecord { desired_history: [desired(3)].into(), ..keeps_known_good };
     commit(&*store, |batch| {
         batch.put_agent(shuffled.clone()).put_agent(agent(3));
     })
@@ -100,6 +100,24 @@ pub async fn every_kind_of_reference_pins_a_blob(location: &impl Location) {
     })
     .await;
     assert_eq!(unreferenced(&*store).await, [1, 2, 3, 5].into());
+
+    // A history that moves on, is cut, is turned round and names one twice.
+    let histories: [(&[u64], &[u64]); 6] = [
+        (&[1, 2, 3], &[5]),
+        (&[2, 3, 5], &[1]),
+        (&[3, 5, 3], &[1, 2]),
+        (&[5, 3, 1], &[2]),
+        (&[1, 1], &[2, 3, 5]),
+        (&[], &[1, 2, 3, 5]),
+    ];
+    for (history, left) in histories {
+        let desired_history = history.iter().map(|content| desired(*content)).collect();
+        commit(&*store, |batch| {
+            batch.put_agent(AgentRecord { desired_history, ..agent(7) });
+        })
+        .await;
+        assert_eq!(unreferenced(&*store).await, left.iter().copied().collect(), "{history:?}");
+    }
 }
 
 /// `unreferenced_blobs`, clause 2.

@@ -128,7 +128,7 @@ pub(super) fn full_agent(number: u64) -> AgentRecord {
         effective_config_hash: Some(hash(1)),
         desired: Some(desired(2)),
         desired_generation: u64::MAX,
-        desired_history: vec![desired(3), desired(2)],
+        desired_history: [desired(3), desired(2)].into(),
         desired_settings: Some(settings(4)),
         settings_generation: u64::MAX - 1,
         desired_packages: Some(packages([key("collector", "1")])),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opamp_proto::{AgentId, ConfigHash, InstanceUid, Part, Wall};
 
+use super::state::References;
 use crate::{
     AgentRecord, BlobId, BlobPins, Checkpoint, ConnectionFacts, DesiredConfig, DesiredPackages,
     DesiredSettings, FailureRecord, OfferRecord, OffersRecord, PackageKey, Revision, StickyRecord,
@@ -29,7 +30,7 @@ pub(super) struct Kept {
 }
 
 /// What agents with an effective config or components have.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 struct Reported {
     effective_config: Option<BlobId>,
     effective_config_hash: Option<ConfigHash>,
@@ -37,11 +38,11 @@ struct Reported {
 }
 
 /// What agents that were assigned to have.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 struct Assigned {
     desired: Option<Arc<DesiredConfig>>,
     desired_generation: u64,
-    desired_history: Box<[Arc<DesiredConfig>]>,
+    desired_history: History,
     offered: Option<OfferRecord>,
     last_known_good: Option<ConfigHash>,
     /// Belongs to `last_known_good`.
@@ -69,126 +70,128 @@ struct Rare {
     last_uid_conflict: Option<Wall>,
 }
 
-/// The assignments that were stored last: a config is assigned to many agents at a time, and all of them share what that
-/// takes.
-#[derive(Default)]
-pub(super) struct Assignments(VecDeque<Arc<DesiredConfig>>);
+/// Earlier assignments.
+type History = Arc<[Arc<DesiredConfig>]>;
 
-/// Assignments remembered to be shared.
+/// The assignments and histories that were stored last: a config is assigned to many agents at a time, and all of them
+/// share what that takes.
+#[derive(Default)]
+pub(super) struct Assignments {
+    last: VecDeque<Arc<DesiredConfig>>,
+    histories: VecDeque<History>,
+}
+
+/// Assignments remembered to be shared, and as many histories.
 const ASSIGNMENTS_KEPT: usize = 16;
 
 impl Assignments {
-    fn share(&mut self, assignment: &Arc<DesiredConfig>, former: Option<&Assigned>) -> Arc<DesiredConfig> {
-        let former =
-            former.into_iter().flat_map(|former| former.desired.iter().chain(&former.desired_history));
-        if let Some(known) = former
-            .chain(self.0.iter().rev())
-            .find(|known| Arc::ptr_eq(known, assignment) || *known == assignment)
-        {
-            return Arc::clone(known);
+    fn share(
+        &mut self,
+        assignment: &Arc<DesiredConfig>,
+        former: Option<&Arc<DesiredConfig>>,
+    ) -> Arc<DesiredConfig> {
+        shared(&mut self.last, assignment, former)
+    }
+
+    fn share_history(&mut self, history: &History, former: &History) -> History {
+        if history.is_empty() {
+            return History::default();
         }
-        if self.0.len() >= ASSIGNMENTS_KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(Arc::clone(assignment));
-        Arc::clone(assignment)
+        shared(&mut self.histories, history, Some(former))
     }
 }
 
+/// The same value as it was stored before, if it is known.
+fn shared<T: ?Sized + Eq>(known: &mut VecDeque<Arc<T>>, value: &Arc<T>, former: Option<&Arc<T>>) -> Arc<T> {
+    let same = |known: &&Arc<T>| Arc::ptr_eq(known, value) || *known == value;
+    if let Some(known) = former.into_iter().chain(known.iter().rev()).find(same) {
+        return Arc::clone(known);
+    }
+    if known.len() >= ASSIGNMENTS_KEPT {
+        known.pop_front();
+    }
+    known.push_back(Arc::clone(value));
+    Arc::clone(value)
+}
+
 impl Kept {
-    /// A record as of `revision`, which replaces `former`.
-    pub(super) fn new(
-        record: &AgentRecord,
-        revision: Revision,
-        former: Option<&Self>,
-        assignments: &mut Assignments,
-    ) -> Self {
-        // Every field by name: one that is new must not be forgotten here.
+    /// A record as of `revision`.
+    pub(super) fn new(record: &AgentRecord, revision: Revision, assignments: &mut Assignments) -> Self {
+        let mut kept = Self {
+            uid: record.uid,
+            revision,
+            first_seen: record.first_seen,
+            capabilities: 0,
+            identity: None,
+            parts: Box::default(),
+            connection: None,
+            checkpoint: None,
+            counters: [0; 5],
+            reported: None,
+            assigned: None,
+            rare: None,
+        };
+        kept.update(record, revision, assignments);
+        kept
+    }
+
+    /// The record is this one as of `revision`. What is the same stays where it is.
+    pub(super) fn update(&mut self, record: &AgentRecord, revision: Revision, assignments: &mut Assignments) {
+        // Every field by name: one that is new must not be forgotten here, or among what is reported, assigned or rare.
         let AgentRecord {
             id: _,
             uid,
-            previous_uids,
+            previous_uids: _,
             identity,
-            labels,
+            labels: _,
             first_seen,
             capabilities,
             parts,
-            effective_config,
-            effective_config_hash,
-            desired,
-            desired_generation,
-            desired_history,
-            desired_settings,
-            settings_generation,
-            desired_packages,
-            packages_generation,
-            offered,
-            components,
-            last_known_good,
+            effective_config: _,
+            effective_config_hash: _,
+            desired: _,
+            desired_generation: _,
+            desired_history: _,
+            desired_settings: _,
+            settings_generation: _,
+            desired_packages: _,
+            packages_generation: _,
+            offered: _,
+            components: _,
+            last_known_good: _,
             connection,
             sticky,
             revision: _,
         } = record;
-        let StickyRecord {
-            connects,
-            disconnects,
-            gaps,
-            start_time_changes,
-            full_state_requests,
-            last_failure,
-            last_applied,
-            last_settings_failure,
-            last_settings_applied,
-            last_packages_failure,
-            last_packages_applied,
-            uid_conflicts,
-            last_uid_conflict,
-        } = sticky;
-        let OffersRecord { remote_config, connection_settings, packages } = offered;
-        let assigned_before = former.and_then(|former| former.assigned.as_deref());
-        let mut share = |desired: &Arc<DesiredConfig>| assignments.share(desired, assigned_before);
-        let known_good = BlobPins::known_good(record, former.and_then(Self::known_good));
-        Self {
-            uid: *uid,
-            revision,
-            first_seen: *first_seen,
-            capabilities: *capabilities,
-            identity: identity.as_deref().map(Box::from),
-            parts: parts.iter().map(|(part, bytes)| (part, bytes.clone())).collect(),
-            connection: connection.clone(),
-            checkpoint: former.and_then(|former| former.checkpoint),
-            counters: [*connects, *disconnects, *gaps, *start_time_changes, *full_state_requests],
-            reported: boxed(Reported {
-                effective_config: *effective_config,
-                effective_config_hash: effective_config_hash.clone(),
-                components: *components,
-            }),
-            assigned: boxed(Assigned {
-                desired: desired.as_ref().map(&mut share),
-                desired_generation: *desired_generation,
-                desired_history: desired_history.iter().map(&mut share).collect(),
-                offered: remote_config.clone(),
-                last_known_good: last_known_good.clone(),
-                known_good: known_good.map(|(_, blob)| blob),
-                last_applied: last_applied.clone(),
-            }),
-            rare: boxed(Rare {
-                previous_uids: previous_uids.clone(),
-                labels: labels.clone(),
-                settings_offered: connection_settings.clone(),
-                packages_offered: packages.clone(),
-                desired_settings: desired_settings.clone(),
-                settings_generation: *settings_generation,
-                desired_packages: desired_packages.clone(),
-                packages_generation: *packages_generation,
-                last_failure: last_failure.clone(),
-                last_settings_failure: last_settings_failure.clone(),
-                last_settings_applied: last_settings_applied.clone(),
-                last_packages_failure: last_packages_failure.clone(),
-                last_packages_applied: last_packages_applied.clone(),
-                uid_conflicts: *uid_conflicts,
-                last_uid_conflict: *last_uid_conflict,
-            }),
+        let StickyRecord { connects, disconnects, gaps, start_time_changes, full_state_requests, .. } =
+            sticky;
+        self.uid = *uid;
+        self.revision = revision;
+        self.first_seen = *first_seen;
+        self.capabilities = *capabilities;
+        if self.identity.as_deref() != identity.as_deref() {
+            self.identity = identity.as_deref().map(Box::from);
+        }
+        self.update_parts(parts);
+        if self.connection.as_ref().map(Arc::as_ptr) != connection.as_ref().map(Arc::as_ptr) {
+            self.connection.clone_from(connection);
+        }
+        self.counters = [*connects, *disconnects, *gaps, *start_time_changes, *full_state_requests];
+        Reported::update(&mut self.reported, record);
+        Assigned::update(&mut self.assigned, record, assignments);
+        Rare::update(&mut self.rare, record);
+    }
+
+    fn update_parts(&mut self, parts: &StoredParts) {
+        if !self.parts.iter().map(|(part, _)| *part).eq(parts.iter().map(|(part, _)| part)) {
+            self.parts = parts.iter().map(|(part, bytes)| (part, bytes.clone())).collect();
+            return;
+        }
+        for ((_, kept), (_, bytes)) in self.parts.iter_mut().zip(parts.iter()) {
+            // Told by where they lie: the session has the same ones.
+            if (kept.as_ptr(), kept.len()) != (bytes.as_ptr(), bytes.len()) {
+                kept.clone_from(bytes);
+            }
         }
     }
 
@@ -233,7 +236,7 @@ impl Kept {
             } = &**assigned;
             record.desired.clone_from(desired);
             record.desired_generation = *desired_generation;
-            record.desired_history = desired_history.to_vec();
+            record.desired_history.clone_from(desired_history);
             record.offered.remote_config.clone_from(offered);
             record.last_known_good.clone_from(last_known_good);
             record.sticky.last_applied.clone_from(last_applied);
@@ -252,23 +255,18 @@ impl Kept {
         self.checkpoint = Some((checkpoint.sequence_num, checkpoint.last_seen));
     }
 
-    /// The blobs that stay because of this agent, each once.
-    pub(super) fn pins(&self) -> Vec<BlobId> {
-        let mut pins = Vec::new();
-        if let Some(reported) = &self.reported {
-            pins.extend(reported.effective_config);
-            pins.extend(reported.components);
-        }
-        if let Some(assigned) = &self.assigned {
-            pins.extend(assigned.desired.iter().chain(&assigned.desired_history).map(|desired| desired.blob));
-            pins.extend(assigned.known_good);
-        }
-        if let Some(rare) = &self.rare {
-            pins.extend(rare.desired_settings.as_ref().map(|settings| settings.blob));
-        }
-        pins.sort_unstable();
-        pins.dedup();
-        pins
+    /// The blobs that stay because of this agent.
+    pub(super) fn pins(&self) -> Pins {
+        let (reported, assigned) = (self.reported.as_deref(), self.assigned.as_deref());
+        let settings = self.rare.as_ref().and_then(|rare| rare.desired_settings.as_ref());
+        let single = [
+            reported.and_then(|reported| reported.effective_config),
+            reported.and_then(|reported| reported.components),
+            assigned.and_then(|assigned| assigned.desired.as_ref()).map(|desired| desired.blob),
+            assigned.and_then(|assigned| assigned.known_good),
+            settings.map(|settings| settings.blob),
+        ];
+        Pins { single, history: assigned.map(|assigned| Arc::clone(&assigned.desired_history)) }
     }
 
     /// The package versions the agent is meant to have.
@@ -276,14 +274,124 @@ impl Kept {
         let desired = self.rare.as_ref().and_then(|rare| rare.desired_packages.as_ref());
         desired.into_iter().flat_map(|desired| desired.packages.iter().map(|package| &package.key))
     }
+}
 
-    fn known_good(&self) -> Option<(&ConfigHash, BlobId)> {
-        let assigned = self.assigned.as_ref()?;
-        Some((assigned.last_known_good.as_ref()?, assigned.known_good?))
+impl Reported {
+    fn update(place: &mut Option<Box<Self>>, record: &AgentRecord) {
+        let AgentRecord { effective_config, effective_config_hash, components, .. } = record;
+        if effective_config.is_none() && effective_config_hash.is_none() && components.is_none() {
+            *place = None;
+            return;
+        }
+        let reported = place.get_or_insert_default();
+        reported.effective_config = *effective_config;
+        set(&mut reported.effective_config_hash, effective_config_hash);
+        reported.components = *components;
+    }
+}
+
+impl Assigned {
+    fn update(place: &mut Option<Box<Self>>, record: &AgentRecord, assignments: &mut Assignments) {
+        let AgentRecord { desired, desired_generation, desired_history, last_known_good, .. } = record;
+        let (offered, last_applied) = (&record.offered.remote_config, &record.sticky.last_applied);
+        if desired.is_none()
+            && *desired_generation == 0
+            && desired_history.is_empty()
+            && offered.is_none()
+            && last_known_good.is_none()
+            && last_applied.is_none()
+        {
+            *place = None;
+            return;
+        }
+        let assigned = place.get_or_insert_default();
+        let known_good = assigned.last_known_good.as_ref().zip(assigned.known_good);
+        assigned.known_good = BlobPins::known_good(record, known_good).map(|(_, blob)| blob);
+        assigned.desired =
+            desired.as_ref().map(|desired| assignments.share(desired, assigned.desired.as_ref()));
+        assigned.desired_generation = *desired_generation;
+        assigned.desired_history = assignments.share_history(desired_history, &assigned.desired_history);
+        set(&mut assigned.offered, offered);
+        set(&mut assigned.last_known_good, last_known_good);
+        set(&mut assigned.last_applied, last_applied);
+    }
+}
+
+/// Takes over another value, and leaves an equal one where it is.
+fn set<T: Clone + PartialEq>(field: &mut T, value: &T) {
+    if field != value {
+        field.clone_from(value);
     }
 }
 
 impl Rare {
+    fn update(place: &mut Option<Box<Self>>, record: &AgentRecord) {
+        let AgentRecord {
+            previous_uids,
+            labels,
+            desired_settings,
+            settings_generation,
+            desired_packages,
+            packages_generation,
+            ..
+        } = record;
+        let OffersRecord { remote_config: _, connection_settings, packages } = &record.offered;
+        let StickyRecord {
+            connects: _,
+            disconnects: _,
+            gaps: _,
+            start_time_changes: _,
+            full_state_requests: _,
+            last_failure,
+            last_applied: _,
+            last_settings_failure,
+            last_settings_applied,
+            last_packages_failure,
+            last_packages_applied,
+            uid_conflicts,
+            last_uid_conflict,
+        } = &record.sticky;
+        if previous_uids.is_empty()
+            && labels.is_empty()
+            && connection_settings.is_none()
+            && packages.is_none()
+            && desired_settings.is_none()
+            && *settings_generation == 0
+            && desired_packages.is_none()
+            && *packages_generation == 0
+            && last_failure.is_none()
+            && last_settings_failure.is_none()
+            && last_settings_applied.is_none()
+            && last_packages_failure.is_none()
+            && last_packages_applied.is_none()
+            && *uid_conflicts == 0
+            && last_uid_conflict.is_none()
+        {
+            *place = None;
+            return;
+        }
+        let rare = Self {
+            previous_uids: previous_uids.clone(),
+            labels: labels.clone(),
+            settings_offered: connection_settings.clone(),
+            packages_offered: packages.clone(),
+            desired_settings: desired_settings.clone(),
+            settings_generation: *settings_generation,
+            desired_packages: desired_packages.clone(),
+            packages_generation: *packages_generation,
+            last_failure: last_failure.clone(),
+            last_settings_failure: last_settings_failure.clone(),
+            last_settings_applied: last_settings_applied.clone(),
+            last_packages_failure: last_packages_failure.clone(),
+            last_packages_applied: last_packages_applied.clone(),
+            uid_conflicts: *uid_conflicts,
+            last_uid_conflict: *last_uid_conflict,
+        };
+        if place.as_deref() != Some(&rare) {
+            *place = Some(Box::new(rare));
+        }
+    }
+
     fn put_into(&self, record: &mut AgentRecord) {
         let Self {
             previous_uids,
@@ -320,9 +428,36 @@ impl Rare {
     }
 }
 
-/// Nothing for what says nothing.
-fn boxed<T: Default + PartialEq>(value: T) -> Option<Box<T>> {
-    (value != T::default()).then(|| Box::new(value))
+/// The blobs that stay because of one agent.
+#[derive(Default)]
+pub(super) struct Pins {
+    single: [Option<BlobId>; 5],
+    history: Option<History>,
+}
+
+impl Pins {
+    /// Counts what stays because of `after` and not because of `self`, and the other way round. A blob that is referred to
+    /// twice counts twice.
+    pub(super) fn turn_into(&self, after: &Self, references: &mut References) {
+        for (before, after) in self.single.iter().zip(&after.single) {
+            if before != after {
+                references.add(*after);
+                references.subtract(*before);
+            }
+        }
+        let before = self.history.as_deref().unwrap_or_default();
+        let after = after.history.as_deref().unwrap_or_default();
+        if std::ptr::eq(before, after) {
+            return;
+        }
+        // An assignment goes to the end, and perhaps one at the beginning goes away.
+        let blob = |assigned: &Arc<DesiredConfig>| assigned.blob;
+        let gone = before.iter().position(|old| after.first().is_some_and(|new| new.blob == old.blob));
+        let (gone, rest) = before.split_at(gone.unwrap_or(before.len()));
+        let same = rest.iter().zip(after).take_while(|(old, new)| old.blob == new.blob).count();
+        references.add(after[same..].iter().map(blob));
+        references.subtract(gone.iter().chain(&rest[same..]).map(blob));
+    }
 }
 
 #[cfg(test)]

@@ -137,12 +137,19 @@ impl Store for MemoryStore {
 }
 
 impl AgentStore for MemoryStore {
-    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
-        self.read(|state| state.agent(id))
+    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
+        // Made where it is asked for, and not moved there: a record is large.
+        let id = *id;
+        Box::pin(async move {
+            if self.is_closed() {
+                return Err(ReadError::Closed);
+            }
+            Ok(self.state.read().unwrap_or_else(PoisonError::into_inner).shared_agent(&id))
+        })
     }
 
-    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
-        self.read(|state| state.agent_by_uid(uid))
+    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
+        self.read(|state| state.agent_by_uid(uid).map(Arc::new))
     }
 
     fn agents(

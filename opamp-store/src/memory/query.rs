@@ -1,6 +1,7 @@
 //! How a memory store answers.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid};
@@ -17,6 +18,10 @@ impl State {
         self.agents.get(id).map(|kept| kept.record(*id))
     }
 
+    pub(super) fn shared_agent(&self, id: &AgentId) -> Option<Arc<AgentRecord>> {
+        self.agents.get(id).map(|kept| Arc::new(kept.record(*id)))
+    }
+
     pub(super) fn agent_by_uid(&self, uid: &InstanceUid) -> Option<AgentRecord> {
         self.agent(self.uids.get(uid)?)
     }
@@ -28,19 +33,20 @@ impl State {
     }
 
     pub(super) fn changed_since(&self, revision: Revision, limit: usize) -> Changes {
-        let mut records = Vec::new();
-        let mut upto = self.revision;
-        let mut more = false;
-        for (changed, id) in self.by_revision.range((revision.next(), AgentId::from_bytes([0; 16]))..) {
-            let last = records.last().map(|record: &AgentRecord| record.revision);
-            if records.len() >= limit
-                && let Some(last) = last.filter(|last| last < changed)
-            {
-                (upto, more) = (last, true);
-                break;
-            }
-            records.extend(self.agent(id));
+        // Nothing keeps them in this order: each write would pay for it, and reading takes one look at each agent.
+        let changed = self.agents.iter().filter(|(_, kept)| kept.revision > revision);
+        let mut changed: Vec<_> = changed.map(|(id, kept)| (kept.revision, *id)).collect();
+        changed.sort_unstable();
+        let mut end = changed.len().min(limit);
+        while let Some((next, _)) = changed.get(end)
+            && end.checked_sub(1).and_then(|last| changed.get(last)).is_some_and(|(last, _)| last == next)
+        {
+            end += 1;
         }
+        let more = end < changed.len();
+        changed.truncate(end);
+        let upto = changed.last().filter(|_| more).map_or(self.revision, |(last, _)| *last);
+        let records = changed.iter().filter_map(|(_, id)| self.agent(id)).collect();
         Changes { records, upto, more }
     }
 

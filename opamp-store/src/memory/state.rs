@@ -1,13 +1,13 @@
 //! What a memory store holds, and how a batch changes it.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map};
 
 use bytes::Bytes;
 use opamp_proto::{AgentId, InstanceUid};
 
-use super::kept::{Assignments, Kept};
-use crate::judge::{Existing, ExistingVersion, Wanted, judge};
+use super::kept::{Assignments, Kept, Pins};
+use crate::judge::{Existing, ExistingVersion, judge};
 use crate::{
     AgentRecord, ApiToken, AuditEntry, BatchContents, BlobId, ChainHead, CommitError, ConfigVersion, Fence,
     Lease, NewAuditEntry, PackageContents, PackageKey, Revision, ServerSecret,
@@ -18,7 +18,6 @@ pub(super) struct State {
     pub(super) revision: Revision,
     pub(super) agents: BTreeMap<AgentId, Box<Kept>>,
     pub(super) uids: HashMap<InstanceUid, AgentId>,
-    pub(super) by_revision: BTreeSet<(Revision, AgentId)>,
     pub(super) blobs: BTreeMap<BlobId, Bytes>,
     pub(super) versions: BTreeMap<(String, u32), ConfigVersion>,
     pub(super) packages: BTreeMap<PackageKey, PackageContents>,
@@ -31,8 +30,7 @@ pub(super) struct State {
     assignments: Assignments,
     /// The agents that are meant to have a package version.
     package_users: BTreeSet<(PackageKey, AgentId)>,
-    /// How many records, versions and chunks refer to a blob; absent for none.
-    references: HashMap<BlobId, u64>,
+    references: References,
     keys: HashMap<String, Revision>,
     keys_by_age: VecDeque<String>,
 }
@@ -61,67 +59,12 @@ impl State {
         if let Some(first) = contents.idempotency_key.as_ref().and_then(|key| self.keys.get(key)) {
             return Ok(Outcome::Unchanged(*first));
         }
-        let wanted = Wanted::by(&contents);
-        judge(&contents, &wanted, &self.existing(&wanted, &contents, fence), fence)?;
+        judge(&contents, self, fence)?;
         Ok(self.apply(contents))
     }
 
     pub(super) fn is_referenced(&self, id: &BlobId) -> bool {
-        self.references.contains_key(id)
-    }
-
-    fn existing(&self, wanted: &Wanted, contents: &BatchContents, fence: Option<&Fence>) -> Existing {
-        let epoch = fence.and_then(|fence| self.leases.get(&fence.role)).map_or(0, |lease| lease.epoch);
-        Existing {
-            agents: wanted
-                .agents
-                .iter()
-                .filter_map(|id| Some((*id, self.agents.get(id)?.revision)))
-                .collect(),
-            uid_owners: wanted.uids.iter().filter_map(|uid| Some((*uid, *self.uids.get(uid)?))).collect(),
-            versions: wanted
-                .versions
-                .iter()
-                .filter_map(|key| Some((key.clone(), ExistingVersion::of(self.versions.get(key)?))))
-                .collect(),
-            tokens: wanted.tokens.iter().filter(|id| self.tokens.contains_key(*id)).cloned().collect(),
-            token_count: self.tokens.len(),
-            secret_owners: wanted
-                .secrets
-                .iter()
-                .filter_map(|secret| Some((*secret, self.secrets.get(secret)?.clone())))
-                .collect(),
-            packages: wanted
-                .packages
-                .iter()
-                .filter_map(|key| Some((key.clone(), self.packages.get(key)?.version.revision)))
-                .collect(),
-            package_users: contents
-                .packages
-                .iter()
-                .filter_map(|(key, package)| {
-                    let user = self.user_of(key).filter(|_| package.is_none())?;
-                    Some((key.clone(), user))
-                })
-                .collect(),
-            package_count: self.packages.len(),
-            server_secrets: wanted
-                .server_secrets
-                .iter()
-                .filter(|name| self.server_secrets.contains_key(*name))
-                .cloned()
-                .collect(),
-            server_secret_count: self.server_secrets.len(),
-            blobs: wanted.blobs.iter().filter(|id| self.blobs.contains_key(*id)).copied().collect(),
-            epoch,
-        }
-    }
-
-    /// One of the agents that are meant to have a package version.
-    fn user_of(&self, key: &PackageKey) -> Option<AgentId> {
-        let first = (key.clone(), AgentId::from_bytes([0; 16]));
-        let (found, agent) = self.package_users.range(first..).next()?;
-        (found == key).then_some(*agent)
+        self.references.counts.contains_key(id)
     }
 
     /// Applies a batch that was judged: nothing here can fail.
@@ -155,9 +98,9 @@ impl State {
         for (key, mut version) in contents.config_versions {
             records += 1;
             version.revision = self.revision;
-            self.refer([version.blob]);
+            self.references.add([version.blob]);
             if let Some(before) = self.versions.insert(key, version) {
-                self.unrefer([before.blob]);
+                self.references.subtract([before.blob]);
             }
         }
         for (key, package) in contents.packages {
@@ -169,6 +112,7 @@ impl State {
         for entry in contents.audit {
             self.append(entry);
         }
+        self.references.settle();
         for id in contents.blob_deletions {
             if !self.is_referenced(&id) && !contents.blobs.contains_key(&id) {
                 records += u64::from(self.blobs.remove(&id).is_some());
@@ -182,41 +126,48 @@ impl State {
     }
 
     fn put_agent(&mut self, id: AgentId, record: Option<&AgentRecord>) {
-        let former = self.agents.get(&id);
-        let pins_before = former.map(|former| former.pins()).unwrap_or_default();
-        let kept = record.map(|record| {
-            Kept::new(record, self.revision, former.map(|kept| &**kept), &mut self.assignments)
-        });
-        let same_uid = former.is_some_and(|former| kept.as_ref().is_some_and(|kept| kept.uid == former.uid));
-        if let Some(former) = former {
-            // Another record of the same batch may already have taken the uid over.
-            if !same_uid && self.uids.get(&former.uid) == Some(&id) {
-                self.uids.remove(&former.uid);
-            }
-            self.by_revision.remove(&(former.revision, id));
-            for key in former.package_references() {
-                self.package_users.remove(&(key.clone(), id));
-            }
-        }
-        let Some(kept) = kept else {
-            self.agents.remove(&id);
-            self.unrefer(pins_before);
+        let Some(record) = record else {
+            self.delete_agent(&id);
             return;
         };
-        let pins = kept.pins();
-        // Both are sorted; mostly nothing comes and nothing goes.
-        self.refer(pins.iter().filter(|pin| pins_before.binary_search(pin).is_err()).copied());
-        self.unrefer(pins_before.iter().filter(|pin| pins.binary_search(pin).is_err()).copied());
-        if !same_uid {
-            self.uids.insert(kept.uid, id);
-        }
-        self.by_revision.insert((self.revision, id));
-        self.package_users.extend(kept.package_references().map(|key| (key.clone(), id)));
-        match self.agents.get_mut(&id) {
-            Some(place) => **place = kept,
-            None => {
-                self.agents.insert(id, Box::new(kept));
+        let (mut before, mut packages_before, mut uid_before) = (Pins::default(), Vec::new(), None);
+        let kept = match self.agents.entry(id) {
+            Entry::Occupied(place) => {
+                let kept = place.into_mut();
+                before = kept.pins();
+                packages_before.extend(kept.package_references().cloned());
+                uid_before = Some(kept.uid);
+                kept.update(record, self.revision, &mut self.assignments);
+                kept
             }
+            Entry::Vacant(place) => {
+                place.insert(Box::new(Kept::new(record, self.revision, &mut self.assignments)))
+            }
+        };
+        before.turn_into(&kept.pins(), &mut self.references);
+        for key in packages_before {
+            self.package_users.remove(&(key, id));
+        }
+        self.package_users.extend(kept.package_references().map(|key| (key.clone(), id)));
+        if uid_before != Some(record.uid) {
+            self.give_up_uid(uid_before, &id);
+            self.uids.insert(record.uid, id);
+        }
+    }
+
+    fn delete_agent(&mut self, id: &AgentId) {
+        let Some(kept) = self.agents.remove(id) else { return };
+        kept.pins().turn_into(&Pins::default(), &mut self.references);
+        for key in kept.package_references() {
+            self.package_users.remove(&(key.clone(), *id));
+        }
+        self.give_up_uid(Some(kept.uid), id);
+    }
+
+    /// Another record of the same batch may already have taken it over.
+    fn give_up_uid(&mut self, uid: Option<InstanceUid>, id: &AgentId) {
+        if let Some(uid) = uid.filter(|uid| self.uids.get(uid) == Some(id)) {
+            self.uids.remove(&uid);
         }
     }
 
@@ -224,11 +175,11 @@ impl State {
     fn put_package(&mut self, key: PackageKey, package: Option<PackageContents>) -> u64 {
         let former = self.packages.remove(&key);
         let mut records = former.as_ref().map_or(0, |former| 1 + former.chunks.len() as u64);
-        self.unrefer(former.into_iter().flat_map(|former| former.chunks));
+        self.references.subtract(former.into_iter().flat_map(|former| former.chunks));
         if let Some(mut package) = package {
             package.version.revision = self.revision;
             records += 1 + package.chunks.len() as u64;
-            self.refer(package.chunks.iter().copied());
+            self.references.add(package.chunks.iter().copied());
             self.packages.insert(key, package);
         }
         records
@@ -262,22 +213,101 @@ impl State {
             self.keys.remove(&oldest);
         }
     }
+}
 
-    fn refer(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
-        for blob in blobs {
-            *self.references.entry(blob).or_default() += 1;
+/// How many records, versions and chunks refer to a blob.
+#[derive(Default)]
+pub(super) struct References {
+    /// Absent for none.
+    counts: HashMap<BlobId, i64>,
+    /// What the batch that is applied adds and subtracts: mostly the same few blobs, once for each agent.
+    moves: Vec<(BlobId, i64)>,
+}
+
+/// Moves among which one of the same blob is looked for.
+const MOVES_COMPARED: usize = 8;
+
+impl References {
+    pub(super) fn add(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
+        blobs.into_iter().for_each(|blob| self.shift(blob, 1));
+    }
+
+    pub(super) fn subtract(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
+        blobs.into_iter().for_each(|blob| self.shift(blob, -1));
+    }
+
+    fn shift(&mut self, blob: BlobId, by: i64) {
+        match self.moves.iter_mut().rev().take(MOVES_COMPARED).find(|(moved, _)| *moved == blob) {
+            Some((_, sum)) => *sum += by,
+            None => self.moves.push((blob, by)),
         }
     }
 
-    fn unrefer(&mut self, blobs: impl IntoIterator<Item = BlobId>) {
-        for blob in blobs {
-            if let Some(count) = self.references.get_mut(&blob) {
-                *count -= 1;
-                if *count == 0 {
-                    self.references.remove(&blob);
-                }
+    /// The batch is applied. Before that nobody asks.
+    fn settle(&mut self) {
+        for (blob, by) in self.moves.drain(..).filter(|(_, by)| *by != 0) {
+            match self.counts.entry(blob) {
+                hash_map::Entry::Occupied(count) if *count.get() + by == 0 => _ = count.remove(),
+                count => *count.or_default() += by,
             }
         }
+        self.moves.shrink_to(MOVES_COMPARED);
+    }
+}
+
+impl Existing for State {
+    fn agent(&self, id: &AgentId) -> Option<(InstanceUid, Revision)> {
+        self.agents.get(id).map(|kept| (kept.uid, kept.revision))
+    }
+
+    fn uid_owner(&self, uid: &InstanceUid) -> Option<AgentId> {
+        self.uids.get(uid).copied()
+    }
+
+    fn config_version(&self, key: &(String, u32)) -> Option<ExistingVersion> {
+        self.versions.get(key).map(ExistingVersion::of)
+    }
+
+    fn has_token(&self, id: &str) -> bool {
+        self.tokens.contains_key(id)
+    }
+
+    fn token_count(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn secret_owner(&self, secret_sha256: &[u8; 32]) -> Option<&str> {
+        self.secrets.get(secret_sha256).map(String::as_str)
+    }
+
+    fn package_version(&self, key: &PackageKey) -> Option<Revision> {
+        self.packages.get(key).map(|package| package.version.revision)
+    }
+
+    fn package_user(&self, key: &PackageKey) -> Option<AgentId> {
+        let first = (key.clone(), AgentId::from_bytes([0; 16]));
+        let (found, agent) = self.package_users.range(first..).next()?;
+        (found == key).then_some(*agent)
+    }
+
+    fn package_count(&self) -> usize {
+        self.packages.len()
+    }
+
+    fn has_server_secret(&self, name: &str) -> bool {
+        self.server_secrets.contains_key(name)
+    }
+
+    fn server_secret_count(&self) -> usize {
+        self.server_secrets.len()
+    }
+
+    fn has_blob(&self, id: &BlobId) -> bool {
+        self.blobs.contains_key(id)
+    }
+
+    fn epoch(&self, role: &str) -> u64 {
+        self.leases.get(role).map_or(0, |lease| lease.epoch)
     }
 }
 

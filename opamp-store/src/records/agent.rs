@@ -48,9 +48,10 @@ pub struct AgentRecord {
     /// Counts every change of `desired`, withdrawals included.
     #[serde(default)]
     pub desired_generation: u64,
-    /// Earlier values of `desired`, newest last. Bounded by whoever writes the record; each entry pins its blob.
+    /// Earlier values of `desired`, newest last. Bounded by whoever writes the record; each entry pins its blob. Shared as a
+    /// whole, because agents that are assigned to together have the same past.
     #[serde(default)]
-    pub desired_history: Vec<Arc<DesiredConfig>>,
+    pub desired_history: Arc<[Arc<DesiredConfig>]>,
     /// The connection settings this agent shall have. There is no history of them, because they hold secrets: what
     /// nothing refers to any more is swept.
     #[serde(default)]
@@ -102,7 +103,7 @@ impl AgentRecord {
             effective_config_hash: None,
             desired: None,
             desired_generation: 0,
-            desired_history: Vec::new(),
+            desired_history: Arc::default(),
             desired_settings: None,
             settings_generation: 0,
             desired_packages: None,
@@ -118,9 +119,19 @@ impl AgentRecord {
 
     /// The blobs this record names: effective config, desired config and history, connection settings, components.
     pub(crate) fn blob_references(&self) -> impl Iterator<Item = BlobId> {
-        let assigned = self.desired.iter().chain(&self.desired_history).map(|assigned| assigned.blob);
+        let history = self.desired_history.iter().map(|assigned| assigned.blob);
+        self.single_blob_references().into_iter().flatten().chain(history)
+    }
+
+    /// The same without the history.
+    pub(crate) fn single_blob_references(&self) -> [Option<BlobId>; 4] {
+        let desired = self.desired.as_ref().map(|desired| desired.blob);
         let settings = self.desired_settings.as_ref().map(|settings| settings.blob);
-        assigned.chain(settings).chain(self.effective_config).chain(self.components)
+        [desired, settings, self.effective_config, self.components]
+    }
+
+    pub(crate) fn refers_to(&self, blob: &BlobId) -> bool {
+        self.blob_references().any(|referred| referred == *blob)
     }
 
     /// The package versions this record names.
@@ -128,8 +139,9 @@ impl AgentRecord {
         self.desired_packages.iter().flat_map(|desired| desired.packages.iter().map(|package| &package.key))
     }
 
-    /// A rough size in bytes, used to bound batches: exact for `parts`, an estimate for the rest.
-    pub(crate) fn weight(&self) -> usize {
+    /// A rough size in bytes, what the record counts for in [`WriteBatch::bytes`](crate::WriteBatch::bytes): exact for `parts`,
+    /// an estimate for the rest.
+    pub fn weight(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
         let sticky = &self.sticky;
         let failures = [&sticky.last_failure, &sticky.last_settings_failure, &sticky.last_packages_failure];

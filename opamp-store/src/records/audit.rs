@@ -174,21 +174,39 @@ fn write_canonical(value: &Value, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                out.push_str(&Value::from(key.as_str()).to_string());
+                write_text(key, out);
                 out.push(':');
                 write_canonical(member, out);
             }
             out.push('}');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            out.push_str(&value.to_string())
-        }
+        Value::String(text) => write_text(text, out),
+        Value::Null | Value::Bool(_) | Value::Number(_) => out.push_str(&value.to_string()),
+    }
+}
+
+fn write_text(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_canonical_form_escapes_as_json_does() {
+        let text: String = ('\0'..'\u{180}').chain(['\u{2028}', '\u{1f980}']).collect();
+        for text in [text.as_str(), "plain", "", "a\"b", "a\\b", "a\nb", "\u{7f}ü"] {
+            let value = serde_json::json!({ text: [text] });
+            assert_eq!(canonical_json(&value), value.to_string());
+        }
+    }
 
     #[test]
     fn everything_of_unbounded_length_counts() {

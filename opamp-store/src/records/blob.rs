@@ -47,6 +47,11 @@ impl Blob {
         self.id
     }
 
+    /// What it counts for in [`WriteBatch::bytes`](crate::WriteBatch::bytes).
+    pub fn weight(&self) -> usize {
+        crate::WriteBatch::blob_weight(&self.bytes)
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -51,7 +51,7 @@ impl Transaction<'_> {
             return Ok(Ok(first));
         }
         let (existing, former) = self.existing(wanted, contents, fence.as_ref()).await?;
-        if let Err(refusal) = judge(contents, wanted, &existing, fence.as_ref()) {
+        if let Err(refusal) = judge(contents, &existing, fence.as_ref()) {
             return Ok(Err(refusal));
         }
         if contents.only_checkpoints() && contents.checkpoints.is_empty() {

@@ -3,6 +3,7 @@
 mod apply;
 mod codec;
 mod fault;
+mod found;
 mod leases;
 mod leaves;
 mod open;

@@ -1,6 +1,7 @@
 //! How the SQLite store answers: one statement a question, on a connection that only reads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -124,12 +125,12 @@ async fn walk_chains(reader: &mut SqliteConnection) -> Result<AuditReport, ReadE
 }
 
 impl AgentStore for SqliteStore {
-    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
-        Box::pin(self.one(query(sql::AGENT).bind(id.as_bytes().to_vec()), codec::agent))
+    fn agent(&self, id: &AgentId) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
+        Box::pin(self.one(query(sql::AGENT).bind(id.as_bytes().to_vec()), shared_agent))
     }
 
-    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<AgentRecord>, ReadError>> {
-        Box::pin(self.one(query(sql::AGENT_BY_UID).bind(uid.as_bytes().to_vec()), codec::agent))
+    fn agent_by_uid(&self, uid: &InstanceUid) -> BoxFuture<'_, Result<Option<Arc<AgentRecord>>, ReadError>> {
+        Box::pin(self.one(query(sql::AGENT_BY_UID).bind(uid.as_bytes().to_vec()), shared_agent))
     }
 
     fn agents(
@@ -277,4 +278,8 @@ fn one_more(limit: usize) -> i64 {
 /// A bound for comparison: must not wrap around to below everything.
 fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn shared_agent(row: &SqliteRow) -> Result<Arc<AgentRecord>, ReadError> {
+    codec::agent(row).map(Arc::new)
 }

@@ -8,8 +8,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Row as _, Sqlite, query};
 
 use super::fault::WriteFault;
+use super::found::Found;
 use super::{codec, sql};
-use crate::judge::{Existing, ExistingVersion, Wanted};
+use crate::judge::{ExistingVersion, Wanted};
 use crate::{BatchContents, BlobPins, Fence, PackageKey, Revision};
 
 /// A transaction that holds the write lock. Dropped without [`Transaction::commit`], it stays open on its connection,
@@ -98,8 +99,8 @@ impl<'c> Transaction<'c> {
         wanted: &Wanted,
         contents: &BatchContents,
         fence: Option<&Fence>,
-    ) -> Result<(Existing, BTreeMap<AgentId, FormerAgent>), WriteFault> {
-        let mut existing = Existing::default();
+    ) -> Result<(Found, BTreeMap<AgentId, FormerAgent>), WriteFault> {
+        let mut existing = Found::default();
         let mut former = BTreeMap::new();
         if let Some(fence) = fence {
             let row = self.row(query(sql::EPOCH).bind(&fence.role)).await?;
@@ -107,9 +108,10 @@ impl<'c> Transaction<'c> {
         }
         for row in self.rows_in(sql::EXISTING_AGENTS, &wanted.agents, AgentId::as_bytes).await? {
             let id = codec::id(&row, "id")?;
-            existing.agents.insert(id, codec::revision(&row, "revision")?);
+            let uid = codec::id(&row, "uid")?;
+            existing.agents.insert(id, (uid, codec::revision(&row, "revision")?));
             let (pins, packages) = (codec::pins(&row)?, codec::package_pins(&row)?);
-            former.insert(id, FormerAgent { uid: codec::id(&row, "uid")?, pins, packages });
+            former.insert(id, FormerAgent { uid, pins, packages });
         }
         for row in self.rows_in(sql::UID_OWNERS, &wanted.uids, InstanceUid::as_bytes).await? {
             existing.uid_owners.insert(codec::id(&row, "uid")?, codec::id(&row, "id")?);
@@ -152,7 +154,7 @@ impl<'c> Transaction<'c> {
         &mut self,
         wanted: &Wanted,
         contents: &BatchContents,
-        existing: &mut Existing,
+        existing: &mut Found,
     ) -> Result<(), WriteFault> {
         for key in &wanted.packages {
             let found = query(sql::EXISTING_PACKAGE).bind(&key.name).bind(&key.version);
@@ -183,7 +185,7 @@ impl<'c> Transaction<'c> {
         &mut self,
         wanted: &Wanted,
         contents: &BatchContents,
-        existing: &mut Existing,
+        existing: &mut Found,
     ) -> Result<(), WriteFault> {
         let ids = codec::text_list(&wanted.tokens);
         for row in query(sql::EXISTING_TOKENS).bind(ids).fetch_all(&mut *self.connection).await? {

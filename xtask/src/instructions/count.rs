@@ -106,21 +106,27 @@ fn per_round(text: &str, rounds: u64) -> Option<u64> {
     Some((total + rounds / 2) / rounds).filter(|count| *count > 0)
 }
 
-/// What compiles here.
+/// What compiles here, and what is linked to and chosen at run time: the C library and the widest registers that its copies
+/// and comparisons use, which under valgrind are AVX2 or less.
 pub(super) fn toolchain() -> Result<Toolchain, WorkspaceError> {
     let answer = Program::new("rustc").arg("-vV").capture()?;
     let flags = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].map(|name| std::env::var(name).unwrap_or_default());
-    described(&answer.stdout, &flags.join(" "))
+    let library = Program::new("getconf").arg("GNU_LIBC_VERSION").capture().map(|answer| answer.stdout);
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    described(&answer.stdout, &flags.join(" "), &library.unwrap_or_default(), &processor)
         .ok_or_else(|| WorkspaceError(format!("`rustc -vV` is not understood: {}", answer.stdout)))
 }
 
-fn described(version: &str, flags: &str) -> Option<Toolchain> {
+fn described(version: &str, flags: &str, library: &str, processor: &str) -> Option<Toolchain> {
     let rustc = version.lines().next()?.trim();
     let target = version.lines().find_map(|line| line.strip_prefix("host: "))?.trim();
     // A quote would end the value in the file.
     let flags = flags.replace(['"', '\u{1f}'], " ");
     let rustc = [rustc, flags.trim()].join(" ").trim().to_owned();
-    Some(Toolchain { rustc, target: target.to_owned() })
+    let wide = processor.split_whitespace().any(|flag| flag == "avx2");
+    let parts = [target, library.trim(), if wide { "avx2" } else { "" }];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    Some(Toolchain { rustc, target: parts.join(", ") })
 }
 
 #[cfg(test)]
@@ -142,12 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_part_of_the_toolchain() {
+    fn flags_library_and_registers_are_part_of_the_toolchain() {
         let version = "rustc 1.95.0 (abc 2026-04-14)\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\n";
-        let plain = described(version, " ").unwrap();
+        let plain = described(version, " ", "", "").unwrap();
         assert_eq!(plain.rustc, "rustc 1.95.0 (abc 2026-04-14)");
         assert_eq!(plain.target, "x86_64-unknown-linux-gnu");
-        let flagged = described(version, "-Ctarget-cpu=native ").unwrap();
+        let flagged =
+            described(version, "-Ctarget-cpu=native ", "glibc 2.36\n", "flags : sse2 avx2\n").unwrap();
+        assert_eq!(flagged.target, "x86_64-unknown-linux-gnu, glibc 2.36, avx2");
         assert_eq!(flagged.rustc, "rustc 1.95.0 (abc 2026-04-14) -Ctarget-cpu=native");
     }
 }

@@ -33,6 +33,8 @@ struct Inner {
     known: HashMap<u64, Entry>,
     /// In the order they came.
     order: VecDeque<u64>,
+    /// The one shared last: when a fleet is offered a config, one agent after the other reports the same.
+    last: u64,
     bytes: usize,
 }
 
@@ -51,6 +53,9 @@ impl ConfigTable {
 
     /// These bytes, shared with all that reported the same.
     pub(crate) fn share(&self, encoded: &[u8]) -> SharedConfig {
+        if let Some(last) = self.lock().last(encoded) {
+            return last;
+        }
         let digest = material::digest(Part::EffectiveConfig, encoded);
         if self.kept == 0 || encoded.len() > self.bytes_max {
             return SharedConfig { bytes: Bytes::copy_from_slice(encoded), digest };
@@ -59,7 +64,9 @@ impl ConfigTable {
         if let Some(entry) = inner.known.get_mut(&digest) {
             if entry.bytes == encoded {
                 entry.shared = true;
-                return SharedConfig { bytes: entry.bytes.clone(), digest };
+                let bytes = entry.bytes.clone();
+                inner.last = digest;
+                return SharedConfig { bytes, digest };
             }
             // The same in another order, or a collision: everybody keeps what he said.
             drop(inner);
@@ -75,7 +82,7 @@ impl ConfigTable {
 
     /// Lets go of what no agent has any more.
     pub(crate) fn sweep(&self) {
-        let Inner { known, order, bytes } = &mut *self.lock();
+        let Inner { known, order, bytes, .. } = &mut *self.lock();
         order.retain(|digest| {
             let unused = known.get(digest).is_none_or(|entry| entry.bytes.is_unique());
             if unused && let Some(entry) = known.remove(digest) {
@@ -91,6 +98,14 @@ impl ConfigTable {
 }
 
 impl Inner {
+    /// The one shared last, if it is this: comparing is cheaper than a digest.
+    fn last(&mut self, encoded: &[u8]) -> Option<SharedConfig> {
+        let digest = self.last;
+        let entry = self.known.get_mut(&digest).filter(|entry| entry.bytes == encoded)?;
+        entry.shared = true;
+        Some(SharedConfig { bytes: entry.bytes.clone(), digest })
+    }
+
     /// Ends because every round takes an entry out, or the mark that saves it once.
     fn make_room(&mut self, kept: usize, bytes_left: usize) {
         while self.known.len() >= kept || self.bytes > bytes_left {
@@ -139,6 +154,12 @@ mod tests {
         let other = table.share(&config("b"));
         assert_ne!(other.bytes.as_ptr(), agents[0].as_ptr());
         assert_eq!(other.digest, material::digest(Part::EffectiveConfig, &other.bytes));
+        for name in ["a", "a", "b", "b", "a"] {
+            let again = table.share(&config(name));
+            let first = if name == "a" { &agents[0] } else { &other.bytes };
+            assert_eq!(again.bytes.as_ptr(), first.as_ptr());
+            assert_eq!(again.digest, material::digest(Part::EffectiveConfig, first));
+        }
         table.sweep();
         assert_eq!(kept(&table), (2, 2), "they are in use");
         drop(agents);

@@ -109,7 +109,7 @@ async fn exchange(
     sender: Sender<'_>,
     out: &mut Outbox,
 ) -> Exchanged {
-    core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+    core.counters.frame_received();
     let mut verdict = None;
     let mut contests = 0;
     let (uid, error) = loop {
@@ -148,7 +148,7 @@ fn respond(core: &Core, exchanged: &Exchanged, headers: &HeaderMap, out: &Outbox
     let compress = message.len() >= core.settings.compress_min_bytes && body::accepts_gzip(headers);
     let body = if compress { body::gzip(message) } else { Bytes::copy_from_slice(message) };
     let body = body::charged(body, &core.admission.budget)?;
-    core.counters.frames_sent.fetch_add(1, Ordering::Relaxed);
+    core.counters.frame_sent();
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = status;
     let answer_headers = response.headers_mut();

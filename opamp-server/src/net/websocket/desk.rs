@@ -1,7 +1,6 @@
 //! What becomes of the messages of one WebSocket: sessions handle them, without IO.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::vec;
 
 use opamp_proto::frame::{self, Framing};
@@ -127,7 +126,7 @@ impl Desk {
         out: &mut Outbox,
     ) -> (Option<Arc<Slot>>, Option<SessionError>) {
         if verdict.is_none() {
-            self.core.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+            self.core.counters.frame_received();
         }
         let (uid, error) = match self.decode(bytes) {
             Err(error) => (None, error),

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use opamp_proto::frame::Framing;
@@ -113,7 +112,7 @@ impl<S: MessageStream> Task<S> {
             };
             let write = pin!(self.stream.write(message, progress));
             bounded(&self.desk.core, &self.connection, write).await?;
-            self.desk.core.counters.frames_sent.fetch_add(1, Ordering::Relaxed);
+            self.desk.core.counters.frame_sent();
         }
         Ok(())
     }

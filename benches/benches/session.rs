@@ -74,7 +74,7 @@ fn full_state(bytes: usize, tick: u64) -> pb::AgentToServer {
 
 fn receive(session: &mut Session, out: &mut Outbox, bytes: &[u8], limits: &Limits) -> usize {
     out.clear();
-    match AgentMessage::decode(bytes, limits) {
+    match AgentMessage::decode_knowing(bytes, limits, |_| Some(&*session)) {
         Ok(message) => handle(session, Input::Message { message: &message, assign: None }, out),
         Err(error) => unreachable!("the messages of the benchmark decode: {error}"),
     }

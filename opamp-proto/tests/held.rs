@@ -326,6 +326,27 @@ fn nobody_asks_what_is_held_unless_there_is_something_to_compare() {
     assert_eq!(decode(&nobody.encode_to_vec()), None, "an identity of another length is nobody's");
 }
 
+/// What is compared is not counted.
+#[test]
+fn nobody_asks_what_is_held_where_there_is_room_for_more_entries_than_are_allowed() {
+    let bytes = full_state(1);
+    let held = Before::of(&bytes);
+    let asks = |limits: Limits| {
+        let asked = Cell::new(false);
+        let held = |_| {
+            asked.set(true);
+            Some(&held)
+        };
+        AgentMessage::decode_knowing(&bytes, &limits, held).unwrap();
+        asked.get()
+    };
+    let room = u32::try_from(bytes.len() / 2).unwrap();
+    for (max, worthwhile) in [(room + 1, true), (room, true), (room - 1, false)] {
+        assert_eq!(asks(Limits { map_entries_max: max, ..Limits::default() }), worthwhile, "{max}");
+        assert_eq!(asks(Limits { list_entries_max: max, ..Limits::default() }), worthwhile, "{max}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -48,7 +48,9 @@ pub trait Store:
     ///     fence has. `a_stale_fence_is_refused`
     /// 12. A record may only newly refer to a blob that is stored or in the batch.
     ///     `a_reference_to_a_missing_blob_is_refused`
-    /// 13. A record may only refer to package versions that are there after the batch.
+    /// 13. That is judged of every record of a batch, whatever those beside it refer to.
+    ///     `every_reference_of_many_records_is_judged`
+    /// 14. A record may only refer to package versions that are there after the batch.
     ///     `a_reference_to_a_missing_package_is_refused`
     fn commit(&self, batch: WriteBatch, fence: Option<Fence>)
     -> BoxFuture<'_, Result<Revision, CommitError>>;

@@ -103,7 +103,8 @@ impl WriteBehind {
     }
 
     /// As [`push`](WriteBehind::push), with blobs the record refers to: they are written in the same batch, so that
-    /// no sweep can come between. Blobs it does not refer to are dropped.
+    /// no sweep can come between. Blobs it does not refer to are dropped. They also go with newer records of this agent that
+    /// refer to them, until they are written, but never with those of another agent: each has to bring its own.
     pub fn push_with_blobs<B: Into<Blob>>(
         &mut self,
         record: impl Into<Arc<AgentRecord>>,
@@ -203,13 +204,20 @@ impl WriteBehind {
     }
 
     /// The store refused the batch in flight for what it says, so that repeating it is pointless. Its records wait
-    /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten.
+    /// again and go one by one, which saves the good ones; a record refused alone is handed back and forgotten, and its
+    /// blobs go with a newer one that waits and refers to them.
     pub fn refused(&mut self, now: Mono) -> Option<Arc<AgentRecord>> {
         let taken = self.in_flight.as_ref()?;
         if let [id] = taken[..] {
             self.in_flight = None;
             let refused = self.land(&id)?;
-            self.release(&refused.blobs);
+            // A newer record has its facts since it was pushed, but relied on these blobs to be written before it.
+            if let Some(mut newer) = self.remove_waiting(&id) {
+                self.inherit(&mut newer, &refused.blobs);
+                self.insert_waiting(newer);
+            } else {
+                self.release(&refused.blobs);
+            }
             return Some(refused.record);
         }
         self.singly = taken.len();
@@ -298,7 +306,12 @@ impl WriteBehind {
     fn supersede(&mut self, newer: &mut Waiting, older: &Waiting) {
         absorb(&mut newer.record, &older.record);
         newer.since = newer.since.min(older.since);
-        for id in &older.blobs {
+        self.inherit(newer, &older.blobs);
+    }
+
+    /// A newer record takes over the blobs it refers to of an older one, and the rest is let go.
+    fn inherit(&mut self, newer: &mut Waiting, blobs: &[BlobId]) {
+        for id in blobs {
             if newer.lacks(id)
                 && let Some(given) = self.blobs.get_mut(id)
             {
@@ -306,7 +319,7 @@ impl WriteBehind {
                 newer.blobs.push(*id);
             }
         }
-        self.release(&older.blobs);
+        self.release(blobs);
     }
 
     fn give(&mut self, id: BlobId, bytes: Bytes) {

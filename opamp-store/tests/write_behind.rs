@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use opamp_proto::{AgentId, ConfigHash, Mono, Wall};
 use opamp_store::{
-    AgentRecord, AgentStore as _, BatchContents, BlobId, BlobStore as _, CommitError, FailureRecord,
-    MemoryStore, Store as _, WriteBatch, WriteBehind, WriteBehindLimits,
+    AgentRecord, AgentStore as _, BatchContents, BlobId, BlobStore as _, CommitError, DesiredSettings,
+    FailureRecord, MemoryStore, Store as _, WriteBatch, WriteBehind, WriteBehindLimits,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -45,6 +45,17 @@ fn blobs_kept(behind: &WriteBehind) -> usize {
     let text = format!("{behind:?}");
     let (_, count) = text.split_once("blobs: ").unwrap();
     count.split(',').next().unwrap().parse().unwrap()
+}
+
+/// Settings whose blob no store has.
+fn missing_settings() -> DesiredSettings {
+    DesiredSettings {
+        hash: ConfigHash::default(),
+        blob: BlobId::of(b"missing"),
+        generation: 1,
+        assigned_by: "olga".into(),
+        assigned_at: Wall(1),
+    }
 }
 
 fn marks(batch: WriteBatch) -> Vec<(AgentId, u64)> {
@@ -199,6 +210,86 @@ fn blobs_travel_with_the_record_that_refers_to_them() {
 }
 
 #[test]
+fn blobs_do_not_travel_with_records_of_other_agents() {
+    let mut behind = WriteBehind::new(LIMITS);
+    let shared = Bytes::from_static(b"shared");
+    let refers = |number| AgentRecord { effective_config: Some(BlobId::of(&shared)), ..agent(number) };
+    behind.push_with_blobs(refers(1), [shared.clone()], Mono(0));
+    behind.push(refers(2), Mono(0));
+    assert_eq!((behind.blobs(&agent_id(1)).len(), behind.blobs(&agent_id(2)).len()), (1, 0));
+    behind.discard(&agent_id(1));
+    assert_eq!(blobs_kept(&behind), 0);
+    assert_eq!(behind.take_now().unwrap().ops(), 1, "a record");
+}
+
+#[test]
+fn blobs_of_an_agent_are_those_its_newest_record_refers_to() {
+    let mut behind = WriteBehind::new(LIMITS);
+    let [config, components, other] = ["config", "components", "other"].map(Bytes::from);
+    let refers = |config: &Bytes, components: Option<&Bytes>| AgentRecord {
+        effective_config: Some(BlobId::of(config)),
+        components: components.map(|components| BlobId::of(components)),
+        ..agent(1)
+    };
+    let given = |behind: &WriteBehind| {
+        let blobs = behind.blobs(&agent_id(1));
+        let mut blobs: Vec<_> = blobs.iter().map(|blob| blob.bytes().clone()).collect();
+        blobs.sort();
+        blobs
+    };
+    assert_eq!(given(&behind), [""; 0]);
+    // Of what waits; then of what is in flight.
+    behind.push_with_blobs(
+        refers(&config, Some(&components)),
+        [&config, &components, &other].map(Bytes::clone),
+        Mono(0),
+    );
+    assert_eq!(given(&behind), ["components", "config"]);
+    assert!(behind.take(Mono(100)).is_some());
+    assert_eq!(given(&behind), ["components", "config"]);
+    // What waits came with one, and the other is in flight.
+    behind.push_with_blobs(refers(&other, Some(&components)), [other.clone()], Mono(100));
+    assert_eq!(given(&behind), ["components", "other"]);
+    // Once, though it came with both; and what it does not refer to is in flight all the same.
+    behind.push_with_blobs(refers(&config, None), [config.clone()], Mono(100));
+    assert_eq!((given(&behind), blobs_kept(&behind)), (vec![config.clone()], 2));
+    // What is in flight and not referred to.
+    behind.push(refers(&other, None), Mono(100));
+    assert_eq!(given(&behind), [""; 0]);
+    // What is written need not be given again.
+    behind.push(refers(&config, None), Mono(100));
+    assert_eq!(given(&behind), ["config"]);
+    behind.committed();
+    assert_eq!((given(&behind), blobs_kept(&behind)), (vec![], 0));
+    behind.discard(&agent_id(1));
+    assert_eq!(given(&behind), [""; 0]);
+}
+
+#[test]
+fn what_a_refused_record_came_with_goes_with_a_newer_one() {
+    let store = MemoryStore::new();
+    let mut behind = WriteBehind::new(LIMITS);
+    let [config, dropped] = ["config", "dropped"].map(Bytes::from);
+    let refers = |components: &[u8]| AgentRecord {
+        effective_config: Some(BlobId::of(&config)),
+        components: Some(BlobId::of(components)),
+        ..agent(1)
+    };
+    let bad = AgentRecord { desired_settings: Some(missing_settings()), ..refers(&dropped) };
+    behind.push_with_blobs(bad.clone(), [config.clone(), dropped.clone()], Mono(0));
+    let refused = ready(store.commit(behind.take(Mono(100)).unwrap(), None));
+    // The session brings a blob once, and what it says next relies on that.
+    behind.push(refers(&config), Mono(120));
+    assert!(matches!(refused, Err(CommitError::BlobMissing(_))));
+    assert_eq!(behind.refused(Mono(130)).as_deref(), Some(&bad));
+    assert_eq!((blobs_kept(&behind), behind.deadline()), (1, Some(Mono(220))));
+    ready(store.commit(behind.take(Mono(220)).unwrap(), None)).unwrap();
+    behind.committed();
+    assert_eq!(ready(store.blob(&BlobId::of(&config))).unwrap(), Some(config.clone()));
+    assert_eq!((behind.is_empty(), behind.len(), blobs_kept(&behind)), (true, 0, 0));
+}
+
+#[test]
 fn a_refused_record_goes_and_the_others_stay() {
     let store = MemoryStore::new();
     let mut behind = WriteBehind::new(LIMITS);
@@ -279,14 +370,23 @@ fn a_shared_blob_counts_once() {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Push { number: u64, gaps: u64, failure: bool, size: usize, blob: Option<u8> },
+    /// The blob it refers to, and whether it comes with it.
+    Push {
+        number: u64,
+        gaps: u64,
+        failure: bool,
+        size: usize,
+        blob: Option<(u8, bool)>,
+    },
     Pass(u64),
     Outcome(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
+    // Some fill a batch, and are refused alone at once.
+    let size = prop_oneof![0..4_000_usize, Just(LIMITS.bytes_max)];
     prop_oneof![
-        5 => (0..8_u64, 0..9_u64, any::<bool>(), 0..4_000_usize, of(0..4_u8))
+        5 => (0..5_u64, 0..9_u64, any::<bool>(), size, of((0..3_u8, any::<bool>())))
             .prop_map(|(number, gaps, failure, size, blob)| Event::Push { number, gaps, failure, size, blob }),
         3 => (0..150_u64).prop_map(Event::Pass),
         3 => (0..4_u8).prop_map(Event::Outcome),
@@ -314,6 +414,9 @@ proptest! {
         let mut unwritten = BTreeMap::<AgentId, AgentRecord>::new();
         let mut in_flight: Option<BTreeMap<AgentId, AgentRecord>> = None;
         let mut written = BTreeMap::<AgentId, AgentRecord>::new();
+        // What the waiting record of an agent came with, or one before it, and what the one in flight did.
+        let mut waiting_with = BTreeMap::<AgentId, BlobId>::new();
+        let mut flying_with = BTreeMap::<AgentId, BlobId>::new();
         let settle = |written: &mut BTreeMap<AgentId, AgentRecord>, unwritten: &mut BTreeMap<AgentId, AgentRecord>, flown: BTreeMap<AgentId, AgentRecord>| {
             for (id, record) in flown {
                 if unwritten.get(&id) == Some(&record) {
@@ -330,26 +433,34 @@ proptest! {
                     record.sticky.gaps = gaps;
                     record.sticky.last_failure = failure.then(|| FailureRecord { hash: ConfigHash::default(), error: mark.to_string(), at: Wall(mark) });
                     record.parts.health = Some(Bytes::from(vec![0; size]));
-                    let blob = blob.map(|content| Bytes::from(vec![content; 1_000]));
-                    record.effective_config = blob.as_deref().map(BlobId::of);
+                    let bytes = blob.map(|(content, _)| Bytes::from(vec![content; 1_000]));
+                    let brought = bytes.clone().filter(|_| blob.is_some_and(|(_, brought)| brought));
+                    record.effective_config = bytes.as_deref().map(BlobId::of);
+                    waiting_with.retain(|id, older| *id != record.id || record.effective_config == Some(*older));
+                    waiting_with.extend(brought.as_deref().map(|bytes| (record.id, BlobId::of(bytes))));
                     merge(&mut unwritten, record.clone());
-                    behind.push_with_blobs(record, blob, now);
+                    behind.push_with_blobs(record, brought, now);
                 }
                 Event::Pass(ms) => now = now + Duration::from_millis(ms),
-                Event::Outcome(outcome) => match (in_flight.take(), outcome) {
-                    (None, _) => (),
-                    (Some(_), 0) => behind.failed(now),
-                    (Some(flown), 1) => {
-                        let alone = (flown.len() == 1).then(|| flown.into_values().next()).flatten();
-                        prop_assert_eq!(&behind.refused(now).as_deref().cloned(), &alone);
-                        if let Some(refused) = alone && unwritten.get(&refused.id) == Some(&refused) {
-                            unwritten.remove(&refused.id);
+                Event::Outcome(outcome) => if let Some(flown) = in_flight.take() {
+                    match outcome {
+                        0 => behind.failed(now),
+                        1 => {
+                            let alone = (flown.len() == 1).then(|| flown.into_values().next()).flatten();
+                            prop_assert_eq!(&behind.refused(now).as_deref().cloned(), &alone);
+                            if let Some(refused) = alone && unwritten.get(&refused.id) == Some(&refused) {
+                                unwritten.remove(&refused.id);
+                            }
+                        }
+                        _ => {
+                            behind.committed();
+                            settle(&mut written, &mut unwritten, flown);
+                            flying_with.clear();
                         }
                     }
-                    (Some(flown), _) => {
-                        behind.committed();
-                        settle(&mut written, &mut unwritten, flown);
-                    }
+                    // What is not written goes with the record that waits now, if that refers to it.
+                    let still = |(id, blob): &(AgentId, BlobId)| unwritten.get(id).is_some_and(|record| record.effective_config == Some(*blob));
+                    waiting_with.extend(std::mem::take(&mut flying_with).into_iter().filter(still));
                 },
             }
             let due = behind.deadline();
@@ -360,8 +471,9 @@ proptest! {
                 let bytes = batch.bytes();
                 let contents = contents(batch);
                 let records: BTreeMap<_, _> = contents.agents.into_iter().map(|(id, record)| (id, AgentRecord::clone(&record.unwrap()))).collect();
-                let referred: BTreeSet<_> = records.values().filter_map(|record| record.effective_config).collect();
-                prop_assert_eq!(contents.blobs.into_keys().collect::<BTreeSet<_>>(), referred);
+                flying_with.extend(records.keys().filter_map(|id| waiting_with.remove_entry(id)));
+                let expected: BTreeSet<_> = flying_with.values().copied().collect();
+                prop_assert_eq!(contents.blobs.into_keys().collect::<BTreeSet<_>>(), expected);
                 prop_assert!((1..=LIMITS.records_max).contains(&records.len()));
                 prop_assert!(bytes <= LIMITS.bytes_max || records.len() == 1);
                 for (id, record) in &records {
@@ -370,9 +482,14 @@ proptest! {
                 in_flight = Some(records);
             }
             prop_assert_eq!(behind.len(), unwritten.len());
-            let held = unwritten.values().chain(in_flight.iter().flat_map(BTreeMap::values));
-            let referred: BTreeSet<_> = held.filter_map(|record| record.effective_config).collect();
-            prop_assert_eq!(blobs_kept(&behind), referred.len());
+            let held: BTreeSet<_> = waiting_with.values().chain(flying_with.values()).collect();
+            prop_assert_eq!(blobs_kept(&behind), held.len());
+            for (id, newest) in &unwritten {
+                let given: Vec<_> = behind.blobs(id).into_iter().map(|blob| blob.id()).collect();
+                let has = |with: &BTreeMap<AgentId, BlobId>, blob: &BlobId| with.get(id) == Some(blob);
+                let expected = newest.effective_config.filter(|blob| has(&waiting_with, blob) || has(&flying_with, blob));
+                prop_assert_eq!(given, Vec::from_iter(expected));
+            }
         }
         if let Some(flown) = in_flight {
             behind.committed();

@@ -20,8 +20,7 @@ const MAPS: [&str; 5] =
     ["config_map.config_map", "component_health_map", "packages", "components", "sub_component_map"];
 
 pub(crate) fn run(input: &[u8]) {
-    let mut tape = Tape::new(input);
-    let bytes = messages::agent_bytes(&mut tape);
+    let bytes = messages::agent_bytes(&mut Tape::new(input));
     repeated(&bytes, input);
     match (AgentMessage::decode(&bytes, &NO_LIMITS), pb::AgentToServer::decode(&*bytes)) {
         (Ok(lazy), Ok(full)) => same(&lazy, &full),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_proto::{
-    AgentCapabilities as Agent, AgentMessage, InstanceUid, Limits, Mono, Now, ServerCapabilities, Wall, pb,
+    AgentCapabilities as Agent, AgentMessage, Held as _, InstanceUid, Limits, Mono, Now, Part, PartSet,
+    ServerCapabilities, Wall, material, pb,
 };
 use opamp_server::session::{CapabilityMismatch, Input, Outbox, Session, SessionSettings};
 use opamp_server::{
@@ -70,7 +71,11 @@ impl Table {
 
     fn step(&mut self, tape: &mut Tape<'_>) {
         match tape.below(20) {
-            0..=6 => self.message(tape),
+            0..=5 => {
+                let message = messages::agent_to_server(tape);
+                self.message(message, tape);
+            }
+            6 => self.message(self.later(), tape),
             7 => self.attach(tape.pick(&[Transport::WebSocket, Transport::Http])),
             8 => {
                 let reason = tape.pick(&[
@@ -115,8 +120,7 @@ impl Table {
     }
 
     /// A message that a driver would hand to this session.
-    fn message(&mut self, tape: &mut Tape<'_>) {
-        let mut message = messages::agent_to_server(tape);
+    fn message(&mut self, mut message: pb::AgentToServer, tape: &mut Tape<'_>) {
         let known = [Some(self.session.uid()), self.session.assigned_uid()];
         let sender = InstanceUid::try_from(&*message.instance_uid).ok();
         if sender.is_some_and(|sender| !known.contains(&Some(sender))) {
@@ -126,25 +130,56 @@ impl Table {
         if tape.below(8) == 7 {
             bytes = messages::damaged(tape, bytes);
         }
-        let Ok(message) = AgentMessage::decode(&bytes, &Limits::default()) else { return };
+        let decoded = AgentMessage::decode_knowing(&bytes, &Limits::default(), |_| Some(&self.session));
+        let Ok(message) = decoded else { return };
         let sender = message.instance_uid().ok();
         if sender.is_some_and(|sender| !known.contains(&Some(sender))) {
             return;
         }
         let assign = Some(InstanceUid::from_bytes([tape.byte() | 0x80; 16]));
         let refused = self.session.vet(&message, self.out.settings()).is_err();
+        let taken: PartSet =
+            message.parts().iter().filter(|part| self.session.would_take(&message, *part)).collect();
         let handled = self.call(Input::Message { message: &message, assign });
         assert_eq!(handled, !refused, "what is refused is what would be refused");
         if handled && self.transport == Some(Transport::Http) {
             assert_eq!(self.out.messages().len(), 1, "a request has one answer");
         }
-        if handled && message.parts().contains(opamp_proto::Part::AgentDisconnect) {
+        if handled {
+            self.holds(&message, taken);
+        }
+        if handled && message.parts().contains(Part::AgentDisconnect) {
             self.transport = None;
         }
         // Half of the time the application takes what was handed to it.
         if tape.flag() {
             let _ = self.out.take_certificate_request();
             let _ = self.out.take_custom();
+        }
+    }
+
+    /// A message that says again what is held of health, at another time.
+    fn later(&self) -> pb::AgentToServer {
+        let held = self.session.part(Part::Health).map(|held| pb::ComponentHealth::decode(held.encoded));
+        let mut health = held.and_then(Result::ok).unwrap_or_default();
+        health.status_time_unix_nano = health.status_time_unix_nano.wrapping_add(1).max(1);
+        pb::AgentToServer {
+            instance_uid: self.session.uid().as_bytes().to_vec().into(),
+            capabilities: (self.session.negotiated().agent() | Agent::REPORTS_HEALTH).bits(),
+            health: Some(health),
+            ..Default::default()
+        }
+    }
+
+    /// Every status that was taken is held as it came, and what is held has the digest of its bytes.
+    fn holds(&self, message: &AgentMessage<'_>, taken: PartSet) {
+        for part in PartSet::STATUS.iter() {
+            if let Some(encoded) = message.part(part).filter(|_| taken.contains(part)) {
+                assert!(self.session.holds(part, encoded), "{part}");
+            }
+            if let Some(held) = self.session.part(part) {
+                assert_eq!(held.digest, material::digest(part, held.encoded), "{part}");
+            }
         }
     }
 
@@ -319,7 +354,7 @@ fn settings_offer(tape: &mut Tape<'_>) -> Option<ConnectionSettingsOffer> {
 }
 
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    // Settings, then events: attach (7), messages (0), wake (19), time (9, 10), desires (11).
+    // Settings, then events: attach (7), messages (0), health of later (6), wake (19), time (9, 10), desires (11).
     let settings = [0, 0, 0];
     let full = [&[0, 0, 1, 1, 0, 0xff, 7][..], &[2; 60]].concat();
     let config = [11, 1, 1, 1, 1, 1, 2, 0, 0, 1];
@@ -330,6 +365,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("http", with(&[&[7, 1], &full, &config, &full, &[10, 220, 255], &full])),
         ("settings", with(&[&[7, 0], &full, &[11, 1, 2], &[1; 40], &[19], &full])),
         ("packages", with(&[&[7, 0], &full, &[11, 1, 3], &[1; 40], &[19], &full, &[16, 1, 19, 18]])),
+        ("later", with(&[&[7, 0, 6, 0, 0, 0, 6, 0, 0, 0, 6, 0, 0, 0], &full, &[6, 0, 0, 0]])),
         ("comes-and-goes", with(&[&[7, 0, 8, 0, 7, 1, 8, 1, 16, 0, 16, 1, 16, 3, 17, 10, 255], &full])),
     ]
 }

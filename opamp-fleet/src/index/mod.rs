@@ -309,7 +309,8 @@ impl FleetIndex {
     }
 
     /// The health of an agent.
-    pub fn health(&self, id: &AgentId) -> Option<Health> {
+    #[cfg(feature = "manager")]
+    pub(crate) fn health(&self, id: &AgentId) -> Option<Health> {
         self.rows.get(id).map(|row| row.health)
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::agents::LOOKED_AT_ONCE;
 use super::assignments::check_accepts;
-use super::audit::Deed;
+use super::audit::{Deed, ENTRY_BYTES_MAX};
 use super::error::{AssignError, AssignMatchingError, StoreFailure};
 use super::state::{Newest, unchanged};
 use super::types::{Actor, AssignedMatching};
@@ -156,6 +156,8 @@ impl Inner {
         let mut batch = WriteBatch::new();
         let (config, version) = (config.clone(), *version);
         batch.require(Precondition::ConfigVersionAt { config, version, revision });
+        // The audit entry comes last, and must find room.
+        let bytes_max = self.settings.write_behind.bytes_max.min(WriteBatch::BYTES_MAX - ENTRY_BYTES_MAX);
         let mut changed: Vec<Arc<AgentRecord>> = Vec::new();
         let mut shared = Shared::default();
         let (mut looked_at, mut same, mut not_accepted, mut damaged) = (0, 0, 0, 0);
@@ -188,18 +190,20 @@ impl Inner {
             };
             let desired = shared.desired(generation, desired);
             let desired_history = shared.history(&base.record, |base| self.history_after(base));
-            let weight = base.record.weight() + base.blobs.iter().map(Blob::weight).sum::<usize>();
-            if !changed.is_empty() && batch.bytes() + weight > self.settings.write_behind.bytes_max {
-                looked_at -= 1; // the next commit begins with it
-                break;
-            }
-            batch.require(unchanged(&base.record));
+            let condition = unchanged(&base.record);
             let Newest { mut record, blobs } = base;
             // Nobody else has it, unless it waits to be written.
             let changing = Arc::make_mut(&mut record);
             changing.desired = Some(desired);
             changing.desired_generation = generation;
             changing.desired_history = desired_history;
+            // As it is written: the history may have made it larger.
+            let weight = record.weight() + blobs.iter().map(Blob::weight).sum::<usize>();
+            if !changed.is_empty() && batch.bytes() + weight > bytes_max {
+                looked_at -= 1; // the next commit begins with it
+                break;
+            }
+            batch.require(condition);
             Self::put_changed(&mut batch, Arc::clone(&record), &blobs);
             changed.push(record);
         }

@@ -142,6 +142,9 @@ const TEXT_BYTES_MAX: usize = 1 << 10;
 /// Longest encoded value before or after, in bytes.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
+/// More than what an entry with one value counts for in a batch.
+pub(super) const ENTRY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
+
 fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }

@@ -12,18 +12,28 @@ use super::state::{Missed, Newest};
 use super::{Inner, record};
 
 impl Inner {
-    /// The newest version of a record, written or not. One that is in doubt is read again before. The writer lock is
-    /// held by the caller.
+    /// The newest version of a record, written or not, to decide by. One that is in doubt is read again before. The
+    /// writer lock is held by the caller.
     pub(super) async fn record(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
-        let (in_doubt, assigned) = {
-            let mut state = self.state();
-            (state.is_in_doubt(id), state.take_assigned(id))
-        };
-        match assigned {
-            _ if in_doubt => self.reread(id).await,
-            Some(assigned) => Ok(Some(Newest::new(assigned))),
-            None => self.peek(id).await,
+        // What was kept with an assignment may be older than the store by now, and is older after the decision.
+        let (in_doubt, _) = self.take_assigned(id);
+        if in_doubt { self.reread(id).await } else { self.peek(id).await }
+    }
+
+    /// The same to merge a report into, which may be as it was written with an assignment, whatever another process made
+    /// of it since: a merged record is written only if nobody did, and read again otherwise.
+    pub(super) async fn record_to_merge_into(&self, id: &AgentId) -> Result<Option<Newest>, StoreFailure> {
+        match self.take_assigned(id) {
+            (true, _) => self.reread(id).await,
+            (false, Some(assigned)) => Ok(Some(Newest::new(assigned))),
+            (false, None) => self.peek(id).await,
         }
+    }
+
+    /// Whether a record is in doubt, and what was kept of it with an assignment.
+    fn take_assigned(&self, id: &AgentId) -> (bool, Option<Arc<AgentRecord>>) {
+        let mut state = self.state();
+        (state.is_in_doubt(id), state.take_assigned(id))
     }
 
     /// The same as far as it is known, for those who only look.

@@ -212,8 +212,9 @@ impl Inner {
 
     /// Expires agents, and tells of audit entries that were left out.
     fn sweep(&self, now: Now) {
+        let forgotten = self.state().forget_assigned();
+        drop(forgotten);
         let mut state = self.state();
-        state.forget_assigned();
         let expired = state.index.sweep(now, EXPIRED_AT_ONCE).len();
         if expired > 0 {
             tracing::info!(expired, "agents did not return in time");

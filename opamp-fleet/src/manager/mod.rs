@@ -34,6 +34,7 @@
 
 mod agents;
 mod assign_matching;
+mod assigned;
 mod assignments;
 mod audit;
 mod catch_up;

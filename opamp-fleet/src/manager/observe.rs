@@ -47,7 +47,7 @@ impl Inner {
             self.admit(uid);
             return;
         };
-        match self.record(&id).await {
+        match self.record_to_merge_into(&id).await {
             Ok(newest) => self.take_in(&id, newest, &change).await,
             Err(error) => {
                 tracing::debug!(agent = %id, %error, "a change waits until the record can be read");

@@ -1,6 +1,6 @@
 //! What the manager keeps in memory, behind one lock that is never held across an await.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use opamp_store::{
     StickyRecord, WriteBatch, WriteBehind, WriteBehindLimits,
 };
 
+use super::assigned::Assigned;
 use super::custom::CustomLog;
 use super::downloads::DownloadKey;
 use super::durations::ApplyDurations;
@@ -22,9 +23,6 @@ use crate::FleetIndex;
 /// Encoded offers kept to be shared by agents that get the same configuration; sessions keep theirs anyway.
 const OFFERS_KEPT: usize = 256;
 
-/// Records kept because their agents are about to tell of a new assignment. Each takes some 1.2 KB beside what its agent reported.
-const ASSIGNED_KEPT: usize = 4_096;
-
 /// Package versions kept to compose offers from without reading them for each agent.
 const PACKAGES_KEPT: usize = 256;
 
@@ -32,8 +30,9 @@ const PACKAGES_KEPT: usize = 256;
 pub(super) struct State {
     pub(super) index: FleetIndex,
     pub(super) unwritten: Unwritten,
-    /// Records as they were written with an assignment, for the next one who changes them and then not any more.
-    assigned: HashMap<AgentId, Arc<AgentRecord>>,
+    /// Records as they were written with an assignment. None of them is in `unwritten`, which is newer: an assignment
+    /// discards what waits there, and whoever pushes something has taken the record, or dropped it, before.
+    assigned: Assigned,
     pub(super) audit: AuditQueue,
     pub(super) throttle: AuditThrottle,
     /// Bounds the entries newcomers and changed credentials cause.
@@ -69,7 +68,7 @@ impl State {
         Self {
             index: FleetIndex::new(settings.index),
             unwritten: Unwritten::new(settings.write_behind),
-            assigned: HashMap::new(),
+            assigned: Assigned::new(settings.assigned_bytes_max),
             audit: AuditQueue::new(settings.audit_waiting_max, settings.write_behind.delay),
             throttle: AuditThrottle::new(settings.auth_audit, now.mono),
             arrivals: AuditThrottle::new(settings.auth_audit, now.mono),
@@ -95,7 +94,7 @@ impl State {
         self.missed.remove(id);
         self.index.remove(id);
         self.unwritten.discard(id);
-        self.assigned.remove(id);
+        self.assigned.take(id);
         self.given_up.remove(id);
         self.checkpoints.remove(id);
         self.earlier.remove(id);
@@ -115,22 +114,22 @@ impl State {
         self.missed.entry(id).or_default().merge(missed);
     }
 
-    /// Spares the one who merges what the agent says to it from reading the record that was just written.
+    /// Keeps a record that was just written for what its agent says to its assignment. Nothing of it waits any more.
     pub(super) fn remember_assigned(&mut self, record: Arc<AgentRecord>) {
-        // When there is no room, those that wait longer are kept: they are about to be asked for.
-        if self.assigned.len() < ASSIGNED_KEPT {
-            self.assigned.insert(record.id, record);
-        }
+        self.assigned.remember(record);
     }
 
     /// The record as it was written with an assignment, if nobody asked for it since.
     pub(super) fn take_assigned(&mut self, id: &AgentId) -> Option<Arc<AgentRecord>> {
-        self.assigned.remove(id)
+        let taken = self.assigned.take(id);
+        debug_assert!(taken.is_none() || !self.unwritten.contains(id), "what waits is newer");
+        taken
     }
 
-    /// Agents that say nothing to what they were assigned are not waited for.
-    pub(super) fn forget_assigned(&mut self) {
-        self.assigned = HashMap::new();
+    /// Agents that say nothing to what they were assigned are not waited for. To be freed when the lock is not held.
+    #[must_use = "it is to be freed when the lock is not held"]
+    pub(super) fn forget_assigned(&mut self) -> Assigned {
+        self.assigned.take_all()
     }
 
     pub(super) fn remember_offer(&mut self, blob: BlobId, offer: RemoteConfigOffer) {
@@ -224,6 +223,10 @@ impl Unwritten {
             Some(record) => Some(Newest { record: Arc::clone(record), blobs: self.behind.blobs(id) }),
             None => self.held.get(id).cloned(),
         }
+    }
+
+    fn contains(&self, id: &AgentId) -> bool {
+        self.behind.get(id).is_some() || self.held.contains_key(id)
     }
 
     /// A record with what it refers to and the store may not have; of what it does not refer to nothing is kept.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod after_assignment;
 mod assign_matching;
 mod assignment;
 mod audit;

@@ -185,6 +185,71 @@ mod tests {
         }
     }
 
+    /// What is counted is what is known, and everything known is in order to be looked at.
+    fn assert_in_order(table: &ConfigTable) {
+        let inner = table.lock();
+        assert_eq!(inner.bytes, inner.known.values().map(|entry| entry.bytes.len()).sum::<usize>());
+        assert!(inner.order.len() == inner.known.len());
+        assert!(inner.order.iter().all(|digest| inner.known.contains_key(digest)));
+    }
+
+    /// Shares a config until it is the one that is looked at first.
+    fn shared_last(table: &ConfigTable, config: &[u8]) -> Bytes {
+        let shared = table.share(config);
+        assert_eq!(table.share(config).bytes.as_ptr(), shared.bytes.as_ptr());
+        assert_eq!(table.lock().last, shared.digest);
+        shared.bytes
+    }
+
+    #[test]
+    fn the_one_shared_last_is_shared_anew_once_it_was_driven_out_or_swept() {
+        let digest = material::digest(Part::EffectiveConfig, &config("a"));
+        let table = table(1);
+        let gone = shared_last(&table, &config("a"));
+        table.share(&config("b"));
+        assert!(!table.lock().known.contains_key(&digest) && table.lock().last == digest, "driven out");
+        let again = table.share(&config("a"));
+        assert_eq!((&again.bytes, again.digest), (&gone, digest));
+        assert_ne!(again.bytes.as_ptr(), gone.as_ptr(), "whoever has it keeps it");
+        assert_eq!(shared_last(&table, &config("a")).as_ptr(), again.bytes.as_ptr());
+        assert_in_order(&table);
+
+        drop((gone, again));
+        table.sweep();
+        assert_eq!((kept(&table), table.lock().last), ((0, 0), digest), "swept");
+        let again = table.share(&config("a"));
+        assert_eq!((&again.bytes[..], again.digest), (&config("a")[..], digest));
+        assert_eq!(shared_last(&table, &config("a")).as_ptr(), again.bytes.as_ptr());
+        assert_in_order(&table);
+    }
+
+    #[test]
+    fn neither_one_that_is_too_large_nor_one_in_another_order_takes_the_place_of_the_one_shared_last() {
+        let file = |name: &str| {
+            let config_map = [(name.to_owned(), pb::AgentConfigObject::default())].into();
+            pb::AgentConfigMap { config_map }.encode_to_vec()
+        };
+        let of = |names: [&str; 2]| {
+            let mut encoded = Vec::new();
+            opamp_proto::encode::bytes_field(1, &names.map(file).concat(), &mut encoded);
+            encoded
+        };
+        let settings = ServerSettings { shared_configs_bytes_max: 100, ..ServerSettings::default() };
+        let table = ConfigTable::new(&settings);
+        let last = shared_last(&table, &of(["a", "b"]));
+        for other in [of(["b", "a"]), config(&"x".repeat(100))] {
+            for _ in 0..2 {
+                let shared = table.share(&other);
+                assert_eq!(shared.bytes, other);
+                assert_eq!(shared.digest, material::digest(Part::EffectiveConfig, &other));
+                assert_ne!(shared.bytes.as_ptr(), table.share(&other).bytes.as_ptr());
+            }
+            assert_eq!(kept(&table), (1, 1));
+            assert_eq!(shared_last(&table, &of(["a", "b"])).as_ptr(), last.as_ptr());
+        }
+        assert_in_order(&table);
+    }
+
     #[test]
     fn without_room_nothing_is_shared() {
         let table = table(0);

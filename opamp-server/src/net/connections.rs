@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opamp_proto::Mono;
 
 use super::connection::Connection;
-
-const SHARDS: usize = 64;
+use super::directory::SHARDS;
 
 /// The connections by number, in shards.
 ///
@@ -54,18 +53,12 @@ impl Connections {
         all
     }
 
-    /// Looks at those that are due, shard by shard: each call of what this returns takes one shard, answers how many were due
-    /// in it, and holds its lock meanwhile. `look` says when to look again.
-    pub(crate) fn shards_due(
-        &self,
-        now: Mono,
-        look: impl Fn(&Connection) -> Mono,
-    ) -> impl Iterator<Item = usize> {
-        self.0.iter().map(move |shard| {
-            let mut shard = lock(shard);
-            let due = shard.values_mut().filter(|entry| entry.look_at <= now);
-            due.map(|entry| entry.look_at = look(&entry.connection)).count()
-        })
+    /// Looks at those of a shard that are due, and answers how many that were. `look` says when to look again; the shard is locked
+    /// meanwhile.
+    pub(crate) fn look(&self, shard: usize, now: Mono, look: impl Fn(&Connection) -> Mono) -> usize {
+        let mut shard = lock(&self.0[shard]);
+        let due = shard.values_mut().filter(|entry| entry.look_at <= now);
+        due.map(|entry| entry.look_at = look(&entry.connection)).count()
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {
@@ -80,6 +73,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::time::Duration;
 
     use opamp_proto::Wall;
     use proptest::prelude::*;
@@ -109,6 +103,10 @@ mod tests {
         Arc::new(Connection::new(Arc::new(info), Presented::default(), Mono::default()))
     }
 
+    fn look_at_all(connections: &Connections, now: Mono, look: impl Fn(&Connection) -> Mono) -> usize {
+        (0..SHARDS).map(|shard| connections.look(shard, now, &look)).sum()
+    }
+
     /// Whether it has to be looked at.
     fn apply(happening: &Happening, connection: &Connection, now: Mono) -> bool {
         match happening {
@@ -136,25 +134,37 @@ mod tests {
         #[test]
         fn a_connection_that_is_looked_at_when_it_is_due_is_treated_as_one_that_is_always_looked_at(
             happenings in happenings(),
+            ping_s in 1..40_u64,
+            timeouts_s in prop::array::uniform4(1..40_u64),
+            offset_ms in 0..250_u64,
         ) {
-            let settings = ServerSettings::default();
+            let [write, body, first, read] = timeouts_s.map(Duration::from_secs);
+            let settings = ServerSettings {
+                ping_interval: Duration::from_secs(ping_s),
+                write_timeout: write,
+                body_timeout: body,
+                first_message_timeout: first,
+                read_timeout: read,
+                ..ServerSettings::default()
+            };
+            let period = settings.sweep_period().as_millis() as u64;
             let (always, due) = (connection(1), connection(2));
             let connections = Connections::new();
             connections.insert(&due);
             for (at, happening) in happenings.iter().enumerate() {
-                let now = Mono(at as u64 * 1_000);
-                apply(happening, &always, now);
-                if apply(happening, &due, now) {
+                let now = Mono(at as u64 * period);
+                let before = Mono(now.0.saturating_sub(offset_ms));
+                apply(happening, &always, before);
+                if apply(happening, &due, before) {
                     connections.look_soon(&due);
                 }
                 let slow = always.sweep(now, &settings);
                 let found = Cell::new(None);
-                let looked_at: usize = connections
-                    .shards_due(now, |connection| {
-                        found.set(connection.sweep(now, &settings));
-                        connection.next_look(now, &settings)
-                    })
-                    .sum();
+                let look = |connection: &Connection| {
+                    found.set(connection.sweep(now, &settings));
+                    connection.next_look(now, &settings)
+                };
+                let looked_at = look_at_all(&connections, now, look);
                 prop_assert!(looked_at <= 1);
                 prop_assert_eq!(found.get(), slow);
                 let (ordered, expected) = (due.take_orders(), always.take_orders());
@@ -169,9 +179,7 @@ mod tests {
         let settings = ServerSettings::default();
         let connections = Connections::new();
         connections.insert(&connection(1));
-        let look = |now: Mono| {
-            connections.shards_due(now, |connection| connection.next_look(now, &settings)).sum::<usize>()
-        };
+        let look = |now| look_at_all(&connections, now, |connection| connection.next_look(now, &settings));
         assert_eq!(look(Mono(0)), 1);
         assert_eq!(look(Mono(1_000)), 0);
         assert_eq!(look(Mono(19_000)), 0);

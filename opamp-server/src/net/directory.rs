@@ -11,7 +11,8 @@ use super::duplicates::Polled;
 use crate::session::Session;
 use crate::snapshot::AgentChange;
 
-const SHARDS: usize = 64;
+/// Shards of what a server has many of.
+pub(crate) const SHARDS: usize = 64;
 
 /// Sessions by uid, in shards.
 #[derive(Debug)]
@@ -186,33 +187,28 @@ impl Directory {
         }
     }
 
-    /// Looks at those that are due, shard by shard: each call of what this returns takes one shard and answers how many were due
-    /// in it. `look` says when to look again.
-    pub(crate) fn shards_due(
-        &self,
-        now: Mono,
-        look: impl Fn(&Arc<Slot>) -> Mono,
-    ) -> impl Iterator<Item = usize> {
-        let mut due = Vec::new();
-        self.shards.iter().map(move |shard| {
-            due.clear();
-            {
-                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                let own = shard.iter().filter(|(_, entry)| entry.look_at <= now && !entry.assigned);
-                due.extend(own.map(|(uid, entry)| (*uid, Arc::clone(&entry.slot), now)));
+    /// Looks at those of a shard that are due, and answers how many that were. `look` says when to look again; the shard is not
+    /// locked meanwhile, because an agent may be forgotten.
+    pub(crate) fn look(&self, shard: usize, now: Mono, look: impl Fn(&Arc<Slot>) -> Mono) -> usize {
+        let shard = &self.shards[shard];
+        let lock = || shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = |entry: &Entry| entry.look_at <= now && !entry.assigned;
+        let due: Vec<(InstanceUid, Arc<Slot>)> = lock()
+            .iter()
+            .filter(|(_, entry)| due(entry))
+            .map(|(uid, entry)| (*uid, Arc::clone(&entry.slot)))
+            .collect();
+        if due.is_empty() {
+            return 0;
+        }
+        let again: Vec<Mono> = due.iter().map(|(_, slot)| look(slot)).collect();
+        let mut shard = lock();
+        for ((uid, slot), look_at) in due.iter().zip(again) {
+            if let Some(entry) = shard.get_mut(uid).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+                entry.look_at = look_at;
             }
-            // Without the shard's lock: an agent may be forgotten.
-            for (_, slot, look_at) in &mut due {
-                *look_at = look(slot);
-            }
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (uid, slot, look_at) in &due {
-                if let Some(entry) = shard.get_mut(uid).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) {
-                    entry.look_at = *look_at;
-                }
-            }
-            due.len()
-        })
+        }
+        due.len()
     }
 
     /// Every slot once, shard by shard: what comes and goes meanwhile may or may not be in it.

@@ -144,6 +144,7 @@ impl Session {
     fn is_repeated(&self, part: Part, encoded: &[u8], out: &mut Outbox) -> bool {
         match (part, &out.config) {
             (Part::EffectiveConfig, Some(ReceivedConfig::Repeated)) => {
+                debug_assert!(self.facts.holds(part, encoded), "a driver says so of what is held");
                 out.config = None;
                 true
             }

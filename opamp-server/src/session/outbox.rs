@@ -108,6 +108,7 @@ pub struct Outbox {
 /// What a driver found out about an effective configuration.
 pub(super) enum ReceivedConfig {
     /// It is what the session holds.
+    #[cfg_attr(not(any(test, feature = "net")), expect(dead_code, reason = "only a driver says so"))]
     Repeated,
     /// A copy to be kept, and its material digest.
     Shared { encoded: Bytes, digest: u64 },
@@ -233,7 +234,8 @@ impl Outbox {
     /// Says that the effective configuration that comes with the next message is the one its session
     /// [holds](super::Session::holds), so that it is not compared again. A driver may say so as long as it lets nothing else change
     /// the session in between.
-    pub fn repeat_effective_config(&mut self) {
+    #[cfg(any(test, feature = "net"))]
+    pub(crate) fn repeat_effective_config(&mut self) {
         self.config = Some(ReceivedConfig::Repeated);
     }
 

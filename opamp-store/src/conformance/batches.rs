@@ -6,7 +6,7 @@ use futures::future::join;
 
 use super::Location;
 use super::fixtures::*;
-use crate::{Acquired, CommitError, Fence, Precondition, Revision, ServerSecret, WriteBatch};
+use crate::{Acquired, AgentRecord, CommitError, Fence, Precondition, Revision, ServerSecret, WriteBatch};
 
 /// `commit`, clause 5.
 pub async fn each_precondition_is_judged(location: &impl Location) {
@@ -150,22 +150,22 @@ pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) 
     let missing = Some(blob_id(1));
     let references: [fn(&mut WriteBatch); 7] = [
         |batch| {
-            batch.put_agent(crate::AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
+            batch.put_agent(AgentRecord { effective_config: Some(blob_id(1)), ..agent(1) });
         },
         |batch| {
-            batch.put_agent(crate::AgentRecord { desired: Some(desired(1)), ..agent(2) });
+            batch.put_agent(AgentRecord { desired: Some(desired(1)), ..agent(2) });
         },
         |batch| {
-            batch.put_agent(crate::AgentRecord { desired_history: [desired(1)].into(), ..agent(3) });
+            batch.put_agent(AgentRecord { desired_history: [desired(1)].into(), ..agent(3) });
         },
         |batch| {
             batch.put_config_version(version("edge", 1, 1));
         },
         |batch| {
-            batch.put_agent(crate::AgentRecord { desired_settings: Some(settings(1)), ..agent(4) });
+            batch.put_agent(AgentRecord { desired_settings: Some(settings(1)), ..agent(4) });
         },
         |batch| {
-            batch.put_agent(crate::AgentRecord { components: Some(blob_id(1)), ..agent(5) });
+            batch.put_agent(AgentRecord { components: Some(blob_id(1)), ..agent(5) });
         },
         |batch| put_package(batch, key("collector", &batch.ops().to_string()), &[1]),
     ];
@@ -179,5 +179,66 @@ pub async fn a_reference_to_a_missing_blob_is_refused(location: &impl Location) 
         })
         .await;
         commit(&*store, refer).await;
+    }
+}
+
+/// `commit`, clause 13.
+pub async fn every_reference_of_many_records_is_judged(location: &impl Location) {
+    let store = location.open().await;
+    let places: [fn(&mut AgentRecord, u64); 5] = [
+        |record, blob| record.desired = Some(desired(blob)),
+        |record, blob| record.desired_settings = Some(settings(blob)),
+        |record, blob| record.effective_config = Some(blob_id(blob)),
+        |record, blob| record.components = Some(blob_id(blob)),
+        // As long as another one, and it begins like it.
+        |record, blob| record.desired_history = [desired(0), desired(blob)].into(),
+    ];
+    let mut full = agent(0);
+    for (blob, refer) in (0..).zip(places) {
+        refer(&mut full, blob);
+    }
+    let (full, nothing) = (&full, &agent(0));
+    // A history that is the same is shared.
+    let put = |batch: &mut WriteBatch, records: [&AgentRecord; 3]| {
+        for (number, record) in (1..).zip(records) {
+            batch.put_agent(AgentRecord { id: agent_id(number), uid: uid(number), ..record.clone() });
+        }
+    };
+    commit(&*store, |batch| {
+        (0..5).for_each(|blob| _ = batch.put_blob(bytes(blob)));
+        put(batch, [full, nothing, full]);
+    })
+    .await;
+    for (missing, (place, refer)) in (5..).zip(places.into_iter().enumerate()) {
+        let next = (place + 1) % places.len();
+        let mut only = agent(0);
+        refer(&mut only, missing);
+        let mut one = full.clone();
+        refer(&mut one, missing);
+        // What the others have in this place is in another one here.
+        let mut moved = one.clone();
+        places[next](&mut moved, place as u64);
+        // And what is missing is in two.
+        let mut twice = one.clone();
+        places[next](&mut twice, missing);
+        for last in [&only, &one, &moved, &twice] {
+            let orders = [
+                [full, full, last],
+                [full, nothing, last],
+                [full, last, last],
+                [last, nothing, last],
+                [last, full, full],
+            ];
+            for records in orders {
+                let error = refused(&*store, |batch| put(batch, records)).await;
+                assert_eq!(error, CommitError::BlobMissing(blob_id(missing)), "place {place}");
+            }
+        }
+        // It is all that was missing.
+        commit(&*store, |batch| {
+            batch.put_blob(bytes(missing));
+            put(batch, [full, &moved, &twice]);
+        })
+        .await;
     }
 }

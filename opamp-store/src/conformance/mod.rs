@@ -91,6 +91,7 @@ macro_rules! conformance_suite {
             oversized_batches_are_refused
             a_stale_fence_is_refused
             a_reference_to_a_missing_blob_is_refused
+            every_reference_of_many_records_is_judged
             a_reference_to_a_missing_package_is_refused
             // Store::health, stats, close
             an_open_store_is_healthy

@@ -227,7 +227,7 @@ pub async fn chunks_are_read_by_range(location: &impl Location) {
     assert_eq!(read(&key("collector", "2"), 0, 10).await, []);
 }
 
-/// `commit`, clause 13.
+/// `commit`, clause 14.
 pub async fn a_reference_to_a_missing_package_is_refused(location: &impl Location) {
     let store = location.open().await;
     let (one, two) = (key("collector", "1"), key("add-on", "2"));

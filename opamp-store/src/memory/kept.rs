@@ -51,7 +51,7 @@ struct Assigned {
 }
 
 /// What hardly any agent has.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 struct Rare {
     previous_uids: Vec<(InstanceUid, Wall)>,
     labels: BTreeMap<String, String>,
@@ -137,7 +137,8 @@ impl Kept {
 
     /// The record is this one as of `revision`. What is the same stays where it is.
     pub(super) fn update(&mut self, record: &AgentRecord, revision: Revision, assignments: &mut Assignments) {
-        // Every field by name: one that is new must not be forgotten here, or among what is reported, assigned or rare.
+        // The record's fields by name, and in `Rare::update` those of what is sticky or offered: the compiler stops at a new
+        // one. That those left out here are held by one of the three below, and given back by `record`, it cannot see.
         let AgentRecord {
             id: _,
             uid,
@@ -370,26 +371,22 @@ impl Rare {
             *place = None;
             return;
         }
-        let rare = Self {
-            previous_uids: previous_uids.clone(),
-            labels: labels.clone(),
-            settings_offered: connection_settings.clone(),
-            packages_offered: packages.clone(),
-            desired_settings: desired_settings.clone(),
-            settings_generation: *settings_generation,
-            desired_packages: desired_packages.clone(),
-            packages_generation: *packages_generation,
-            last_failure: last_failure.clone(),
-            last_settings_failure: last_settings_failure.clone(),
-            last_settings_applied: last_settings_applied.clone(),
-            last_packages_failure: last_packages_failure.clone(),
-            last_packages_applied: last_packages_applied.clone(),
-            uid_conflicts: *uid_conflicts,
-            last_uid_conflict: *last_uid_conflict,
-        };
-        if place.as_deref() != Some(&rare) {
-            *place = Some(Box::new(rare));
-        }
+        let rare = place.get_or_insert_default();
+        set(&mut rare.previous_uids, previous_uids);
+        set(&mut rare.labels, labels);
+        set(&mut rare.settings_offered, connection_settings);
+        set(&mut rare.packages_offered, packages);
+        set(&mut rare.desired_settings, desired_settings);
+        rare.settings_generation = *settings_generation;
+        set(&mut rare.desired_packages, desired_packages);
+        rare.packages_generation = *packages_generation;
+        set(&mut rare.last_failure, last_failure);
+        set(&mut rare.last_settings_failure, last_settings_failure);
+        set(&mut rare.last_settings_applied, last_settings_applied);
+        set(&mut rare.last_packages_failure, last_packages_failure);
+        set(&mut rare.last_packages_applied, last_packages_applied);
+        rare.uid_conflicts = *uid_conflicts;
+        rare.last_uid_conflict = *last_uid_conflict;
     }
 
     fn put_into(&self, record: &mut AgentRecord) {
@@ -467,5 +464,29 @@ mod tests {
     #[test]
     fn an_agent_of_which_little_is_known_takes_little() {
         assert!(size_of::<Kept>() <= 192, "{} bytes", size_of::<Kept>());
+    }
+
+    #[test]
+    fn what_is_the_same_of_a_labelled_agent_stays_where_it_is() {
+        let mut record =
+            AgentRecord::new(AgentId::from_bytes([1; 16]), InstanceUid::from_bytes([2; 16]), Wall(1));
+        record.labels.insert("env".into(), "prod".into());
+        record.previous_uids.push((InstanceUid::from_bytes([3; 16]), Wall(2)));
+        let mut assignments = Assignments::default();
+        let mut kept = Kept::new(&record, Revision(1), &mut assignments);
+        let places = |kept: &Kept| {
+            let rare = kept.rare.as_ref()?;
+            Some((rare.labels.get("env")?.as_ptr(), rare.previous_uids.as_ptr()))
+        };
+        let before = places(&kept);
+        assert!(before.is_some());
+        // Neither what is common changes nor another thing that is rare.
+        for conflicts in [0, 1] {
+            record.capabilities += 1;
+            record.sticky.uid_conflicts = conflicts;
+            kept.update(&record, Revision(2), &mut assignments);
+            assert_eq!(places(&kept), before);
+            assert_eq!(kept.record(record.id), AgentRecord { revision: Revision(2), ..record.clone() });
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 pub struct Toolchain {
     /// The line of `rustc --version`, with the flags that the environment adds.
     pub rustc: String,
-    /// The platform compiled for.
-    pub target: String,
+    /// The platform compiled for, with its C library and registers.
+    pub platform: String,
 }
 
 /// The content of `benches/instructions.toml`.
@@ -64,7 +64,7 @@ impl Baseline {
                     };
                 }
                 ("counted_with", "rustc") => unquoted(value).clone_into(&mut read.counted_with.rustc),
-                ("counted_with", "target") => unquoted(value).clone_into(&mut read.counted_with.target),
+                ("counted_with", "platform") => unquoted(value).clone_into(&mut read.counted_with.platform),
                 ("instructions_per_round", scenario) => {
                     let count = value.parse().ok().filter(|count| *count > 0);
                     let count = count.ok_or_else(|| wrong("a count is a whole number above 0"))?;
@@ -79,7 +79,7 @@ impl Baseline {
         for (missing, name) in [
             (read.tolerance_percent.is_nan(), "tolerance_percent"),
             (with.rustc.is_empty(), "rustc in [counted_with]"),
-            (with.target.is_empty(), "target in [counted_with]"),
+            (with.platform.is_empty(), "platform in [counted_with]"),
         ] {
             if missing {
                 return Err(format!("{name} is missing"));
@@ -92,8 +92,8 @@ impl Baseline {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADING}tolerance_percent = {}\n", self.tolerance_percent);
-        let Toolchain { rustc, target } = &self.counted_with;
-        let _ = write!(text, "\n[counted_with]\nrustc = \"{rustc}\"\ntarget = \"{target}\"\n");
+        let Toolchain { rustc, platform } = &self.counted_with;
+        let _ = write!(text, "\n[counted_with]\nrustc = \"{rustc}\"\nplatform = \"{platform}\"\n");
         text.push_str("\n[instructions_per_round]\n");
         for (scenario, count) in &self.counts {
             let _ = writeln!(text, "\"{scenario}\" = {count}");
@@ -113,7 +113,7 @@ mod tests {
     fn sample() -> Baseline {
         Baseline {
             tolerance_percent: 2.5,
-            counted_with: Toolchain { rustc: "rustc 1.95.0 (abc)".into(), target: "x86_64".into() },
+            counted_with: Toolchain { rustc: "rustc 1.95.0 (abc)".into(), platform: "x86_64".into() },
             counts: [("codec/decode".to_owned(), 319), ("session/heartbeat".to_owned(), 1390)].into(),
         }
     }
@@ -141,7 +141,7 @@ mod tests {
     fn a_file_without_its_toolchain_or_tolerance_is_refused() {
         let text = sample().to_text();
         for (key, name) in
-            [("rustc", "rustc in"), ("target", "target in"), ("tolerance", "tolerance_percent")]
+            [("rustc", "rustc in"), ("platform", "platform in"), ("tolerance", "tolerance_percent")]
         {
             let without: String =
                 text.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n")).collect();

@@ -126,7 +126,7 @@ fn described(version: &str, flags: &str, library: &str, processor: &str) -> Opti
     let wide = processor.split_whitespace().any(|flag| flag == "avx2");
     let parts = [target, library.trim(), if wide { "avx2" } else { "" }];
     let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    Some(Toolchain { rustc, target: parts.join(", ") })
+    Some(Toolchain { rustc, platform: parts.join(", ") })
 }
 
 #[cfg(test)]
@@ -152,10 +152,10 @@ mod tests {
         let version = "rustc 1.95.0 (abc 2026-04-14)\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\n";
         let plain = described(version, " ", "", "").unwrap();
         assert_eq!(plain.rustc, "rustc 1.95.0 (abc 2026-04-14)");
-        assert_eq!(plain.target, "x86_64-unknown-linux-gnu");
+        assert_eq!(plain.platform, "x86_64-unknown-linux-gnu");
         let flagged =
             described(version, "-Ctarget-cpu=native ", "glibc 2.36\n", "flags : sse2 avx2\n").unwrap();
-        assert_eq!(flagged.target, "x86_64-unknown-linux-gnu, glibc 2.36, avx2");
+        assert_eq!(flagged.platform, "x86_64-unknown-linux-gnu, glibc 2.36, avx2");
         assert_eq!(flagged.rustc, "rustc 1.95.0 (abc 2026-04-14) -Ctarget-cpu=native");
     }
 }

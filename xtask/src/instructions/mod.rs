@@ -110,7 +110,7 @@ fn updated(
 fn incomparable(known: &Toolchain, here: &Toolchain) -> String {
     format!(
         "nothing compared: {BASELINE} was counted with {} for {}, here is {} for {}; `cargo xtask instructions --update` counts anew",
-        known.rustc, known.target, here.rustc, here.target
+        known.rustc, known.platform, here.rustc, here.platform
     )
 }
 
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn toolchain(rustc: &str) -> Toolchain {
-        Toolchain { rustc: rustc.into(), target: "x86_64-unknown-linux-gnu".into() }
+        Toolchain { rustc: rustc.into(), platform: "x86_64-unknown-linux-gnu".into() }
     }
 
     fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {

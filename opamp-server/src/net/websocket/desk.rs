@@ -360,3 +360,86 @@ impl Desk {
         self.core.unregister(&self.connection, self.core.now().mono);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opamp_proto::{Part, pb};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::net::auth::InsecureAcceptEveryone;
+    use crate::net::builder::OpampServer;
+    use crate::net::presented::Presented;
+    use crate::snapshot::{Principal, Transport};
+
+    const UID: InstanceUid = InstanceUid::from_bytes([1; 16]);
+
+    fn desk(core: &Arc<Core>) -> Desk {
+        let now = core.now();
+        let info = core.next_connection(Transport::WebSocket, Principal::anonymous(), None, now);
+        let connection = Arc::new(Connection::new(info, Presented::default(), now.mono));
+        Desk::new(Arc::clone(core), connection)
+    }
+
+    fn described(text: &str) -> pb::AgentDescription {
+        let value = pb::any_value::Value::StringValue(text.to_owned());
+        let name =
+            pb::KeyValue { key: "service.name".into(), value: Some(pb::AnyValue { value: Some(value) }) };
+        pb::AgentDescription { identifying_attributes: vec![name], ..Default::default() }
+    }
+
+    fn message(uid: InstanceUid, sequence_num: u64, text: &str) -> Vec<u8> {
+        let mut bytes = vec![0];
+        let health = pb::ComponentHealth { status: text.to_owned(), ..Default::default() };
+        let message = pb::AgentToServer {
+            instance_uid: uid.as_bytes().to_vec().into(),
+            sequence_num,
+            capabilities: 0xffff,
+            agent_description: Some(described(text)),
+            health: Some(health),
+            ..Default::default()
+        };
+        message.encode_raw(&mut bytes);
+        bytes
+    }
+
+    /// Whether a message was refused.
+    fn is_refused(desk: &mut Desk, bytes: &[u8]) -> bool {
+        let answer = desk.incoming(Incoming::Binary(bytes));
+        assert!(answer.end.is_none());
+        let out = answer.out.unwrap();
+        let answer = pb::ServerToAgent::decode(&out.messages().next().unwrap()[1..]).unwrap();
+        answer.error_response.is_some()
+    }
+
+    /// An agent that another socket took over is still listed until the order to let go of it is looked at.
+    #[test]
+    fn an_agent_that_is_still_listed_is_compared_with_what_it_said_last_wherever_it_did() {
+        let core = OpampServer::builder(Arc::new(InsecureAcceptEveryone)).build().0.0;
+        let (mut old, mut new) = (desk(&core), desk(&core));
+        let held = || {
+            let slot = core.directory.find(&UID).unwrap();
+            let state = slot.lock().session.snapshot().state;
+            state.part(Part::AgentDescription).unwrap().clone()
+        };
+        assert!(!is_refused(&mut old, &message(UID, 1, "of the old one")));
+        assert!(!is_refused(&mut new, &message(UID, 2, "of the new one")));
+        assert!(old.agents.get(&UID).is_some());
+        for text in ["of the old one", "of the new one"] {
+            let bytes = message(UID, 3, text);
+            let texts: Vec<usize> =
+                (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text.as_bytes())).collect();
+            assert_eq!(texts.len(), 2);
+            for at in texts {
+                let mut broken = bytes.clone();
+                broken[at] = 0xff;
+                assert!(is_refused(&mut old, &broken), "{text}");
+            }
+            assert_eq!(held(), described("of the new one").encode_to_vec());
+        }
+        assert!(old.agents.get(&UID).is_some());
+        assert!(!is_refused(&mut old, &message(UID, 3, "of the new one")), "it goes on counting here");
+        assert!(!is_refused(&mut old, &message(UID, 4, "of the old one")));
+        assert_eq!(held(), described("of the old one").encode_to_vec());
+    }
+}

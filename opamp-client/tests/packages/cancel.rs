@@ -77,8 +77,11 @@ async fn offers_that_never_come_to_an_end_leave_one_download_and_not_one_each() 
             let (installer, wanted) = (installer.clone(), offer(&path, [("x", package)]));
             tokio::spawn(async move { installer.apply(wanted, progress).await })
         };
+        let hash = opamp_proto::ConfigHash::new(sha256(path.as_bytes()).to_vec()).to_hex();
+        let of_this = |name: &String| name.starts_with(&hash);
         let begun = async {
-            while !server.paths().contains(&path) || directory.names("packages/downloads").is_empty() {
+            // What the one before left is there until this one takes its place.
+            while !directory.names("packages/downloads").iter().any(of_this) {
                 tokio::task::yield_now().await;
             }
         };
@@ -86,8 +89,6 @@ async fn offers_that_never_come_to_an_end_leave_one_download_and_not_one_each() 
         reports.cancel();
         tokio::time::timeout(PATIENCE, running).await.expect("it ends soon").unwrap().unwrap();
         let kept = directory.names("packages/downloads");
-        let hash = opamp_proto::ConfigHash::new(sha256(path.as_bytes()).to_vec()).to_hex();
-        let of_this = |name: &String| name.starts_with(&hash);
         assert!(kept.iter().all(of_this), "after {round} offers: {kept:?}");
     }
 }

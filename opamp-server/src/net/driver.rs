@@ -81,7 +81,9 @@ impl Core {
             });
             looked_at += self.directory.look(shard, now.mono, |slot| self.sweep_agent(slot, now));
             // Where a sweep takes longer than its period the next one is always due first.
-            self.ask_deferred();
+            if self.admission.resyncs.is_anybody_waiting() {
+                self.ask_deferred();
+            }
             if looked_at >= LOOKED_AT_ONCE {
                 looked_at = 0;
                 tokio::task::yield_now().await;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use opamp_client::packages::{FileSystem, LocalFiles};
 
 use crate::common::*;
-use crate::server::{Reply, Server};
+use crate::server::{Body, Reply, Server};
 
-/// Files of this machine; the first content that is written to a download, or read from one, waits at a gate.
+/// Files of this machine; the first content that is written to a download or read from one, or the first note about one, waits
+/// at a gate.
 #[derive(Debug)]
 struct Gated {
     at: Operation,
@@ -25,6 +26,7 @@ struct Gated {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Operation {
     Append,
+    Note,
     Read,
 }
 
@@ -72,7 +74,7 @@ impl Gated {
 
     fn touch(&self, path: &Path) {
         let is_download = path.extension().is_some_and(|extension| extension == "part");
-        if is_download && self.gate.is_held() {
+        if (is_download || path.ends_with("downloads")) && self.gate.is_held() {
             self.overtaken.store(true, Ordering::SeqCst);
         }
     }
@@ -101,6 +103,7 @@ impl FileSystem for Gated {
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.touch(path);
         LocalFiles.entries(path)
     }
 
@@ -151,6 +154,9 @@ impl FileSystem for Gated {
     }
 
     fn write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        if self.at == Operation::Note && path.extension().is_some_and(|extension| extension == "note") {
+            self.gate.pass();
+        }
         LocalFiles.write(path, data)
     }
 }
@@ -188,6 +194,46 @@ async fn a_write_that_was_given_up_is_done_before_the_same_file_is_fetched_anew(
     let statuses = tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap().unwrap();
     assert!(is_installed(&statuses, "x", "2"), "{statuses:?}");
     assert_eq!(in_use(&installer, "x").unwrap(), content);
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_done_before_downloads_are_swept_and_leaves_nothing() {
+    let stalls = |content: &[u8]| Reply::new(200, Body::Stalled(content[..2].to_vec(), content.len()));
+    let server = Server::start(move |request| stalls(request.path.as_bytes())).await;
+    let directory = Directory::new();
+    let (files, opens) = Gated::new(Operation::Note);
+    let installer =
+        builder(&directory).file_system(Arc::clone(&files) as Arc<dyn FileSystem>).open().unwrap();
+    let begin = |path: &'static str| {
+        let (progress, reports) = silent();
+        let wanted = offer(path, [("x", package(&server.url(path), "x", path, path.as_bytes()))]);
+        let installer = installer.clone();
+        (tokio::spawn(async move { installer.apply(wanted, progress).await }), reports)
+    };
+
+    let (running, reports) = begin("/first");
+    files.held().await;
+    reports.cancel();
+    tokio::time::timeout(PATIENCE, running).await.expect("it ends, the disk or not").unwrap().unwrap();
+
+    let (running, reports) = begin("/second");
+    // Long enough for the second to come to the sweep, if it did not wait.
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!files.overtaken.load(Ordering::SeqCst), "what is written now stays for ever");
+    }
+    drop(opens);
+    let second = opamp_proto::ConfigHash::new(sha256(b"/second").to_vec()).to_hex();
+    let begun = async {
+        while !directory.names("packages/downloads").contains(&format!("{second}.part")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.expect("it begins to download");
+    reports.cancel();
+    tokio::time::timeout(PATIENCE, running).await.expect("it ends soon").unwrap().unwrap();
+    let kept = directory.names("packages/downloads");
+    assert!(kept.iter().all(|name| name.starts_with(&second)), "{kept:?}");
 }
 
 #[tokio::test]

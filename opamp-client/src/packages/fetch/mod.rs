@@ -110,6 +110,11 @@ impl Fetcher {
         }
     }
 
+    /// Waits until nothing is written any more that was given up on.
+    pub(super) async fn at_rest(&self) {
+        drop(self.disk.lock().await);
+    }
+
     /// Forgets what is there of a file.
     pub(super) async fn discard(&self, path: &Path) {
         let (files, paths) = (Arc::clone(&self.files), [path.to_owned(), note(path)]);

@@ -64,6 +64,7 @@ impl<'a> Run<'a> {
         // What earlier offers have left goes now: one that never comes to an end must not fill the disk with the next.
         let files = offer.packages().filter_map(|(_, package)| package.file().ok());
         let wanted: Vec<_> = files.map(|file| *file.content_hash()).collect();
+        inner.fetcher.at_rest().await;
         let swept = inner.disk(move |store| {
             store.sweep_downloads(&wanted);
             Ok(())
@@ -320,6 +321,7 @@ impl<'a> Run<'a> {
         // What there is of a file that broke off is worth keeping.
         let unfinished = failed.iter().filter_map(|name| self.board.offer.package(name)?.file().ok());
         let wanted: Vec<_> = unfinished.map(|file| *file.content_hash()).collect();
+        self.inner.fetcher.at_rest().await;
         let kept = self.inner.disk(move |store| {
             store.sweep();
             store.sweep_downloads(&wanted);

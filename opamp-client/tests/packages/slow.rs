@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use opamp_client::packages::{FileSystem, LocalFiles};
+use opamp_client::packages::{FileSystem, LocalFiles, PackageStatus};
 
 use crate::common::*;
 use crate::server::{Body, Reply, Server};
@@ -234,6 +234,47 @@ async fn what_was_given_up_is_done_before_downloads_are_swept_and_leaves_nothing
     tokio::time::timeout(PATIENCE, running).await.expect("it ends soon").unwrap().unwrap();
     let kept = directory.names("packages/downloads");
     assert!(kept.iter().all(|name| name.starts_with(&second)), "{kept:?}");
+}
+
+#[tokio::test]
+async fn an_offer_that_waits_for_what_was_given_up_can_be_given_up_itself() {
+    let server = Server::start(|request| Reply::file(request, request.path.as_bytes(), "\"a\"")).await;
+    let directory = Directory::new();
+    let (files, opens) = Gated::new(Operation::Note);
+    let installer =
+        builder(&directory).file_system(Arc::clone(&files) as Arc<dyn FileSystem>).open().unwrap();
+    for (path, held) in [("/first", true), ("/second", false)] {
+        let (progress, reports) = silent();
+        let wanted = offer(path, [("x", package(&server.url(path), "x", path, path.as_bytes()))]);
+        let installer = installer.clone();
+        let running = tokio::spawn(async move { installer.apply(wanted, progress).await });
+        if held {
+            files.held().await;
+        }
+        reports.cancel();
+        tokio::time::timeout(PATIENCE, running).await.expect("it ends, the disk or not").unwrap().unwrap();
+    }
+    drop(opens);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_written_in_time_fails_the_offer_although_the_disk_hangs() {
+    let server = Server::start(|request| Reply::file(request, request.path.as_bytes(), "\"a\"")).await;
+    let directory = Directory::new();
+    let (files, opens) = Gated::new(Operation::Append);
+    let mut hasty = settings();
+    hasty.download.total_timeout = Duration::from_millis(200);
+    let installer = builder(&directory)
+        .settings(hasty)
+        .file_system(Arc::clone(&files) as Arc<dyn FileSystem>)
+        .open()
+        .unwrap();
+    let wanted = offer("1", [("x", package(&server.url("/x"), "x", "1", b"/x"))]);
+    let statuses = apply(&installer, wanted).await.unwrap();
+    assert!(files.gate.is_held(), "the file is still being written");
+    let failed = statuses.get("x").unwrap();
+    assert!(matches!(failed, PackageStatus::Failed { .. }), "{failed:?}");
+    drop(opens);
 }
 
 #[tokio::test]

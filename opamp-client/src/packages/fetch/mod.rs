@@ -110,9 +110,15 @@ impl Fetcher {
         }
     }
 
-    /// Waits until nothing is written any more that was given up on.
-    pub(super) async fn at_rest(&self) {
-        drop(self.disk.lock().await);
+    /// Waits until nothing is written any more that was given up on; false if that takes longer than a download may. May be
+    /// dropped where it waits.
+    pub(super) async fn settled(&self) -> bool {
+        let too_late = self.after(self.settings.total_timeout);
+        tokio::select! {
+            biased;
+            _ = self.disk.lock() => true,
+            () = too_late => false,
+        }
     }
 
     /// Forgets what is there of a file.

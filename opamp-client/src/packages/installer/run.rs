@@ -62,14 +62,23 @@ impl<'a> Run<'a> {
         }
         self.report();
         // What earlier offers have left goes now: one that never comes to an end must not fill the disk with the next.
-        let files = offer.packages().filter_map(|(_, package)| package.file().ok());
-        let wanted: Vec<_> = files.map(|file| *file.content_hash()).collect();
-        inner.fetcher.at_rest().await;
-        let swept = inner.disk(move |store| {
-            store.sweep_downloads(&wanted);
-            Ok(())
-        });
-        drop(swept.await);
+        match self.unless_interrupted(Box::pin(inner.fetcher.settled())).await {
+            Ok(true) => {
+                let files = offer.packages().filter_map(|(_, package)| package.file().ok());
+                let wanted: Vec<_> = files.map(|file| *file.content_hash()).collect();
+                let swept = inner.disk(move |store| {
+                    store.sweep_downloads(&wanted);
+                    Ok(())
+                });
+                drop(swept.await);
+            }
+            // The disk hangs: what is written there now is swept before another offer.
+            Ok(false) => {}
+            Err(_) => {
+                self.report();
+                return Ok(());
+            }
+        }
         for (name, package) in offer.packages() {
             match self.package(name, package).await {
                 Ok(()) => drop(self.board.settled.insert(name.to_owned(), None)),
@@ -321,7 +330,6 @@ impl<'a> Run<'a> {
         // What there is of a file that broke off is worth keeping.
         let unfinished = failed.iter().filter_map(|name| self.board.offer.package(name)?.file().ok());
         let wanted: Vec<_> = unfinished.map(|file| *file.content_hash()).collect();
-        self.inner.fetcher.at_rest().await;
         let kept = self.inner.disk(move |store| {
             store.sweep();
             store.sweep_downloads(&wanted);

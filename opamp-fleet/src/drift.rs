@@ -29,7 +29,7 @@ pub struct DriftFacts<'a> {
     /// Hash of the configuration the agent should run and when that was decided; none if it is not managed.
     pub desired: Option<(&'a ConfigHash, Wall)>,
     /// Its last `remote_config_status`: hash and status number.
-    pub reported: Option<(&'a ConfigHash, i32)>,
+    pub reported: Option<(&'a [u8], i32)>,
     /// Hash and arrival of its last FAILED report, which a later report may hide.
     pub last_failure: Option<(&'a ConfigHash, Wall)>,
     /// Arrival of its last APPLIED report, for whatever hash.
@@ -63,14 +63,18 @@ impl Drift {
         let Some((desired, assigned_at)) = facts.desired else { return Self::Unmanaged };
         let failed_at = facts.last_failure.and_then(|(hash, at)| (hash == desired).then_some(at));
         match facts.reported {
-            Some((hash, status)) if hash == desired => match RemoteConfigStatuses::try_from(status) {
-                Ok(RemoteConfigStatuses::Applied) => Self::InSync,
-                Ok(RemoteConfigStatuses::Failed) if failed_at.is_some_and(|at| at < assigned_at) => {
-                    Self::Pending
+            Some((hash, status)) if hash == desired.as_bytes() => {
+                match RemoteConfigStatuses::try_from(status) {
+                    Ok(RemoteConfigStatuses::Applied) => Self::InSync,
+                    Ok(RemoteConfigStatuses::Failed) if failed_at.is_some_and(|at| at < assigned_at) => {
+                        Self::Pending
+                    }
+                    Ok(RemoteConfigStatuses::Failed) => Self::Failed,
+                    Ok(RemoteConfigStatuses::Applying | RemoteConfigStatuses::Unset) | Err(_) => {
+                        Self::Applying
+                    }
                 }
-                Ok(RemoteConfigStatuses::Failed) => Self::Failed,
-                Ok(RemoteConfigStatuses::Applying | RemoteConfigStatuses::Unset) | Err(_) => Self::Applying,
-            },
+            }
             _ if facts.effective == Some(desired) => Self::InSync,
             _ if failed_at.is_some_and(|at| at >= assigned_at) => Self::Failed,
             Some((hash, _))
@@ -120,7 +124,7 @@ mod tests {
         let [known_good, effective] = [row.3, row.4].map(|name| name.map(hash));
         Drift::judge(&DriftFacts {
             desired: desired.as_ref().map(|hash| (hash, ASSIGNED)),
-            reported: reported.as_ref().map(|(hash, status)| (hash, *status)),
+            reported: reported.as_ref().map(|(hash, status)| (hash.as_bytes(), *status)),
             last_failure: failure.as_ref().map(|(hash, at)| (hash, *at)),
             last_applied_at: row.2,
             last_known_good: known_good.as_ref(),

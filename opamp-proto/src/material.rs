@@ -33,6 +33,15 @@ pub struct HealthSummary<'a> {
     pub last_error: &'a str,
 }
 
+/// What a report about a remote configuration says, without the error message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemoteConfigSummary<'a> {
+    /// `last_remote_config_hash`: the configuration that is meant.
+    pub hash: &'a [u8],
+    /// A [`RemoteConfigStatuses`](crate::pb::RemoteConfigStatuses), or a number none of them has.
+    pub status: i32,
+}
+
 /// The digest of an encoded part of `AgentToServer`. Of malformed bytes, which no accepted message holds, it is the digest
 /// of what they say before that, and of the rest as it is.
 #[must_use]
@@ -75,6 +84,23 @@ pub fn health_summary(encoded: &[u8]) -> HealthSummary<'_> {
         }
     }
     summary
+}
+
+/// The top of an encoded `RemoteConfigStatus`: of an accepted message what the decoder reads, none of bytes that cannot be
+/// read to their end. The error message is not looked at.
+#[must_use]
+pub fn remote_config_summary(encoded: &[u8]) -> Option<RemoteConfigSummary<'_>> {
+    let mut summary = RemoteConfigSummary::default();
+    let mut rest = encoded;
+    while !rest.is_empty() {
+        match wire::key(&mut rest).ok()? {
+            (1, WireType::Bytes) => summary.hash = wire::delimited(&mut rest)?,
+            (2, WireType::Varint) => summary.status = wire::varint(&mut rest).ok()? as i32,
+            (1 | 2, _) => return None,
+            (_, other) => rest = wire::skip(other, rest)?,
+        }
+    }
+    Some(summary)
 }
 
 fn message_digest(schema: &Message, encoded: &[u8], depth: u32) -> u64 {

@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use common::{shuffle, soup, strategies};
 use opamp_proto::any_value::{attributes_eq, canonical_attributes};
-use opamp_proto::material::{HealthSummary, digest, health_digest, health_summary};
+use opamp_proto::material::{
+    HealthSummary, RemoteConfigSummary, digest, health_digest, health_summary, remote_config_summary,
+};
 use opamp_proto::{AgentMessage, Limits, Part, pb};
 use proptest::prelude::*;
 use prost::Message;
@@ -322,6 +324,39 @@ proptest! {
     ) {
         prop_assert_eq!(digest(part, &bytes), digest(part, &bytes));
         let _ = health_summary(&bytes);
+    }
+
+    #[test]
+    fn a_remote_config_summary_is_what_the_whole_decoder_reads(
+        bytes in prop_oneof![
+            soup::valid("RemoteConfigStatus").boxed(),
+            soup::faulty("RemoteConfigStatus").boxed(),
+            prop::collection::vec(any::<u8>(), 0..64).boxed(),
+        ],
+    ) {
+        let summary = remote_config_summary(&bytes);
+        if let Ok(read) = pb::RemoteConfigStatus::decode(&*bytes) {
+            let expected = RemoteConfigSummary { hash: &read.last_remote_config_hash, status: read.status };
+            prop_assert_eq!(summary, Some(expected));
+        }
+    }
+}
+
+#[test]
+fn a_remote_config_status_that_breaks_off_has_no_summary() {
+    let malformed: [&[u8]; 8] = [
+        b"\x0a\x03ab",        // a hash that is cut
+        b"\x10",              // a status that is cut
+        b"\x10\x01\x80",      // a key that is cut
+        b"\x10\x01\x00\x00",  // no field is 0
+        b"\x08\x01",          // a hash that is a number
+        b"\x12\x01a",         // a status that is bytes
+        b"\x10\x01\x0c",      // the end of no group
+        b"\x10\x01\x1a\x02a", // an error message that is cut
+    ];
+    for bytes in malformed {
+        assert_eq!(remote_config_summary(bytes), None, "{bytes:x?}");
+        assert!(pb::RemoteConfigStatus::decode(bytes).is_err(), "{bytes:x?}");
     }
 }
 

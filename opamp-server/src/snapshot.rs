@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::BitOr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, ConfigHash, InstanceUid, Part, PartSet, SequenceNum, Wall, pb};
@@ -294,8 +295,8 @@ pub struct AgentSnapshot {
     pub liveness: Liveness,
     /// Why and since when it is not, if it is disconnected.
     pub disconnect: Option<(DisconnectReason, Wall)>,
-    /// The connection it has, or had last.
-    pub connection: Option<ConnectionInfo>,
+    /// The connection it has, or had last: shared with the session, and never changed.
+    pub connection: Option<Arc<ConnectionInfo>>,
     /// Capabilities it announced, unknown bits kept.
     pub capabilities: AgentCapabilities,
     /// The last `sequence_num`, if any message was seen.

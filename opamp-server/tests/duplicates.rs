@@ -445,7 +445,7 @@ async fn the_hash_of_an_offer_opens_nothing() {
             assert!(thief.message.unwrap().error_response.is_some());
         }
     }
-    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal;
+    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal.clone();
     assert_eq!(principal.to_string(), "token:a");
 }
 
@@ -526,7 +526,7 @@ async fn whoever_has_the_offered_token_too_does_not_drive_the_agent_from_its_soc
     let polled = server.poll(Some("two"), &numbered(uid(1), 70, full())).await;
     assert!(told(&polled.message.unwrap()).is_some(), "the owner is there");
     let (mut owner, _) = owner.stop().await;
-    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal;
+    let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal.clone();
     assert_eq!(principal.to_string(), "token:a");
 
     // The agent could not use them: whoever comes with them is somebody else.

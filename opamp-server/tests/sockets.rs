@@ -429,7 +429,7 @@ opamp_testkit::on_both_frame_readers! {
         revoked.say(uid(1), full()).await;
         let mut other = server.connect(Some("two")).await;
         other.say(uid(2), full()).await;
-        let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal;
+        let principal = server.handle.agent(&uid(1)).unwrap().connection.unwrap().principal.clone();
         assert_eq!(server.handle.disconnect_principal(&principal), 1);
         assert_eq!(revoked.close_code().await, 1008);
         other.say(uid(2), pb::AgentToServer::default()).await;

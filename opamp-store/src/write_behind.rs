@@ -1,6 +1,6 @@
 //! Grouping of record writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,12 +48,16 @@ impl Default for WriteBehindLimits {
 ///                       └─────────────────────┘ failed, refused: newer waiting records win
 /// ```
 ///
+/// Agents are found by a quick hash of their ids, which is no defence against ids that somebody chose to collide: they come from
+/// [`AgentId::v7`] or are as random, and not from agents.
+///
 /// It holds at most one waiting and one in-flight record per agent, so memory is bounded by the fleet even while the
 /// store is down; so are the blobs, of which only those are kept that one of these records refers to.
 #[derive(Default)]
 pub struct WriteBehind {
     limits: WriteBehindLimits,
-    agents: HashMap<AgentId, Unwritten>,
+    /// By a key that the server made.
+    agents: foldhash::HashMap<AgentId, Unwritten>,
     /// The agents whose records wait, by the time of their oldest unwritten change.
     queue: BTreeSet<(Mono, AgentId)>,
     /// The agents of the batch whose outcome is not known yet, those included whose record was discarded since.

@@ -54,7 +54,15 @@ fn from_agent(tape: &mut Tape<'_>) {
     });
     assert_eq!(allocated.count_total, 0, "looking at a message allocates nothing");
     match message.to_full() {
-        Ok(full) => within(&full, &limits),
+        Ok(full) => {
+            let summary = message.part(Part::RemoteConfigStatus).and_then(material::remote_config_summary);
+            let status = full.remote_config_status.as_ref();
+            assert_eq!(
+                summary.map(|summary| (summary.hash, summary.status)),
+                status.map(|status| (&status.last_remote_config_hash[..], status.status))
+            );
+            within(&full, &limits);
+        }
         Err(error) => panic!("accepted, and does not decode: {error}"),
     }
     assert!(!format!("{message:?}").is_empty());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use opamp_proto::AgentId;
 use opamp_server::Desired;
 use opamp_store::{AgentRecord, Blob, CommitError, DesiredConfig, Precondition, Revision, WriteBatch};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::agents::LOOKED_AT_ONCE;
 use super::assignments::check_accepts;
@@ -262,8 +262,8 @@ fn is_same(desired: &DesiredConfig, wanted: &DesiredConfig) -> bool {
 }
 
 fn deed(wanted: &Wanted, version: &DesiredConfig, changed: &[Arc<AgentRecord>]) -> Deed {
-    let agents: Vec<_> = changed.iter().map(|record| record.id.to_string()).collect();
-    let after =
-        json!({ "selector": wanted.selector.to_string(), "hash": version.hash.to_hex(), "agents": agents });
+    let agents = changed.iter().map(|record| Value::String(record.id.to_string())).collect();
+    let mut after = json!({ "selector": wanted.selector.to_string(), "hash": version.hash.to_hex() });
+    after["agents"] = Value::Array(agents);
     Deed::of_version("config.assign", &wanted.config, wanted.version, None, Some(after))
 }

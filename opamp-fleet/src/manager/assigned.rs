@@ -1,13 +1,12 @@
 //! Records as they were written with an assignment, for a moment.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use opamp_proto::AgentId;
 use opamp_store::AgentRecord;
 
 /// Records kept, whatever they weigh: [`AgentRecord::weight`] leaves out some 700 bytes of a small one.
-const RECORDS_MAX: usize = 4_096;
+const RECORDS_MAX: usize = 16_384;
 
 /// Spares the one who merges what an agent says to its assignment from reading the record that was just written.
 ///
@@ -15,8 +14,8 @@ const RECORDS_MAX: usize = 4_096;
 /// into it is safe: it is written under the condition that the record is still the one it was merged into.
 #[derive(Debug)]
 pub(super) struct Assigned {
-    /// Each with its weight.
-    records: HashMap<AgentId, (Arc<AgentRecord>, usize)>,
+    /// Each with its weight, by a key that the server made.
+    records: foldhash::HashMap<AgentId, (Arc<AgentRecord>, usize)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -24,7 +23,7 @@ pub(super) struct Assigned {
 impl Assigned {
     /// Keeps at most `bytes_max` bytes, records counted roughly.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { records: HashMap::new(), bytes: 0, bytes_max }
+        Self { records: foldhash::HashMap::default(), bytes: 0, bytes_max }
     }
 
     /// When there is no room, those that wait longer are kept: they are about to be asked for.

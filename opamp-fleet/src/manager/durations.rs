@@ -31,7 +31,10 @@ impl ApplyDurations {
 
     pub(super) fn observe(&mut self, agent_type: &str, took: Duration) {
         let label = self.types.fold(agent_type);
-        let histogram = self.by_type.entry(label.to_owned()).or_default();
+        let histogram = match self.by_type.get_mut(label) {
+            Some(histogram) => histogram,
+            None => self.by_type.entry(label.to_owned()).or_default(),
+        };
         let seconds = took.as_secs_f64();
         let bucket = APPLY_DURATION_BOUNDS_S.iter().position(|bound| seconds <= *bound);
         histogram.counts[bucket.unwrap_or(APPLY_DURATION_BOUNDS_S.len())] += 1;

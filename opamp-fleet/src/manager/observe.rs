@@ -25,7 +25,7 @@ impl Inner {
     /// Takes one event in. The writer lock is held by the caller.
     pub(super) async fn observe(&self, event: Event) {
         match event {
-            Event::Agent(change) => self.observe_agent(*change).await,
+            Event::Agent(change) => self.observe_agent(change).await,
             Event::Custom(received) => self.observe_custom(*received),
             Event::Refused(refusal) => {
                 // Every failure to prove who one is belongs into the log; the rest is counted by the server.
@@ -41,7 +41,7 @@ impl Inner {
         }
     }
 
-    async fn observe_agent(&self, change: AgentChange) {
+    async fn observe_agent(&self, change: Box<AgentChange>) {
         let uid = change.snapshot.uid;
         let Some(id) = self.locate(uid, change.previous_uid) else {
             self.admit(uid);
@@ -139,11 +139,10 @@ impl Inner {
         let mut state = self.state();
         let mut earlier = state.earlier.remove(&record.id);
         let absorbed = record::absorb(record, change, &mut earlier, &mut state.effective);
-        // Reports are looked at once, however much is judged by them.
+        // Health is looked at once, however much is judged by it.
         let known_health = state.index.health(&record.id).filter(|_| !change.changed.contains(Part::Health));
         let health = known_health.unwrap_or_else(|| record::health(record));
-        let reported = record::reported(&record.parts);
-        let changed = absorbed.changed | record::note_known_good(record, reported.as_ref(), health);
+        let changed = absorbed.changed | record::note_known_good(record, health);
         state.earlier.extend(earlier.map(|earlier| (record.id, earlier)));
         let arrived = connected_before.is_none() && record.connection.is_some();
         let former_identity = absorbed.former_identity.as_deref();
@@ -166,7 +165,7 @@ impl Inner {
         if absorbed.relabelled {
             state.index.set_labels(&record.id, &record::labels(record));
         }
-        let drift = record::drift_by(record, reported.as_ref());
+        let drift = record::drift(record);
         state.index.set_status(&record.id, snapshot.capabilities, health, drift);
         let reconnected =
             record.connection.as_ref().map(|connection| connection.connected_at) != connected_before;

@@ -91,7 +91,7 @@ impl<'a> Kept<'a> {
     fn drift(&self, reported: Option<(&ConfigHash, i32)>) -> Drift {
         Drift::judge(&DriftFacts {
             desired: self.desired,
-            reported,
+            reported: reported.map(|(hash, status)| (hash.as_bytes(), status)),
             last_failure: self.last_failure.map(|failure| (&failure.hash, failure.at)),
             last_applied_at: self.last_applied.map(|(_, at)| *at),
             last_known_good: self.last_applied.map(|(hash, _)| hash),

@@ -239,17 +239,14 @@ fn started_anew(record: &AgentRecord, snapshot: &AgentSnapshot) -> bool {
 
 /// Last known good; says whether it is another one. It is the desired hash, reported as APPLIED by an agent that is
 /// healthy. Of one that does not report health, APPLIED is all there is to know.
-pub(super) fn note_known_good(
-    record: &mut AgentRecord,
-    reported: Option<&(ConfigHash, i32)>,
-    health: Health,
-) -> bool {
+pub(super) fn note_known_good(record: &mut AgentRecord, health: Health) -> bool {
     let Some(desired) = &record.desired else { return false };
     if record.last_known_good.as_ref() == Some(&desired.hash) {
         return false;
     }
-    let applied = reported.is_some_and(|(hash, status)| {
-        *hash == desired.hash && *status == pb::RemoteConfigStatuses::Applied as i32
+    let applied = reported(&record.parts).is_some_and(|reported| {
+        reported.hash == desired.hash.as_bytes()
+            && reported.status == pb::RemoteConfigStatuses::Applied as i32
     });
     let reports_health =
         AgentCapabilities::from_bits(record.capabilities).contains(AgentCapabilities::REPORTS_HEALTH);
@@ -294,14 +291,9 @@ pub(super) fn health(record: &AgentRecord) -> Health {
 
 /// Drift by what the record holds.
 pub(super) fn drift(record: &AgentRecord) -> Drift {
-    drift_by(record, reported(&record.parts).as_ref())
-}
-
-/// The same of a record whose remote config status is decoded already.
-pub(super) fn drift_by(record: &AgentRecord, reported: Option<&(ConfigHash, i32)>) -> Drift {
     Drift::judge(&DriftFacts {
         desired: record.desired.as_ref().map(|desired| (&desired.hash, desired.assigned_at)),
-        reported: reported.map(|(hash, status)| (hash, *status)),
+        reported: reported(&record.parts).map(|reported| (reported.hash, reported.status)),
         last_failure: record.sticky.last_failure.as_ref().map(|failure| (&failure.hash, failure.at)),
         last_applied_at: record.sticky.last_applied.as_ref().map(|(_, at)| *at),
         last_known_good: record.last_known_good.as_ref(),
@@ -310,9 +302,8 @@ pub(super) fn drift_by(record: &AgentRecord, reported: Option<&(ConfigHash, i32)
 }
 
 /// Hash and number of the stored remote config status: what judgements need of it.
-pub(super) fn reported(parts: &StoredParts) -> Option<(ConfigHash, i32)> {
-    let status = pb::RemoteConfigStatus::decode(parts.remote_config_status.clone()?).ok()?;
-    Some((ConfigHash::new(status.last_remote_config_hash), status.status))
+fn reported(parts: &StoredParts) -> Option<material::RemoteConfigSummary<'_>> {
+    material::remote_config_summary(parts.remote_config_status.as_deref()?)
 }
 
 /// The stored remote config status.

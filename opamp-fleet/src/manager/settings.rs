@@ -46,9 +46,9 @@ pub struct ManagerSettings {
     /// Audit entries that may wait while the store is down; further ones are counted and dropped. Default 10,000.
     pub audit_waiting_max: usize,
     /// Most bytes of records kept because their agents are about to answer an assignment to all that match a selector,
-    /// counted roughly. Default 16 MiB; zero keeps none. Each is kept until its agent answers, at most for one
+    /// counted roughly. Default 32 MiB; zero keeps none. Each is kept until its agent answers, at most for one
     /// [`sweep_interval`](Self::sweep_interval), and saves a read of the store. With less, a larger part of a fleet that
-    /// answers at once is read again; more is of use for large records only, as no more than 4,096 are kept.
+    /// answers at once is read again; more is of use for large records only, as no more than 16,384 are kept.
     pub assigned_bytes_max: usize,
     /// Which process writes: the audit chain its entries belong to. Default `fleet`. Replicas need different ones.
     pub audit_writer: String,
@@ -143,7 +143,7 @@ impl Default for ManagerSettings {
             agent_types_max: 32,
             auth_audit: AuditRate::default(),
             audit_waiting_max: 10_000,
-            assigned_bytes_max: 16 << 20,
+            assigned_bytes_max: 32 << 20,
             audit_writer: "fleet".to_owned(),
             ready_timeout: Duration::from_secs(2),
         }

@@ -133,7 +133,7 @@ fn outcome(core: &Core, slot: &Arc<Slot>, decision: Decision) {
         }
     };
     // None if the agent was forgotten meanwhile: then there is nobody to tell.
-    let _ = core.dispatch(slot, input);
+    let _ = core.dispatch(slot, || input);
 }
 
 type Decision = Result<Target<ConnectionSettingsOffer>, CertificateRefused>;

@@ -59,13 +59,29 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     /// Agents with something to send.
-    pub(crate) wake: Vec<Arc<Slot>>,
+    pub(crate) wake: Wakes,
     /// Agents another connection has taken over.
     pub(crate) released: Vec<InstanceUid>,
     /// What became of newcomers whose messages wait.
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) ping: bool,
     pub(crate) close: Option<(CloseCode, DisconnectReason)>,
+}
+
+/// Agents of a connection: mostly the one it has.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    pub(crate) first: Option<Arc<Slot>>,
+    pub(crate) others: Vec<Arc<Slot>>,
+}
+
+impl Wakes {
+    fn push(&mut self, slot: Arc<Slot>) {
+        match &self.first {
+            None => self.first = Some(slot),
+            Some(_) => self.others.push(slot),
+        }
+    }
 }
 
 /// Somebody waits for a frame, until this is dropped.

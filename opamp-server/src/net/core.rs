@@ -141,15 +141,20 @@ impl Core {
 
     /// Feeds an input that is no message, tells what changed, and wakes the socket that has something to send.
     ///
-    /// None if the agent was forgotten since the slot was found.
-    pub(crate) fn dispatch(&self, slot: &Arc<Slot>, input: Input<'_>) -> Option<Dispatch> {
+    /// None if the agent was forgotten since the slot was found; the input is not made then. It is made while the agent is
+    /// locked, so that it must lock nothing.
+    pub(crate) fn dispatch<'a>(
+        &self,
+        slot: &Arc<Slot>,
+        input: impl FnOnce() -> Input<'a>,
+    ) -> Option<Dispatch> {
         let mut inner = slot.lock();
         if inner.forgotten {
             return None;
         }
         let (mut out, now) = (self.outbox(), self.now());
         self.pace(&mut out, now.mono);
-        let handled = inner.session.handle(input, now, &mut out);
+        let handled = inner.session.handle(input(), now, &mut out);
         debug_assert!(handled.is_ok(), "only messages are refused");
         self.note_effects(slot, &out, now.mono);
         self.note_change(slot, &inner.session);
@@ -170,15 +175,14 @@ impl Core {
     }
 
     /// Sets the desired state of an agent, known or not: it waits for the agent to come.
-    pub(crate) fn set_desired(&self, uid: &InstanceUid, desired: &Desired) -> Dispatch {
-        let now = self.now();
+    pub(crate) fn set_desired(&self, uid: &InstanceUid, mut desired: Desired) -> Dispatch {
         let max = usize::MAX; // the application's own doing is not an attack
         loop {
-            let make = || Session::new(*uid, &self.settings.session, now);
+            let make = || Session::new(*uid, &self.settings.session, self.now());
             let Some(slot) = self.directory.find_or_insert(uid, max, make) else {
                 return Dispatch::NoSession;
             };
-            if let Some(dispatch) = self.dispatch(&slot, Input::Desired(desired.clone())) {
+            if let Some(dispatch) = self.dispatch(&slot, || Input::Desired(std::mem::take(&mut desired))) {
                 return dispatch;
             }
         }
@@ -457,5 +461,21 @@ impl std::fmt::Debug for Core {
             .field("path", &self.path)
             .field("agents", &self.directory.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{InsecureAcceptEveryone, OpampServer};
+
+    #[test]
+    fn what_is_meant_for_an_agent_that_was_just_forgotten_stays_for_its_next_session() {
+        let (_service, handle, _driver) = OpampServer::builder(Arc::new(InsecureAcceptEveryone)).build();
+        let (core, uid) = (&handle.0, InstanceUid::from_bytes([7; 16]));
+        core.set_desired(&uid, Desired::default());
+        let slot = core.directory.find(&uid).expect("something was desired of it");
+        assert!(core.forget(&uid));
+        assert_eq!(core.dispatch(&slot, || unreachable!("it is for the next session")), None);
     }
 }

@@ -50,9 +50,8 @@ impl ServerHandle {
     /// Sets what an agent should have. It is kept for an agent that is not there, and replaces what was set before:
     /// ten changes while an agent is slow become one offer (R-RETRY-07). An older generation than the one that is set
     /// changes nothing, nor does the same one with the same hash; each kind is judged by itself.
-    #[expect(clippy::needless_pass_by_value, reason = "what is desired is handed over, not looked at")]
     pub fn set_desired(&self, uid: &InstanceUid, desired: Desired) -> Dispatch {
-        self.0.set_desired(uid, &desired)
+        self.0.set_desired(uid, desired)
     }
 
     /// Orders a connected agent to restart, at most once: the order does not outlive its connection.
@@ -71,7 +70,7 @@ impl ServerHandle {
                 return Err(CommandError::NotAccepted);
             }
         }
-        match self.0.dispatch(&slot, Input::Restart) {
+        match self.0.dispatch(&slot, || Input::Restart) {
             Some(Dispatch::NoSession) | None => Err(CommandError::NoSession),
             Some(dispatch) => Ok(dispatch),
         }
@@ -118,7 +117,8 @@ impl ServerHandle {
     /// Has an agent asked for its full state, at once or with its next answer.
     pub fn request_full_state(&self, uid: &InstanceUid) -> Dispatch {
         let slot = self.0.directory.find(uid);
-        slot.and_then(|slot| self.0.dispatch(&slot, Input::RequestFullState)).unwrap_or(Dispatch::NoSession)
+        slot.and_then(|slot| self.0.dispatch(&slot, || Input::RequestFullState))
+            .unwrap_or(Dispatch::NoSession)
     }
 
     /// Closes the socket an agent is on, with all agents on it; false if it is on none.

@@ -414,7 +414,7 @@ impl Session {
             uid: self.uid,
             liveness: self.liveness,
             disconnect: facts.disconnect,
-            connection: facts.connection.as_deref().cloned(),
+            connection: facts.connection.clone(),
             capabilities: self.negotiated.agent(),
             sequence_num: self.sequence,
             last_seen: self.last_seen.wall,

@@ -60,7 +60,7 @@ on_both_transports! {
         let (server, _) = guarded().await;
         let (agent, answer) = server.connector(wire).with_token(TOKEN).start(Persona::new(1)).await.unwrap();
         assert!(answer.error_response.is_none());
-        let principal = server.snapshot(agent.persona.uid).connection.unwrap().principal;
+        let principal = server.snapshot(agent.persona.uid).connection.unwrap().principal.clone();
         assert_eq!(principal.to_string(), "token:fleet");
     }
 
@@ -137,7 +137,7 @@ on_both_transports! {
         let addr = server.endpoint().addr;
         let known = Endpoint::tls(addr, ca.client_config_with(&ca.client("agent-7", &[])), "opamp.test");
         let (agent, _) = Connector::new(known, wire).start(Persona::new(7)).await.unwrap();
-        let principal = server.snapshot(agent.persona.uid).connection.unwrap().principal;
+        let principal = server.snapshot(agent.persona.uid).connection.unwrap().principal.clone();
         assert_eq!(principal.to_string(), "certificate:agent-7");
 
         let stranger = Endpoint::tls(addr, ca.client_config(), "opamp.test");

@@ -256,7 +256,7 @@ on_both_transports! {
         let mut moved = new.connect(agent.persona.clone()).await.unwrap();
         let answer = moved.apply_settings(&offer).await.unwrap();
         assert!(answer.error_response.is_none(), "{answer:?}");
-        let principal = server.snapshot(uid).connection.unwrap().principal;
+        let principal = server.snapshot(uid).connection.unwrap().principal.clone();
         assert_eq!(principal.to_string(), "token:new");
         assert_eq!(server.snapshot(uid).sticky.uid_conflicts, 0);
         assert!(server.refusals().is_empty());

@@ -9,7 +9,7 @@ use opamp_proto::{AgentMessage, InstanceUid, Now};
 use super::agents::Agents;
 use super::frames::{Incoming, Listener, StreamError};
 use super::parked::{Newcomers, Parked};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Wakes};
 use crate::net::core::{Core, Sender};
 use crate::net::directory::Slot;
 use crate::net::duplicates::{Contest, Verdict};
@@ -84,6 +84,7 @@ impl Listener for Desk {
 #[derive(Default)]
 pub(super) struct Due {
     pub(super) ping: bool,
+    wake_first: Option<Arc<Slot>>,
     wake: vec::IntoIter<Arc<Slot>>,
     verdicts: vec::IntoIter<Verdict>,
     /// Messages that waited for the verdict.
@@ -268,13 +269,14 @@ impl Desk {
         if let Some((code, reason)) = orders.close {
             return Err(End { close: Some(code), reason, text: reason.as_str() });
         }
-        let (wake, verdicts) = (orders.wake.into_iter(), orders.verdicts.into_iter());
-        Ok(Due { ping: orders.ping, wake, verdicts, judged: None })
+        let Wakes { first: wake_first, others } = orders.wake;
+        let (wake, verdicts) = (others.into_iter(), orders.verdicts.into_iter());
+        Ok(Due { ping: orders.ping, wake_first, wake, verdicts, judged: None })
     }
 
     /// What is to be written next of what was ordered.
     pub(super) fn next_due(&mut self, due: &mut Due) -> Option<Answer> {
-        if let Some(slot) = due.wake.next() {
+        if let Some(slot) = due.wake_first.take().or_else(|| due.wake.next()) {
             let mut out = self.core.outbox();
             self.wake(&slot, &mut out);
             return Some(Answer { out: Some(out), slot: Some(slot), end: None });

@@ -150,16 +150,20 @@ func (a *agent) onOpAMPSettings(_ context.Context, offered *protobufs.OpAMPConne
 	if err == nil {
 		reached, err = next.connection(a.flags)
 	}
+	// Before they are tried: that may end before this does, and what came of it counts.
+	a.mutex.Lock()
+	a.settingsStatus = settingsStatus(hash, err)
+	a.mutex.Unlock()
 	if err == nil {
 		select {
 		case a.candidates <- candidate{settings: next, connection: reached}:
 		default:
 			err = errors.New("other settings are being tried")
+			a.mutex.Lock()
+			a.settingsStatus = settingsStatus(hash, err)
+			a.mutex.Unlock()
 		}
 	}
-	a.mutex.Lock()
-	a.settingsStatus = settingsStatus(hash, err)
-	a.mutex.Unlock()
 	if err != nil {
 		about["error"] = err.Error()
 	}

@@ -9,6 +9,7 @@ use opamp_store::Checkpoint;
 use tokio::sync::watch;
 
 use super::Inner;
+use super::error::StoreFailure;
 use super::observe::FIRST_SEEN;
 
 /// Events taken in before others who change records get their turn.
@@ -16,6 +17,9 @@ const EVENTS_AT_ONCE: usize = 256;
 
 /// Events taken in before the rest of the process gets its turn: a store in memory answers at once.
 const EVENTS_IN_A_ROW: usize = 32;
+
+/// Positions of conversations in memory at once while they are stored.
+const POSITIONS_AT_ONCE: usize = 4_096;
 
 /// Agents that expire in one step.
 const EXPIRED_AT_ONCE: usize = 4_096;
@@ -146,16 +150,34 @@ impl ManagerDriver {
         }
     }
 
-    /// Stores where the conversations stand. First the positions are read, then everything said up to there is
-    /// merged and written, then the positions: a position must never be ahead of what it stands for.
+    /// Stores where the conversations stand, some thousand at a time.
     async fn checkpoint(&mut self) {
-        let positions = self.inner.server.checkpoints();
+        let server = self.inner.server.clone();
+        let mut positions = Vec::new();
+        for group in server.checkpoints() {
+            positions.extend(group);
+            if positions.len() >= POSITIONS_AT_ONCE {
+                if self.store_positions(&positions).await.is_err() {
+                    return; // Those of the others are asked for again.
+                }
+                positions.clear();
+            }
+        }
+        // Also if there are none: earlier ones may wait.
+        let _ = self.store_positions(&positions).await;
+    }
+
+    /// Once positions were read, everything said up to there is merged and written, and then the positions: a position must never
+    /// be ahead of what it stands for. A failure is logged, and made up for by the next checkpoint.
+    async fn store_positions(&mut self, positions: &[opamp_server::Checkpoint]) -> Result<(), StoreFailure> {
         self.take_in_all().await;
         let _writer = self.inner.writer.lock().await;
-        self.inner.note_positions(&positions);
-        if let Err(error) = self.inner.write_checkpoints().await {
+        self.inner.note_positions(positions);
+        let written = self.inner.write_checkpoints().await;
+        if let Err(error) = &written {
             tracing::warn!(%error, "checkpoints wait");
         }
+        written
     }
 
     async fn finish(&mut self) {

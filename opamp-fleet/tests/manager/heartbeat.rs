@@ -5,6 +5,7 @@ use opamp_fleet::Liveness;
 use opamp_proto::pb;
 use opamp_store::{MemoryStore, Store as _};
 
+use super::flaky::*;
 use super::support::*;
 
 const AGENTS: u16 = 1_000;
@@ -42,5 +43,27 @@ async fn ten_minutes_of_heartbeats_with_ticking_health_write_nothing_but_checkpo
     let last_seen = process.detail(&uid(7)).await.summary.last_seen.unwrap();
     assert!(process.now().0 - last_seen.0 < 10_000, "heartbeats refresh the last sign of life");
     assert!(agents.iter().all(|agent| agent.asked == 0));
+    process.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_positions_of_a_fleet_too_large_for_one_commit_are_stored_once_each_also_after_an_outage() {
+    const MANY: u16 = 5_000;
+    let (store, clock) = (Flaky::new(), clock());
+    let process = Process::start(store.clone(), &clock).await;
+    for agent in &mut (0..MANY).map(Agent::new).collect::<Vec<_>>() {
+        agent.connect(&process).await;
+    }
+    process.settle().await;
+    let before = store.stats();
+    assert_eq!(before.checkpoints_written, 0);
+    store.set(DOWN);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(store.stats().checkpoints_written, 0);
+    store.set(WORKS);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let after = store.stats();
+    assert_eq!(after.checkpoints_written, u64::from(MANY));
+    assert!(after.commits - before.commits > 1);
     process.stop().await;
 }

@@ -211,18 +211,18 @@ impl Directory {
         due.len()
     }
 
-    /// Every slot once, shard by shard: what comes and goes meanwhile may or may not be in it.
+    /// Every slot once: what comes and goes meanwhile may or may not be in it.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Slot>)) {
-        let mut slots = Vec::new();
-        for shard in &self.shards {
-            slots.clear();
-            {
-                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                let own = shard.values().filter(|entry| !entry.assigned);
-                slots.extend(own.map(|entry| Arc::clone(&entry.slot)));
-            }
-            slots.iter().for_each(&mut visit);
-        }
+        self.groups().for_each(|slots| slots.iter().for_each(&mut visit));
+    }
+
+    /// Every slot once, shard by shard, each as it is when its turn comes.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Vec<Arc<Slot>>> {
+        self.shards.iter().map(|shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = shard.values().filter(|entry| !entry.assigned);
+            own.map(|entry| Arc::clone(&entry.slot)).collect()
+        })
     }
 
     fn shard(&self, uid: &InstanceUid) -> MutexGuard<'_, Shard> {

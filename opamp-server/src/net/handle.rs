@@ -163,12 +163,14 @@ impl ServerHandle {
         agents
     }
 
-    /// Where the conversations stand that moved since the last call. Store them in batches, and hand them back
-    /// with [`ServerHandle::restore`].
-    pub fn checkpoints(&self) -> Vec<Checkpoint> {
-        let mut checkpoints = Vec::new();
-        self.0.directory.for_each(|slot| checkpoints.extend(slot.lock().session.take_checkpoint()));
-        checkpoints
+    /// Where the conversations stand that moved since they were last asked for: a group of agents at a time, read when the group's
+    /// turn comes, so that memory for all of a large fleet is never taken at once. Store them, and hand them back with
+    /// [`ServerHandle::restore`].
+    pub fn checkpoints(&self) -> impl Iterator<Item = Vec<Checkpoint>> {
+        self.0
+            .directory
+            .groups()
+            .map(|slots| slots.iter().filter_map(|slot| slot.lock().session.take_checkpoint()).collect())
     }
 
     /// The counters now.

@@ -150,13 +150,13 @@ impl ManagerDriver {
         }
     }
 
-    /// Stores where the conversations stand, some thousand at a time.
+    /// Stores where the conversations stand, some thousand at a time: neighbours, which a store keeps together.
     async fn checkpoint(&mut self) {
         let server = self.inner.server.clone();
         let mut positions = Vec::new();
-        for group in server.checkpoints() {
-            positions.extend(group);
-            if positions.len() >= POSITIONS_AT_ONCE {
+        for position in server.checkpoints() {
+            positions.push(position);
+            if positions.len() == POSITIONS_AT_ONCE {
                 if self.store_positions(&positions).await.is_err() {
                     return; // Those of the others are asked for again.
                 }

@@ -211,18 +211,29 @@ impl Directory {
         due.len()
     }
 
-    /// Every slot once: what comes and goes meanwhile may or may not be in it.
+    /// Every slot once, shard by shard: what comes and goes meanwhile may or may not be in it.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Slot>)) {
-        self.groups().for_each(|slots| slots.iter().for_each(&mut visit));
+        let mut slots = Vec::new();
+        for shard in &self.shards {
+            slots.clear();
+            {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = shard.values().filter(|entry| !entry.assigned);
+                slots.extend(own.map(|entry| Arc::clone(&entry.slot)));
+            }
+            slots.iter().for_each(&mut visit);
+        }
     }
 
-    /// Every slot once, shard by shard, each as it is when its turn comes.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = Vec<Arc<Slot>>> {
-        self.shards.iter().map(|shard| {
+    /// Every slot once, in the order of the uids, each as it is when its turn comes.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = Arc<Slot>> {
+        let mut uids: Vec<InstanceUid> = Vec::with_capacity(self.len());
+        for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = shard.values().filter(|entry| !entry.assigned);
-            own.map(|entry| Arc::clone(&entry.slot)).collect()
-        })
+            uids.extend(shard.iter().filter(|(_, entry)| !entry.assigned).map(|(uid, _)| *uid));
+        }
+        uids.sort_unstable_by_key(|uid| *uid.as_bytes());
+        uids.into_iter().filter_map(|uid| self.find(&uid))
     }
 
     fn shard(&self, uid: &InstanceUid) -> MutexGuard<'_, Shard> {

@@ -163,14 +163,11 @@ impl ServerHandle {
         agents
     }
 
-    /// Where the conversations stand that moved since they were last asked for: a group of agents at a time, read when the group's
-    /// turn comes, so that memory for all of a large fleet is never taken at once. Store them, and hand them back with
-    /// [`ServerHandle::restore`].
-    pub fn checkpoints(&self) -> impl Iterator<Item = Vec<Checkpoint>> {
-        self.0
-            .directory
-            .groups()
-            .map(|slots| slots.iter().filter_map(|slot| slot.lock().session.take_checkpoint()).collect())
+    /// Where the conversations stand that moved since they were last asked for, in the order of the agents' uids: each read when
+    /// its turn comes, so that memory for all of a large fleet is never taken at once. Store them in batches, and hand them back
+    /// with [`ServerHandle::restore`].
+    pub fn checkpoints(&self) -> impl Iterator<Item = Checkpoint> {
+        self.0.directory.in_order().filter_map(|slot| slot.lock().session.take_checkpoint())
     }
 
     /// The counters now.

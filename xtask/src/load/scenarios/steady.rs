@@ -82,7 +82,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Claims, WorkspaceError> {
     );
     // One checkpoint of every agent a minute, packed.
     let minutes = secs as f64 / 60.0;
-    claims.at_most("packed rows of checkpoints a minute", rows / minutes, agents as f64 / 50.0, "rows");
+    claims.at_most("packed rows of checkpoints a minute", rows / minutes, agents as f64 / 200.0, "rows");
     Ok(claims)
 }
 

@@ -67,3 +67,15 @@ async fn the_positions_of_a_fleet_too_large_for_one_commit_are_stored_once_each_
     assert!(after.commits - before.commits > 1);
     process.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn positions_come_in_the_order_of_uids_so_that_those_stored_together_are_neighbours() {
+    let process = Process::start(Arc::new(MemoryStore::new()), &clock()).await;
+    for agent in &mut (0..500).rev().map(Agent::new).collect::<Vec<_>>() {
+        agent.connect(&process).await;
+    }
+    let uids: Vec<_> = process.server.checkpoints().map(|position| position.uid).collect();
+    assert_eq!(uids, (0..500).map(uid).collect::<Vec<_>>());
+    assert_eq!(process.server.checkpoints().count(), 0, "they are told once");
+    process.stop().await;
+}

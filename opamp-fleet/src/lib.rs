@@ -8,14 +8,20 @@
 //! - [`Selector`] says which agents, in the grammar of Kubernetes label selectors.
 //! - [`ConfigMap`] is a whole configuration with its canonical hash, [`VersionState`] the life of its versions,
 //!   [`diff()`] what changed between two of them.
+//! - [`rollout`] brings a configuration to a fleet in waves, judged by gates; [`coordinator`] is what rollouts share.
 //! - [`Drift::judge`] relates what an agent reports to what it should run.
 //!
 //! With the feature `manager`, `manager::FleetManager` joins a server, a store and these.
 
 mod agent_type;
+#[cfg(feature = "collector")]
+pub mod collector;
 mod config;
+pub mod coordinator;
+pub mod diff;
 mod drift;
 mod facts;
+pub mod faults;
 mod flapping;
 mod health;
 mod index;
@@ -23,15 +29,15 @@ mod labels;
 mod liveness;
 #[cfg(feature = "manager")]
 pub mod manager;
+pub mod rollout;
+mod secrets;
 pub mod selector;
 mod version;
 mod words;
 
 pub use agent_type::{AGENT_TYPE_BYTES_MAX, AGENT_TYPE_OTHER, AGENT_TYPE_UNKNOWN, AgentTypes, agent_type};
-pub use config::{
-    BodyDiff, ConfigError, ConfigLimits, ConfigMap, DIFF_BYTES_MAX, DIFF_LINES_MAX, FileChange, FileDiff,
-    VersionState, diff,
-};
+pub use config::{ConfigError, ConfigLimits, ConfigMap, VersionState};
+pub use diff::{BodyDiff, DIFF_BYTES_MAX, DIFF_LINES_MAX, FileChange, FileDiff, diff};
 pub use drift::{Drift, DriftFacts};
 pub use facts::AgentFacts;
 pub use flapping::FlapSettings;

@@ -1,15 +1,11 @@
 //! Configurations: the whole collection of files, its canonical hash, and the life of a version.
 
-mod diff;
-
 use std::fmt;
 
 use bytes::Bytes;
 use opamp_proto::hash::config_hash;
 use opamp_proto::{ConfigHash, pb};
 use prost::Message;
-
-pub use diff::{BodyDiff, DIFF_BYTES_MAX, DIFF_LINES_MAX, FileChange, FileDiff, diff};
 
 use crate::words::closed_set;
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::diff::{BodyDiff, DIFF_BYTES_MAX, DIFF_LINES_MAX, FileChange, FileDiff, diff};
 
 fn file(body: impl Into<Bytes>, content_type: &str) -> pb::AgentConfigObject {
     pb::AgentConfigObject { body: body.into(), content_type: content_type.to_owned(), role: String::new() }

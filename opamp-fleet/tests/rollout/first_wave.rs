@@ -1,0 +1,198 @@
+//! What is asked of the first wave is asked of the first one that anything is known of (R29).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opamp_fleet::faults::Faults;
+use opamp_fleet::rollout::gates::defaults;
+use opamp_fleet::rollout::journal::Entry;
+use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
+use opamp_fleet::rollout::{
+    AgentFact, Do, Engine, EngineSettings, Event, MemberState, PauseReason, Reason, RolloutState,
+    UnverifiedPolicy, WaveIx, WaveState,
+};
+use opamp_fleet::{Liveness, Selector};
+
+use crate::support::{Driver, Known, agents, by_number, config, request};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A running rollout with the default gates, of which these many first agents are not connected.
+fn started(mut fleet: Vec<Known>, away: usize, strategy: Strategy, unverified: UnverifiedPolicy) -> Driver {
+    for known in &mut fleet[..away] {
+        known.facts.liveness = Liveness::Disconnected;
+    }
+    let (config, selector) = (config("new"), Selector::default());
+    let request = PlanRequest {
+        gates: defaults(),
+        order: by_number(&fleet),
+        settings: EngineSettings { unverified, ..EngineSettings::default() },
+        ..request(&config, &selector, strategy)
+    };
+    Driver::started(request, &fleet)
+}
+
+fn mute(count: u32) -> Vec<Known> {
+    (0..count).map(Known::mute).collect()
+}
+
+/// The last state of a wave, and why.
+fn wave(driver: &Driver, number: u16) -> (WaveState, Reason) {
+    let last = driver.entries.iter().rev().find_map(|entry| match entry {
+        Entry::Wave { wave: WaveIx(wave), to, reason, .. } if *wave == number => Some((*to, *reason)),
+        _ => None,
+    });
+    last.unwrap_or((WaveState::Pending, Reason::Nothing))
+}
+
+/// The offer arrives, and nothing more is heard.
+fn says_nothing(driver: &mut Driver, agent: usize) {
+    driver.deliver(agent);
+    driver.wait(121 * SECOND);
+    assert_eq!(driver.state_of(agent), MemberState::Unverified);
+}
+
+#[test]
+fn without_its_canary_a_rollout_asks_the_next_wave_for_evidence() {
+    for policy in [UnverifiedPolicy::Neutral, UnverifiedPolicy::Success] {
+        let mut driver = started(mute(3), 1, Strategy::Batches { size: 1 }, policy);
+        assert_eq!(wave(&driver, 0), (WaveState::Passed, Reason::EmptyWave));
+        says_nothing(&mut driver, 1);
+        assert_eq!(driver.engine.summary(driver.now).applied, 0, "nobody of it has succeeded");
+        driver.wait(10 * MINUTE);
+        assert_eq!(wave(&driver, 1), (WaveState::Held, Reason::NoData));
+        assert_eq!(driver.state_of(2), MemberState::Queued);
+    }
+}
+
+#[test]
+fn a_total_fault_without_a_canary_rolls_back_as_one_of_the_canary_does() {
+    let mut driver = started(agents(12), 4, Strategy::Batches { size: 4 }, UnverifiedPolicy::Neutral);
+    (4..7).for_each(|agent| driver.fail(agent));
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack);
+}
+
+#[test]
+fn who_comes_late_waits_for_the_first_wave_that_anything_is_known_of() {
+    let mut driver = started(agents(3), 1, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.fact(0, AgentFact::Connected);
+    assert_eq!(driver.state_of(1), MemberState::Offered);
+    assert_eq!(driver.state_of(0), MemberState::Queued, "its canary has shown nothing");
+    driver.succeed(1);
+    assert_eq!(driver.state_of(0), MemberState::Queued);
+    driver.wait(10 * MINUTE);
+    assert_eq!(wave(&driver, 1).0, WaveState::Passed);
+    assert_eq!(driver.state_of(0), MemberState::Offered);
+}
+
+#[test]
+fn a_rollout_whose_members_all_come_late_needs_evidence_at_its_end() {
+    let mut driver = started(mute(2), 2, Strategy::Manual { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.command(Do::Advance).unwrap();
+    assert_eq!(wave(&driver, 0), (WaveState::Passed, Reason::EmptyWave));
+    driver.fact(0, AgentFact::Connected);
+    assert_eq!(driver.state_of(0), MemberState::Queued, "the second wave has not had its turn");
+    driver.command(Do::Advance).unwrap();
+    assert_eq!(wave(&driver, 1), (WaveState::Passed, Reason::EmptyWave));
+    assert_eq!(driver.state_of(0), MemberState::Offered);
+    says_nothing(&mut driver, 0);
+    assert_eq!(driver.engine.state(), RolloutState::Baking);
+    driver.wait(30 * MINUTE);
+    let paused = driver.entries.iter().rev().find_map(|entry| match entry {
+        Entry::Rollout(entry) => entry.pause,
+        _ => None,
+    });
+    assert_eq!((driver.engine.state(), paused), (RolloutState::Paused, Some(PauseReason::Inconclusive)));
+}
+
+#[test]
+fn a_rollout_whose_members_are_all_away_waits_for_them_and_is_no_success_before() {
+    let mut driver = started(agents(3), 3, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.wait(60 * MINUTE);
+    assert_eq!(driver.engine.state(), RolloutState::Running);
+    let why = driver.engine.why_not_moving(driver.now, &driver.shared);
+    assert_eq!(why.reason, "its members are away: 3 are waited for");
+    driver.fact(2, AgentFact::Connected);
+    assert_eq!(driver.state_of(2), MemberState::Offered, "after the tail would have been closed");
+    driver.deliver(2);
+    driver.fact(1, AgentFact::Connected);
+    driver.succeed(2);
+    driver.succeed(1);
+    assert_eq!(driver.engine.state(), RolloutState::Baking);
+    driver.wait(30 * MINUTE);
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
+}
+
+#[test]
+fn a_rollout_nobody_came_for_expires() {
+    let mut driver = started(agents(3), 3, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.wait(8 * 24 * 60 * MINUTE);
+    assert_eq!(driver.in_state(MemberState::Expired), [0, 1, 2]);
+    assert_eq!(driver.engine.state(), RolloutState::Expired);
+}
+
+#[test]
+fn who_is_away_does_not_hold_up_a_rollout_that_everybody_else_has_already() {
+    let mut fleet = agents(3);
+    for known in &mut fleet[..2] {
+        known.current = Some(config("new").hash().fingerprint());
+    }
+    fleet[2].facts.liveness = Liveness::Disconnected;
+    let driver = started(fleet, 0, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    assert_eq!(driver.in_state(MemberState::AlreadyCurrent), [0, 1]);
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
+}
+
+#[test]
+fn an_offer_that_reached_nobody_has_shown_nothing() {
+    let mut driver = started(agents(2), 2, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.fact(0, AgentFact::Connected);
+    assert_eq!(driver.state_of(0), MemberState::Offered);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(2 * 60 * MINUTE);
+    assert_eq!(driver.in_state(MemberState::Deferred), [0, 1]);
+    assert_eq!(driver.engine.state(), RolloutState::Running);
+    driver.wait(8 * 24 * 60 * MINUTE);
+    assert_eq!(driver.engine.state(), RolloutState::Expired);
+}
+
+/// An agent comes late.
+fn joins(driver: &mut Driver, number: u32) -> usize {
+    let known = Known::new(number);
+    let (agent, candidate) = (known.id(), known.candidate());
+    driver.event(Event::Agent { agent: &agent, fact: AgentFact::Joined(&candidate) }).expect("a fact");
+    driver.agents.push(agent);
+    driver.agents.len() - 1
+}
+
+#[test]
+fn while_nothing_is_known_of_it_whoever_comes_is_offered_it() {
+    let mut driver = started(agents(3), 3, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.wait(60 * MINUTE);
+    let first = joins(&mut driver, 8);
+    assert_eq!(driver.state_of(first), MemberState::Offered);
+    driver.deliver(first);
+    let second = joins(&mut driver, 9);
+    assert_eq!(driver.state_of(second), MemberState::Queued, "it would be without an end");
+    let mut gone = driver.clone();
+    gone.fact(first, AgentFact::Removed);
+    assert_eq!(gone.state_of(second), MemberState::Offered, "nothing is known again");
+    driver.succeed(first);
+    assert_eq!(driver.state_of(second), MemberState::Queued);
+    assert_eq!(driver.engine.state(), RolloutState::Baking);
+    driver.wait(30 * MINUTE);
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
+}
+
+#[test]
+fn what_those_have_shown_that_are_gone_stays_known() {
+    let mut driver = started(agents(4), 1, Strategy::Batches { size: 4 }, UnverifiedPolicy::Neutral);
+    (1..4).for_each(|agent| driver.succeed(agent));
+    (1..4).for_each(|agent| driver.fact(agent, AgentFact::Removed));
+    let (plan, members) = (Arc::clone(&driver.plan), driver.members.clone());
+    let snapshot = driver.engine.snapshot();
+    driver.engine = Engine::restore(plan, members, Some(&snapshot), [], Faults::default()).expect("its own");
+    driver.wait(24 * 60 * MINUTE);
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
+}

@@ -8,6 +8,7 @@
 //! - [`proxy`]: an HTTP proxy and a plain forwarder that stall, refuse or cut what passes, when told.
 //! - [`certs`]: certificate authorities and certificates, good and bad, for TLS tests.
 //! - [`registry`]: every conformance requirement and the tests that prove it.
+//! - `sim`, with the feature of that name: whole fleets with rollouts on a virtual clock.
 //!
 //! It is a test dependency and is not published.
 
@@ -16,6 +17,8 @@ pub mod certs;
 pub mod proxy;
 pub mod raw;
 pub mod registry;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod transcript;
 
 /// Runs each test function of the body once per transport.

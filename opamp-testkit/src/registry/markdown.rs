@@ -21,7 +21,7 @@ and the tests that keep them out of this one.
 const LESSONS_HEAD: &str = "\
 ## Lessons
 
-What went wrong in protocol libraries elsewhere, the rule that rules it out, and the tests that hold to the rule.
+What went wrong in protocol libraries and fleet managers elsewhere, the rule that rules it out, and the tests that hold to the rule.
 
 | seen elsewhere | rule here | tests |
 |---|---|---|

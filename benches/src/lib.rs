@@ -1,6 +1,7 @@
 //! Messages that the benchmarks share: what a fleet of collectors sends, in the sizes that the performance budgets speak of.
 
 pub mod instructions;
+pub mod rollout;
 
 use bytes::Bytes;
 use opamp_proto::{AgentCapabilities, InstanceUid, pb};

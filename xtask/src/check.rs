@@ -26,6 +26,8 @@ impl Check {
         Self { name: "dependencies point the way of the layers", run: direction },
         Self { name: "pure crates are built from pure crates", run: purity },
         Self { name: "pure code reads no clock and does no IO", run: clocks },
+        Self { name: "libraries are broken on purpose in one way only", run: faults },
+        Self { name: "rollouts are decided alike in every run and on every machine", run: steadiness },
         Self { name: "licences are on the list", run: licences },
         Self { name: "no banned crate is built in", run: bans },
         Self { name: "source files stay within their length", run: lengths },
@@ -88,6 +90,41 @@ fn clocks(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
                 found.extend(source::impure_lines(path, &workspace.text(path)?));
             }
         }
+    }
+    Ok(found)
+}
+
+/// Where what can be broken on purpose is declared.
+const FAULTS: &str = "opamp-fleet/src/faults.rs";
+
+fn faults(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
+    let mut found = Vec::new();
+    for path in workspace.files()?.iter().filter(|path| has_extension(path, "rs") && path.as_str() != FAULTS)
+    {
+        let library =
+            PURE_CRATES.iter().chain(&["opamp-store"]).any(|name| path.starts_with(&format!("{name}/src/")));
+        if library {
+            found.extend(source::stray_faults(path, &workspace.text(path)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Where rollouts are decided, and where they are simulated.
+const STEADY: &[&str] =
+    &["opamp-fleet/src/rollout/", "opamp-fleet/src/coordinator/", "opamp-testkit/src/sim/"];
+
+/// Where rounding decides nothing at run time: limits that become part of a plan, what only people read, and percentages in files.
+const ROUNDING: &[&str] =
+    &["opamp-fleet/src/rollout/stats/", "opamp-fleet/src/rollout/preview/", "opamp-testkit/src/sim/"];
+
+fn steadiness(workspace: &Workspace) -> Result<Vec<String>, WorkspaceError> {
+    let mut found = Vec::new();
+    let is_in = |path: &str, places: &[&str]| places.iter().any(|place| path.starts_with(place));
+    let files = workspace.files()?;
+    let decides = files.iter().filter(|path| has_extension(path, "rs") && is_in(path, STEADY));
+    for path in decides {
+        found.extend(source::unsteady_lines(path, &workspace.text(path)?, is_in(path, ROUNDING)));
     }
     Ok(found)
 }

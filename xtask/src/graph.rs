@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
 const TEST_ONLY: &[&str] = &["opamp-testkit"];
 
 /// Packages that may be built from a test-only crate: they are tests and tools themselves.
-const TEST_PACKAGES: &[&str] = &["interop", "opamp-benches", "xtask"];
+const TEST_PACKAGES: &[&str] = &["fleet-sim", "interop", "opamp-benches", "xtask"];
 
 /// Runtimes, sockets, clocks, randomness and storage: what a pure crate is never built from.
 const IMPURE: &[&str] = &[
@@ -112,6 +112,11 @@ impl Purity {
         Self { package: "opamp-client", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-server", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-fleet", features: &["--no-default-features"], banned: IMPURE },
+        Self {
+            package: "opamp-fleet",
+            features: &["--no-default-features", "--features", "collector"],
+            banned: IMPURE,
+        },
         Self { package: "opamp-store", features: &["--no-default-features"], banned: IMPURE },
         Self { package: "opamp-client", features: &["--all-features"], banned: NOT_IN_CLIENT },
         Self { package: "opamp-server", features: &["--all-features"], banned: NOT_IN_SERVER },
@@ -242,6 +247,7 @@ mod tests {
             Edge::new("reference-server", "opamp-fleet", EdgeKind::Always),
             Edge::new("opamp-server", "opamp-testkit", EdgeKind::Dev),
             Edge::new("interop", "opamp-testkit", EdgeKind::Always),
+            Edge::new("fleet-sim", "opamp-testkit", EdgeKind::Always),
         ];
         assert_eq!(direction_violations(&edges), Vec::<String>::new());
     }

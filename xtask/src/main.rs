@@ -9,6 +9,7 @@ use xtask::fuzz::{self, Options};
 use xtask::instructions;
 use xtask::load;
 use xtask::process::Program;
+use xtask::sim;
 use xtask::suite::{self, MissingInterop};
 use xtask::workspace::{Workspace, WorkspaceError};
 
@@ -19,15 +20,22 @@ cargo xtask <command>
   check                        the structure of the project alone: layers, purity, licences, lengths, links
   interop [--require-interop]  the tests between processes alone: opamp-go, self-agent, reference server
   interop --collector          the tests with the OpenTelemetry Collector and its supervisor, which it builds first
-  bench [<criterion options>]  measure codec and session
+  bench [<criterion options>]  measure codec, session and rollouts
   instructions [--update] [PART]
-                               count instructions of codec and session, and compare with benches/instructions.toml
+                               count instructions of codec, session and rollouts, and compare with benches/instructions.toml
   load [--rounds N] [--quick] [--markdown FILE] [--only ours,floor,opamp-go,ws,wss] [--store memory|sqlite] [--no-build]
                                the reference server beside a bare epoll server and opamp-go: memory, CPU, latency
   load scale|storm|slow|announce|steady [--quick] [--markdown FILE] [--store memory|sqlite] [--no-build]
                                claims about the reference server under load, one verdict each
   fuzz [--seconds N] [TARGET]  look for inputs that break a rule: every target, or one, N seconds each (default 10)
   fuzz --replay FILE TARGET    run one input again
+  sim [--seeds N] [--first-seed S] [--frames]
+                               simulate rollouts with faults of everything, and check what must always hold
+  sim --replay FILE [--frames] run one scenario again that was made smaller
+  sim --bugs [NAME]            break the engine on purpose, in each way, and see that it is noticed
+  sim --exhaustive             every order of events of a small rollout
+  sim --quality RUNS [--markdown FILE]
+                               how often rollouts stop, by fault rate and fleet size
   docs                         write the generated pages anew
   ci                           what a change must pass before it is merged
 
@@ -65,6 +73,13 @@ fn main() -> ExitCode {
         },
         ["load", options @ ..] => match load::Options::parse(options) {
             Ok(options) => load::run(&workspace, &options),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        },
+        ["sim", options @ ..] => match sim::Options::parse(options) {
+            Ok(options) => sim::run(&workspace, &options),
             Err(error) => {
                 eprintln!("{error}");
                 return ExitCode::from(2);

@@ -33,6 +33,9 @@ checks! {
     dependencies_point_the_way_of_the_layers: "dependencies point the way of the layers";
     pure_crates_are_built_from_pure_crates: "pure crates are built from pure crates";
     pure_code_reads_no_clock_and_does_no_io: "pure code reads no clock and does no IO";
+    libraries_are_broken_on_purpose_in_one_way_only: "libraries are broken on purpose in one way only";
+    rollouts_are_decided_alike_in_every_run_and_on_every_machine:
+        "rollouts are decided alike in every run and on every machine";
     licences_are_on_the_list: "licences are on the list";
     no_banned_crate_is_built_in: "no banned crate is built in";
     source_files_stay_within_their_length: "source files stay within their length";

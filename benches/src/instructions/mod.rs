@@ -5,6 +5,7 @@
 
 mod codec;
 mod fleet;
+mod rollout;
 mod session;
 
 /// One round of work, over and over.
@@ -25,7 +26,7 @@ const WARM_UP: u32 = 8;
 impl Scenario {
     /// Every scenario.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        [codec::SCENARIOS, fleet::SCENARIOS, session::SCENARIOS].into_iter().flatten()
+        [codec::SCENARIOS, fleet::SCENARIOS, rollout::SCENARIOS, session::SCENARIOS].into_iter().flatten()
     }
 
     /// The one of this name.

@@ -20,6 +20,8 @@ pub const VARIANTS: &[(&str, &[&str])] = &[
     ("opamp-server", &["--no-default-features"]),
     ("opamp-store", &["--no-default-features"]),
     ("opamp-fleet", &[]),
+    ("opamp-fleet", &["--features", "collector"]),
+    ("opamp-testkit", &[]),
 ];
 
 /// The programs that the interop tests run, and the variables that say where they are.

@@ -43,6 +43,9 @@ cargo xtask <command>
 ";
 
 fn main() -> ExitCode {
+    if sim::compiles() {
+        return sim::compile(env::args_os().skip(1));
+    }
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let Some(("attend", program)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return load::attend(program);

@@ -1,11 +1,12 @@
 //! Simulated rollouts: `cargo xtask sim`. It builds the simulator with the profile `sim`, so that the engine checks itself, and
 //! runs it.
 //!
-//! Seeded bugs need a build of their own, with `cfg(opamp_faults)` and in a target directory of its own, so that no ordinary
-//! build can be broken on purpose.
+//! Seeded bugs need a build of their own, with `cfg(opamp_faults)`, so that no ordinary one can be broken on purpose. Cargo has
+//! the crates of this workspace alone compiled by this program, which adds that: all others are as they were.
 
 use std::ffi::OsString;
 use std::fmt;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use crate::process::Program;
@@ -22,7 +23,9 @@ cargo xtask sim --quality RUNS [--fleets N,N] [--rates P,P] [--first-seed S] [--
 /// Optimised, with assertions: see the workspace's manifest.
 const CHECKED: &str = "sim";
 /// What seeded bugs are compiled with.
-const FAULTS: &str = "--cfg opamp_faults";
+const FAULTS: [&str; 2] = ["--cfg", "opamp_faults"];
+/// Is set where this program is called by cargo to compile a crate.
+const COMPILES: &str = "OPAMP_XTASK_COMPILES_FAULTS";
 /// A table of many runs takes hours.
 const DEADLINE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -116,11 +119,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool, WorkspaceEr
             .args(["--profile", CHECKED, "--package", "opamp-fleet", "--test", "exhaustive"])
             .args(["--", "--include-ignored", "--nocapture"]),
         Mode::Bugs => simulator(workspace)
-            .env("RUSTFLAGS", with_faults(std::env::var_os("RUSTFLAGS")))
+            .env("RUSTC_WORKSPACE_WRAPPER", this_program()?)
+            .env(COMPILES, "1")
             // What the engine asserts of itself would notice some before the invariants had a look at them.
             .env("CARGO_PROFILE_SIM_DEBUG_ASSERTIONS", "false")
-            .arg("--target-dir")
-            .arg(target.join("faults"))
             .args(["--", "bugs"])
             .args(&options.words),
         Mode::Quality => simulator(workspace).args(["--", "quality"]).args(&options.words),
@@ -146,14 +148,30 @@ fn simulator(workspace: &Workspace) -> Program {
     ])
 }
 
-/// Flags for the compiler with those that let the engine be broken.
-fn with_faults(flags: Option<OsString>) -> OsString {
-    let mut all = flags.unwrap_or_default();
-    if !all.is_empty() {
-        all.push(" ");
+/// The path of this program.
+fn this_program() -> Result<OsString, WorkspaceError> {
+    let path = std::env::current_exe();
+    path.map(Into::into)
+        .map_err(|source| WorkspaceError(format!("where xtask is cannot be found out: {source}")))
+}
+
+/// Whether cargo has called this program to compile a crate with [`compile`].
+#[must_use]
+pub fn compiles() -> bool {
+    std::env::var_os(COMPILES).is_some()
+}
+
+/// Compiles a crate that can be broken on purpose: the words are the compiler and what it is told.
+pub fn compile(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words = words.into_iter();
+    let Some(compiler) = words.next() else { return ExitCode::FAILURE };
+    match Command::new(&compiler).args(words).args(FAULTS).status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("{}: {error}", compiler.display());
+            ExitCode::FAILURE
+        }
     }
-    all.push(FAULTS);
-    all
 }
 
 #[cfg(test)]
@@ -203,11 +221,5 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.contains(expected) && error.contains("cargo xtask sim"), "{line}: {error}");
         }
-    }
-
-    #[test]
-    fn flags_that_are_set_already_stay() {
-        assert_eq!(with_faults(None), "--cfg opamp_faults");
-        assert_eq!(with_faults(Some("-C opt-level=1".into())), "-C opt-level=1 --cfg opamp_faults");
     }
 }

@@ -78,6 +78,14 @@ closed_set! {
         SteadyKeyRepeats = "steady-key-repeats",
         /// Whoever leads next does not hold what was assigned before.
         SteadyUnlocked = "steady-unlocked",
+        /// Nobody who comes after a success is brought to it.
+        SteadyBringsNobody = "steady-brings-nobody",
+        /// A first wave of few members that all fail passes.
+        SmallFaultPasses = "small-fault-passes",
+        /// Percentages are not compared.
+        PercentIgnored = "percent-ignored",
+        /// A rate that is lowered forgets what it let through before.
+        LoweredRateForgets = "lowered-rate-forgets",
     }
 }
 

@@ -1,13 +1,14 @@
 //! Rebuilding what follows from a rollout: what it touched is locked, what is in flight counts.
 
+use super::rates::{Lately, MINUTE};
 use super::{ClaimKind, Coordinator, Domain, Live, blast};
 use crate::rollout::plan::ConflictPolicy;
 use crate::rollout::{Engine, Flags, MemberState, RolloutState, Time};
 
 impl Coordinator {
     /// Takes in a rollout as its records have it: what it touched is locked, what is in flight counts. What it offered
-    /// lately is counted too high rather than too low: its rate starts from nothing, and all it touched within the hour
-    /// counts as offered when it came into its present state.
+    /// lately is counted too high rather than too low: its rate starts from nothing, and all it touched within the hour or
+    /// the minute counts as offered when it came into its present state.
     pub fn adopt(&mut self, engine: &Engine, now: Time) {
         let (plan, rollout) = (engine.plan(), engine.id());
         if self.is_live(rollout) {
@@ -23,20 +24,26 @@ impl Coordinator {
         }
         let members = &engine.state.members;
         let mut hour = blast::Hour::new(now);
+        let mut lately: Option<Lately> = None;
         let rows = members.ids.iter().zip(&members.rows);
         for (agent, row) in rows.filter(|(_, row)| row.flags.contains(Flags::TOUCHED)) {
             self.locks.take(agent, plan.slot, rollout);
-            hour.add(row.since.min(now), row.offer.max(1));
+            let (since, offers) = (row.since.min(now), row.offer.max(1));
+            hour.add(since, offers);
+            if since + MINUTE > now {
+                let known = lately.get_or_insert(Lately { offers: 0, first: since, last: since });
+                known.offers = known.offers.saturating_add(offers);
+                (known.first, known.last) = (known.first.min(since), known.last.max(since));
+            }
             if row.state.in_flight() {
                 let zone = members.zones.get(row.zone.index()).map(|zone| &**zone);
                 let is_back = row.state == MemberState::RollbackOffered;
                 let kind = if is_back { ClaimKind::Rollback } else { ClaimKind::Offer };
-                let since = (kind, row.since.min(now));
-                self.flight.enter(agent, plan.slot, zone, rollout, plan.group, since);
+                self.flight.enter(agent, plan.slot, zone, rollout, plan.group, (kind, since));
             }
         }
         if self.locks.count(rollout) > 0 {
-            self.rates.adopt(rollout, now);
+            self.rates.adopt(rollout, lately, now);
             self.hours.insert(rollout, hour);
         }
     }

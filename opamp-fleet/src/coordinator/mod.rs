@@ -113,6 +113,9 @@ impl Coordinator {
             self.has_room(claim, &limits, now)?;
         }
         let rated = rates::Rated { rollout, group, zone, per_minute: limits.per_minute };
+        if seeded!(self.faults, LoweredRateForgets) {
+            self.rates.forget_rate(rollout);
+        }
         if let Some(until) = self.rates.wait(&rates::Rated { zone: None, ..rated }, now) {
             return Err(Denied::Rate { until });
         }
@@ -122,7 +125,7 @@ impl Coordinator {
         if !self.locks.take(agent, slot, rollout) {
             return Err(Denied::Budget);
         }
-        self.rates.take(&rated);
+        self.rates.take(&rated, now);
         if kind != ClaimKind::Rollback {
             self.hours.entry(rollout).or_insert_with(|| blast::Hour::new(now)).add(now, 1);
         }
@@ -227,7 +230,7 @@ impl Coordinator {
             return false;
         }
         let since = since.min(now);
-        self.rates.adopt(rollout, now);
+        self.rates.adopt(rollout, None, now);
         self.hours.entry(rollout).or_insert_with(|| blast::Hour::new(now)).add(since, 1);
         self.flight.enter(agent, slot, zone, rollout, group, (kind, since));
         true
@@ -323,6 +326,11 @@ impl Coordinator {
     /// Who holds the agent for this slot.
     pub fn holder(&self, agent: &AgentId, slot: Slot) -> Option<RolloutId> {
         self.locks.holder(agent, slot)
+    }
+
+    /// Whether another rollout, or a steady state, holds the agent for this slot.
+    pub fn is_held_by_another(&self, agent: &AgentId, slot: Slot, rollout: RolloutId) -> bool {
+        self.locks.in_the_way(agent, slot, rollout).is_some()
     }
 
     /// The first of these limits that is above a hard one: what it limits, what is allowed, what was asked for. A limit

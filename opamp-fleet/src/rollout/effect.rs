@@ -119,7 +119,8 @@ pub enum Write {
     },
     /// A wave was watched as long as it was to be, and passed, or the rollout succeeded. Of each member that is verified then
     /// the configuration is the last known good one from now on (R66): what later rollouts put it back to. Verified alone
-    /// it is not. It is one write however many they are: [`super::Engine::members`] names them.
+    /// it is not, and who became so after that in the same transaction was not watched. It is one write however many they are:
+    /// [`super::Engine::members`] names them.
     KnownGood {
         /// Whose members.
         rollout: RolloutId,
@@ -129,8 +130,12 @@ pub enum Write {
         config: Fingerprint,
         /// Those of which wave; none for all.
         wave: Option<WaveIx>,
+        /// When: members that came into their state later are left out. Who came into it in that very millisecond is not,
+        /// be it before or after: where waves are watched for no time at all, that is everybody.
+        at: Time,
     },
-    /// The configuration must be kept as long as the rollout needs it (R71).
+    /// The configuration must be kept as long as the rollout needs it (R71). It is written with the first offer to somebody
+    /// who can go back to it: what members of a live rollout had when its plan was made must be kept before that.
     Pin {
         /// Who needs it.
         rollout: RolloutId,

@@ -3,7 +3,7 @@
 use opamp_proto::AgentId;
 
 use super::engine::Engine;
-use super::members::Row;
+use super::members::{Flags, Row};
 use super::waves::Wave;
 use super::windows::Opening;
 use super::{MemberState, PauseReason, Reason, RolloutState, Shown, Time, WaveState, summary};
@@ -228,6 +228,10 @@ impl Engine {
             Some(said) if matches!(pause, PauseReason::Gate | PauseReason::Inconclusive) => {
                 format!("paused by {pause}: {said}")
             }
+            _ if self.state.reason == Reason::NoProgress => {
+                let seconds = self.plan.settings.progress.as_secs();
+                format!("paused by {pause}: no member has settled for {seconds} s")
+            }
             _ => format!("paused by {pause}"),
         };
         (reason, self.state.entered, NextAction::Needs(Who::Operator))
@@ -283,6 +287,9 @@ const fn at_deadline(row: &Row) -> &'static str {
         MemberState::Applied => "it counts as unverified",
         MemberState::Absent | MemberState::Verified | MemberState::Unverified => "it counts as away",
         MemberState::Deferred => "it is not waited for any more",
+        MemberState::RollbackOffered if !row.flags.contains(Flags::REPORTS_STATUS) => {
+            "it counts as rolled back, since it never says so"
+        }
         MemberState::RollbackOffered | MemberState::RollbackDeferred => "it counts as not rolled back",
         MemberState::AlreadyCurrent
         | MemberState::NotApplicable

@@ -41,7 +41,7 @@ closed_set! {
         Cancelled = "cancelled",
         /// Its time was over.
         Expired = "expired",
-        /// No progress was possible and its policy says that this is failure.
+        /// No progress was possible and its policy says that this is failure; or nobody has it who was offered it.
         Failed = "failed",
         /// Some members are back, others are not.
         PartiallyRolledBack = "partially-rolled-back",

@@ -203,3 +203,51 @@ fn what_remains_of_a_bake_is_kept_over_a_pause() {
     driver.wait(Duration::from_secs(1));
     assert_eq!(driver.engine.state(), RolloutState::Succeeded);
 }
+
+#[test]
+fn what_all_of_few_show_in_the_bake_is_no_success() {
+    for count in [1, 2] {
+        let mut driver = started_with(defaults(), count, Strategy::AllAtOnce);
+        go(&mut driver);
+        assert_eq!(driver.engine.state(), RolloutState::Baking);
+        (0..count as usize).for_each(|agent| falls_ill(&mut driver, agent));
+        driver.wait(EngineSettings::default().bake);
+        assert_eq!(driver.engine.state(), RolloutState::Paused, "{count} of {count} are ill");
+        let mut driver = started_with(defaults(), count, Strategy::AllAtOnce);
+        go(&mut driver);
+        (0..count as usize).for_each(|agent| driver.report(agent, ConfigStatus::Failed));
+        driver.wait(EngineSettings::default().bake);
+        assert_ne!(driver.engine.state(), RolloutState::Succeeded, "{count} of {count} have failed");
+    }
+}
+
+#[test]
+fn without_a_bake_gates_are_asked_before_the_success() {
+    let fleet = agents(1);
+    let (new, all) = (config("new"), Selector::default());
+    let settings = EngineSettings { bake: Duration::ZERO, ..EngineSettings::default() };
+    let mut driver = Driver::started(
+        PlanRequest { gates: defaults(), settings, ..request(&new, &all, Strategy::AllAtOnce) },
+        &fleet,
+    );
+    driver.succeed(0);
+    driver.wait(Strategy::DWELL - Duration::from_secs(1));
+    falls_ill(&mut driver, 0);
+    driver.wait(Duration::from_secs(1));
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+}
+
+#[test]
+fn a_bake_that_waits_for_who_is_away_does_not_ask_at_once_again() {
+    let mut driver = started_with(defaults(), 10, Strategy::AllAtOnce);
+    go(&mut driver);
+    driver.wait(EngineSettings::default().bake - Duration::from_secs(10));
+    (0..5).for_each(|agent| driver.fact(agent, AgentFact::Disconnected { announced: false }));
+    driver.now = driver.now + Duration::from_secs(10);
+    driver.tick();
+    assert_eq!(driver.engine.state(), RolloutState::Baking, "it may be that they stay away");
+    let next = driver.engine.next_deadline().expect("their grace ends");
+    assert!(next > driver.now, "{next} at {}", driver.now);
+    driver.wait(Duration::from_secs(600));
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+}

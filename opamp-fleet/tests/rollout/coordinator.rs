@@ -416,7 +416,12 @@ fn caps_of_rate_and_hour_hold_over_a_change_of_the_leader() {
     assert!(matches!(denied, Err(Denied::Blast { until: Some(_) })), "three were offered before: {denied:?}");
     let limits = Limits { per_minute: 60, ..ASKS.limits };
     let asks = Asks { limits, ..asks };
-    let second = Duration::from_secs(1);
-    assert_eq!(asks.claim(&mut shared, 3, driver.now), Err(Denied::Rate { until: driver.now + second }));
-    assert!(asks.claim(&mut shared, 3, driver.now + second).is_ok());
+    let minute = Duration::from_secs(60);
+    let denied = asks.claim(&mut shared, 3, driver.now + Duration::from_secs(1));
+    assert_eq!(
+        denied,
+        Err(Denied::Rate { until: driver.now + minute }),
+        "three at once are not one a second"
+    );
+    assert!(asks.claim(&mut shared, 3, driver.now + minute).is_ok());
 }

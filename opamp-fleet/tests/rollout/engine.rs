@@ -258,6 +258,19 @@ fn a_member_that_another_rollout_holds_is_offered_when_that_has_ended() {
 }
 
 #[test]
+fn a_member_that_nobody_holds_any_more_waits_for_its_turn_while_nobody_may_be_offered_anything() {
+    let (mut driver, other) = behind_another_rollout();
+    driver.command(Do::Pause).expect("it runs");
+    driver.shared.finish(other);
+    driver.wait(EngineSettings::default().lock_wait);
+    let shown =
+        |driver: &Driver| driver.engine.member(&driver.agents[0]).map(|view| (view.shown, view.reason));
+    assert_eq!(shown(&driver), Some((Shown::Queued, Reason::Nothing)));
+    driver.command(Do::Resume(Resume::Plain)).expect("it is paused");
+    assert_eq!(driver.state_of(0), MemberState::Offered, "it has waited for long enough");
+}
+
+#[test]
 fn a_member_that_another_rollout_holds_for_too_long_does_not_hold_its_wave() {
     let (mut driver, _) = behind_another_rollout();
     driver.wait(EngineSettings::default().lock_wait);

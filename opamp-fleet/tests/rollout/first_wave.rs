@@ -54,6 +54,56 @@ fn says_nothing(driver: &mut Driver, agent: usize) {
 }
 
 #[test]
+fn a_rollout_to_one_or_two_agents_that_fail_is_rolled_back_and_has_not_succeeded() {
+    for count in [1, 2] {
+        let mut driver = started(agents(count), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+        for agent in (0..count as usize).chain(0..count as usize) {
+            driver.fail(agent);
+            driver.wait(MINUTE);
+        }
+        assert_eq!(
+            driver.in_state(MemberState::Failed).len(),
+            count as usize,
+            "their tries have failed as well"
+        );
+        driver.wait(Strategy::DWELL);
+        let line = driver.entries.iter().find_map(|entry| match entry {
+            Entry::Gate(evidence) => Some(evidence.to_string()),
+            _ => None,
+        });
+        assert_eq!(line, Some(format!("apply-failed: {count} of {count} failed")));
+        assert_eq!(driver.engine.state(), RolloutState::RollingBack);
+    }
+}
+
+#[test]
+fn who_fails_while_the_other_canary_is_on_its_way_waits_for_that() {
+    let mut driver = started(agents(2), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+    driver.succeed(0);
+    driver.fact(0, AgentFact::Disconnected { announced: true });
+    driver.fail(1);
+    driver.wait(MINUTE);
+    driver.fail(1);
+    // The first one is back at the end of the dwell, and applies it once more.
+    driver.wait(Strategy::DWELL - SECOND);
+    driver.fact(0, AgentFact::Connected);
+    driver.report(0, opamp_fleet::rollout::ConfigStatus::Applying);
+    driver.wait(2 * SECOND);
+    assert_ne!(driver.engine.state(), RolloutState::RollingBack, "{:?}", wave(&driver, 0));
+}
+
+#[test]
+fn a_rollout_that_nobody_has_in_the_end_has_failed() {
+    let mut driver = started(agents(2), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+    for agent in 0..2 {
+        driver.fact(agent, AgentFact::Capabilities(opamp_proto::AgentCapabilities::NONE));
+    }
+    driver.wait(Strategy::DWELL);
+    assert_eq!(driver.in_state(MemberState::NotApplicable), [0, 1]);
+    assert_eq!(driver.engine.state(), RolloutState::Failed);
+}
+
+#[test]
 fn without_its_canary_a_rollout_asks_the_next_wave_for_evidence() {
     for policy in [UnverifiedPolicy::Neutral, UnverifiedPolicy::Success] {
         let mut driver = started(mute(3), 1, Strategy::Batches { size: 1 }, policy);

@@ -8,7 +8,7 @@ use opamp_fleet::rollout::{
     ConfigStatus, Do, EngineSettings, Limits, MemberState, Retries, RolloutState, Scope, WaveIx, Write,
 };
 
-use crate::support::{Driver, agents, by_number, config, fingerprint, request};
+use crate::support::{Driver, START, agents, by_number, config, fingerprint, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,8 +28,9 @@ fn started(size: u32) -> Driver {
 fn good(driver: &Driver) -> Vec<Option<WaveIx>> {
     let target = driver.plan.target;
     let of = |write: &Write| match write {
-        Write::KnownGood { rollout, config, wave, .. } => {
+        Write::KnownGood { rollout, config, wave, at, .. } => {
             assert_eq!((*rollout, *config), (driver.plan.id, target));
+            assert!(START < *at && *at <= driver.now);
             Some(*wave)
         }
         _ => None,

@@ -361,3 +361,31 @@ fn who_has_nothing_to_go_back_to_is_not_quarantined_for_it_and_told_of_once() {
     let expected = ["operator", "3 members have nothing to go back to and keep what they have"];
     assert_eq!(told.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn whom_a_gate_counted_is_among_the_failed_that_go_back() {
+    let fleet = agents(10);
+    let (new, all) = (config("new"), Selector::default());
+    let ill = GateConfig {
+        tests: [Test::Count { over: 2 }].into(),
+        severity: Severity::RollBack(Scope::Failed),
+        ..gate(GateKind::Unhealthy)
+    };
+    let request = PlanRequest {
+        order: by_number(&fleet),
+        gates: [ill].into(),
+        ..request(&new, &all, Strategy::AllAtOnce)
+    };
+    let mut driver = Driver::started(request, &fleet);
+    for _ in 0..5 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+    }
+    for agent in [1, 4, 7] {
+        let offer = driver.offer_of(agent);
+        driver.fact(agent, AgentFact::Health { offer, healthy: false });
+    }
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack);
+    assert_eq!(driver.in_state(MemberState::RollbackOffered), [1, 4, 7]);
+    [1, 4, 7].into_iter().for_each(|agent| goes_back(&mut driver, agent, fingerprint("old")));
+    assert_eq!(driver.engine.state(), RolloutState::RolledBack);
+}

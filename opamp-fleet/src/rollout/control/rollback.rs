@@ -13,8 +13,8 @@ use crate::rollout::gates::Evidence;
 use crate::rollout::journal::RolloutEntry;
 use crate::rollout::members::{Changed, Flags, Row};
 use crate::rollout::{
-    AlertKind, MemberIx, MemberState, Outcome, Reason, Refused, RolloutState, Scope, Time, WaveIx, Write,
-    member,
+    AlertKind, GateIx, MemberIx, MemberState, Outcome, Reason, Refused, RolloutState, Scope, Time, WaveIx,
+    Write, member,
 };
 
 impl Engine {
@@ -138,11 +138,19 @@ impl Engine {
             Scope::All => true,
             Scope::Failed => {
                 let is_tried_again = row.state == MemberState::Backoff || State::counts_again(row);
-                row.state.outcome() == Outcome::Bad || is_tried_again || has_vanished(row)
+                let counts = row.bad & self.acting_gates() != 0;
+                row.state.outcome() == Outcome::Bad || is_tried_again || has_vanished(row) || counts
             }
             Scope::Wave(wave) => row.wave == wave,
         };
         is_touched && is_in && !is_spared && !(is_automatic && was_ill)
+    }
+
+    /// One bit for each gate that acts: who counts against one of them has failed, as far as the rollout is concerned.
+    fn acting_gates(&self) -> u16 {
+        let gates = (0_u8..).map(GateIx).zip(&self.plan.gates);
+        let acting = gates.filter(|(gate, config)| config.acts() && self.state.waived & gate.bit() == 0);
+        acting.fold(0, |bits, (gate, _)| bits | gate.bit())
     }
 
     /// Offers previous configurations to members that are queued for them, as many as may be in flight.
@@ -246,7 +254,7 @@ impl Engine {
     /// all (R66).
     pub(crate) fn known_good(&self, wave: Option<WaveIx>, run: &mut Run<'_>) {
         let (rollout, slot, config) = (self.plan.id, self.plan.slot, self.plan.target);
-        run.out.writes.push(Write::KnownGood { rollout, slot, config, wave });
+        run.out.writes.push(Write::KnownGood { rollout, slot, config, wave, at: run.now });
     }
 
     /// The configuration does not work on a member: it is not its last known good one, and what has failed is remembered

@@ -194,7 +194,7 @@ impl Engine {
             outside: Outside::default(),
             volatile,
         };
-        engine.next = engine.earliest();
+        engine.next = engine.earliest(engine.state.last);
         engine
     }
 
@@ -231,7 +231,7 @@ impl Engine {
         self.state.limits = old.limits;
         self.state.last = old.last;
         self.plan = plan;
-        self.next = self.earliest();
+        self.next = self.earliest(now);
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl Engine {
             }
         };
         self.go_on(&mut run);
-        self.next = self.earliest();
+        self.next = self.earliest(now);
         result
     }
 
@@ -287,7 +287,7 @@ impl Engine {
         self.volatile.unfinished = false;
         self.unblock_all(&mut run);
         self.go_on(&mut run);
-        self.next = self.earliest();
+        self.next = self.earliest(now);
     }
 
     /// The breaker was closed by hand: what it has denied is asked for again.
@@ -302,7 +302,7 @@ impl Engine {
         self.volatile.denied = None;
         self.ask_again();
         self.go_on(&mut run);
-        self.next = self.earliest();
+        self.next = self.earliest(now);
     }
 
     /// Its members as they are now, as planning gives them: what is stored beside the plan before anything has happened

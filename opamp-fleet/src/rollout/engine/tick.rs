@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// The next time at which time alone changes something.
-    pub(super) fn earliest(&mut self) -> Time {
+    pub(super) fn earliest(&mut self, now: Time) -> Time {
         let state = self.state.state;
         if state.is_terminal() {
             return Time::NEVER;
@@ -123,9 +123,13 @@ impl Engine {
         let wave = self.state.current().map(|wave| self.state.wave(wave));
         let dwell =
             wave.filter(|wave| wave.state == WaveState::Soaking).and_then(|wave| wave.dwell.ends_at());
-        // A bake that is over waits for nothing but answers, who is in flight again, and leavers that go back.
+        // A bake that is over waits for nothing but answers, who is in flight again, leavers that go back, and whether who is
+        // away comes back.
         let is_open = self.state.in_flight() > 0 || self.state.members_in(MemberState::RollbackQueued) > 0;
-        let waits = self.volatile.readings.waits(&self.plan, WaveIx::TAIL) || is_open;
+        let over = self.state.bake.ends_at().filter(|at| *at <= now);
+        let is_watched = state == RolloutState::Baking && !is_open;
+        let is_away = is_watched && over.is_some_and(|over| self.may_be_away(WaveIx::TAIL, over));
+        let waits = self.volatile.readings.waits(&self.plan, WaveIx::TAIL) || is_open || is_away;
         let bakes = state == RolloutState::Baking && !waits;
         let bake = self.state.bake.ends_at().filter(|_| bakes);
         let progress = self.state.progress.ends_at();

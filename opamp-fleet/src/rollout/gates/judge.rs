@@ -35,6 +35,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) well: u32,
     /// Members of the scope that have settled and belong in ratios.
     pub(crate) settled: u32,
+    /// The same, and those that ran it already.
+    pub(crate) shown: u32,
     /// The member that has just changed, of which sequential tests speak; none if nobody has.
     pub(crate) neighbours: Option<Neighbours<'a>>,
     /// Whether the scope is evaluated at its end, so that undecided and no-data are verdicts.
@@ -187,6 +189,9 @@ impl<'a> Judged<'a> {
     }
 
     fn verdict(&self) -> Option<Evidence> {
+        if self.is_everybody() {
+            return Some(self.evidence(Verdict::Fail, TestKind::Hard, Limit::None));
+        }
         let mut undecided = None;
         let mut speaks = false;
         for (test, boundaries) in self.tests() {
@@ -201,6 +206,17 @@ impl<'a> Judged<'a> {
             Some((test, limit)) => Some(self.evidence(Verdict::Inconclusive, test, limit)),
             None => self.without_data(speaks),
         }
+    }
+
+    /// Whether everybody who has answered counts against the gate, at the end of the first wave or of the rollout: however few
+    /// they are, that is no success, and nobody is left who could show that it works. Who gives no evidence has its own gate.
+    fn is_everybody(&self) -> bool {
+        let facts = self.facts;
+        let is_over = facts.at_end && (facts.is_first || facts.scope == ScopeAt::All);
+        let is_raised = facts.raised.iter().any(|(gate, ..)| *gate == self.gate);
+        let is_asked = super::counts_members(self.config.kind) && !is_raised;
+        let all = self.bad > 0 && self.bad == self.count.eligible && self.bad >= facts.shown;
+        is_over && is_asked && all && !seeded!(facts.faults, SmallFaultPasses)
     }
 
     /// The gate's tests, or what replaces them.
@@ -225,6 +241,7 @@ impl<'a> Judged<'a> {
                 let all = self.count.bad == of && of >= u32::from(failures) && self.facts.well == 0;
                 said(all, Limit::None)
             }
+            Test::Percent { .. } if seeded!(self.facts.faults, PercentIgnored) => Said::Passes,
             Test::Percent { over, at_least } if of >= self.config.min_sample => {
                 said(over.is_exceeded_by(bad, of) && bad >= at_least, Limit::Ratio(over))
             }

@@ -103,6 +103,19 @@ pub(crate) fn severity(config: &GateConfig, all_failed: bool) -> Severity {
     }
 }
 
+/// Whether a gate of this kind counts members that have failed in some way; who gives no evidence has not.
+pub(crate) fn counts_members(kind: GateKind) -> bool {
+    kind != GateKind::Unverified && rules::of(kind).is_some()
+}
+
+/// Whether members count against a gate of this kind by what came of their offer, and not by what they do later.
+pub(crate) fn is_known_at_once(kind: GateKind) -> bool {
+    matches!(
+        kind,
+        GateKind::ApplyFailed | GateKind::NothingSucceeds | GateKind::Rejected | GateKind::TimedOut
+    )
+}
+
 /// By how many members at most an undecided wave may grow; none if somebody has to decide. Only tests that members can
 /// decide are worth more members.
 pub(crate) fn stretches(config: &GateConfig, evidence: &Evidence) -> Option<u8> {

@@ -1,12 +1,14 @@
 //! `nothing-succeeds`: the first members fail, in whatever way, and none succeeds.
 //!
 //! It stops a total fault after three members, before any statistics can. A failure counts at once, whatever its class, and
-//! while its member is tried again; a single success, or one that gives no evidence, disarms it in its scope.
+//! while its member is tried again; a single success, or one that gives no evidence, disarms it in its scope. Of
+//! fewer members it is asked at the end, like every gate that counts members: of a rollout to one agent, which fails, nobody
+//! must hear that it has succeeded.
 
 use super::GateKind;
 use super::rules::{self, Rule};
-use crate::rollout::MemberState;
 use crate::rollout::members::RowView;
+use crate::rollout::{MemberState, Reason};
 
 pub(super) struct NothingSucceeds;
 
@@ -22,8 +24,9 @@ impl Rule for NothingSucceeds {
 
     fn bad(row: RowView<'_>, counted: bool) -> bool {
         match row.state() {
+            // What somebody has put in its place says nothing of what was offered.
+            MemberState::Failed => row.reason() != Reason::LocalEdit,
             MemberState::Backoff
-            | MemberState::Failed
             | MemberState::Rejected
             | MemberState::SelfRolledBack
             | MemberState::TimedOut => true,
@@ -35,7 +38,6 @@ impl Rule for NothingSucceeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::Reason;
     use crate::rollout::gates::Participation::{In, Out};
     use crate::rollout::gates::testing::{judged, judged_again, row};
     use crate::rollout::members::Flags;

@@ -3,7 +3,7 @@
 //! Probabilities are for people: nothing is decided by them.
 
 use super::turns;
-use crate::rollout::gates::{Boundaries, GateConfig, GateKind, Scopes, Test};
+use crate::rollout::gates::{self, Boundaries, GateConfig, GateKind, Scopes, Test};
 use crate::rollout::plan::{Plan, PlannedMembers, WavePlan};
 use crate::rollout::stats::sequential::{self, Ending};
 use crate::rollout::stats::{Ppm, binomial, bound};
@@ -41,7 +41,7 @@ pub struct Chance {
     pub members: u32,
     /// The chance that at least one of them fails and says so.
     pub seen: Ppm,
-    /// The chance that the rollout is stopped before the wave ends, at least.
+    /// The chance that the rollout is stopped when the wave ends at the latest, at least.
     pub stopped: Ppm,
     /// The chance that it is not and the wave is stretched or held, at least.
     pub stretched: Ppm,
@@ -51,12 +51,15 @@ pub(super) fn powers(plan: &Plan, members: &PlannedMembers, queued: u32) -> Vec<
     let sizes = (0..).zip(plan.waves.iter().map(|wave| (turns(wave, queued), telling(wave, members))));
     let sizes = sizes.filter(|(_, (members, _))| *members > 0).take(WAVES_MAX);
     let sizes: Vec<(usize, (u32, u32))> = sizes.collect();
+    let first = sizes.first().map(|(wave, _)| *wave);
+    let chance_of = |wave: usize, members, tell, fault| {
+        let is_first = first == Some(wave);
+        let all = if is_first && tell == members { binomial::at_least(tell, fault, tell) } else { 0.0 };
+        chance(plan, wave, members, tell, fault, all)
+    };
     let power = |fault| Power {
         fault,
-        waves: sizes
-            .iter()
-            .map(|(wave, (members, tell))| chance(plan, *wave, *members, *tell, fault))
-            .collect(),
+        waves: sizes.iter().map(|(wave, (members, tell))| chance_of(*wave, *members, *tell, fault)).collect(),
     };
     FAULTS.into_iter().map(power).collect()
 }
@@ -71,14 +74,16 @@ fn telling(wave: &WavePlan, members: &PlannedMembers) -> u32 {
 }
 
 /// Of the gates those that a member counts against which cannot apply the configuration, where they are counted in each wave.
-/// `tell`: so many members would say so. The others are in no ratio, and one of them disarms a hard stop.
-fn chance(plan: &Plan, wave: usize, members: u32, tell: u32, fault: Ppm) -> Chance {
-    let (mut stopped, mut undecided) = (0.0f64, 0.0f64);
+/// `tell`: so many members would say so. The others are in no ratio, and one of them disarms a hard stop. `all`: the chance that
+/// the wave is the first one and all of it fail, which stops it at its end.
+fn chance(plan: &Plan, wave: usize, members: u32, tell: u32, fault: Ppm, all: f64) -> Chance {
+    let (mut stopped, mut undecided, mut at_end) = (0.0f64, 0.0f64, 0.0f64);
     for (gate, test, boundaries) in acting_tests(plan) {
         let is_against = matches!(gate.kind, GateKind::ApplyFailed | GateKind::NothingSucceeds);
         if !is_against || !gate.scopes.contains(Scopes::WAVE) {
             continue;
         }
+        at_end = all;
         match (test, boundaries) {
             (_, Boundaries::Sequential { weight, waves, .. }) => {
                 let Some(limit) = waves.get(wave) else { continue };
@@ -90,6 +95,9 @@ fn chance(plan: &Plan, wave: usize, members: u32, tell: u32, fault: Ppm) -> Chan
             (test, _) => stopped = stopped.max(plain(gate, test, 0, tell, fault)),
         }
     }
+    // Where all have failed, which is undecided for a score, it is stopped at the end of the wave.
+    undecided = (undecided - at_end).max(0.0);
+    stopped = stopped.max(at_end);
     Chance {
         members,
         seen: ppm(binomial::at_least(tell, fault, 1)),
@@ -125,7 +133,11 @@ pub(super) fn false_stop(plan: &Plan, queued: u32, zones: &[u32]) -> Ppm {
         let with_members = plan.waves.iter().zip(waves).filter(|(wave, _)| turns(wave, queued) > 0);
         with_members.map(|(_, limit)| *limit).collect()
     };
-    let mut sum = 0.0f64;
+    // At the end of the first wave all of it stop it.
+    let first = sizes.waves.first().copied().unwrap_or(0);
+    let counting = plan.gates.iter().filter(|gate| gate.acts() && gates::counts_members(gate.kind));
+    let in_waves = counting.filter(|gate| gate.scopes.contains(Scopes::WAVE)).count();
+    let mut sum = binomial::at_least(first, NOISE, first.max(1)) * in_waves as f64;
     for (gate, test, boundaries) in acting_tests(plan) {
         sum += match boundaries {
             Boundaries::Bound { sizes: grid, limits } => {

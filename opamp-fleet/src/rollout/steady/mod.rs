@@ -361,6 +361,7 @@ impl Steady {
                 run.out.writes.push(Write::Assign { key, slot: placed.slot, config, over: placed.offer });
                 None
             }
+            Wants::Assignment if seeded!(self.faults, SteadyBringsNobody) => None,
             Wants::Assignment if is_held => Some(assigned.unwrap_or(Stage::InRollout)),
             Wants::Assignment => Some(assigned.unwrap_or(Stage::Queued)),
             Wants::Connection => Some(assigned.unwrap_or(Stage::Away)),

@@ -350,11 +350,14 @@ impl Engine {
         self.change(ix, row, run);
     }
 
-    /// A member that another rollout held is asked for again; after [`super::super::EngineSettings::lock_wait`] its wave
-    /// goes on without it.
+    /// A member that another rollout held is looked at again: it waits for its turn if nobody holds it any more, whether or
+    /// not anybody may be offered anything now; after [`super::super::EngineSettings::lock_wait`] its wave goes on without it.
     pub(crate) fn look_at_lock_again(&mut self, ix: MemberIx, run: &mut Run<'_>) {
         let row = *self.state.members.row(ix);
-        if run.now.since(row.since) >= self.plan.settings.lock_wait {
+        let (id, slot) = (self.state.members.id(ix), self.plan.slot);
+        if !run.shared.is_held_by_another(id, slot, self.plan.id) {
+            self.unblock(ix, run);
+        } else if run.now.since(row.since) >= self.plan.settings.lock_wait {
             let row = Changed {
                 state: MemberState::Deferred,
                 stage: MemberState::Queued,
@@ -364,34 +367,21 @@ impl Engine {
                 ..row.changed()
             };
             self.change(ix, row, run);
-            return;
-        }
-        let wave = row.wave;
-        let is_dispatched = match wave {
-            WaveIx::TAIL => self.is_tail_dispatched(),
-            _ => self.state.wave(wave).state == WaveState::Dispatching,
-        };
-        let may_offer = self.state.state == RolloutState::Running
-            && is_dispatched
-            && self.is_in_time(ix)
-            && self.has_room(wave)
-            && self.closed_for(wave, run.now).is_none();
-        if may_offer {
-            let _ = self.look_at(ix, wave, run);
-        }
-        let row = *self.state.members.row(ix);
-        if row.state == MemberState::Queued && row.deadline <= run.now {
+        } else {
             self.blocked_by_lock(ix, &row, run);
         }
+    }
+
+    fn unblock(&mut self, ix: MemberIx, run: &mut Run<'_>) {
+        let row = self.state.members.row(ix).changed();
+        self.change(ix, Changed { reason: Reason::Nothing, deadline: Time::NEVER, ..row }, run);
     }
 
     /// Members that another rollout held are in the queue again, those included that were left to the tail for it.
     pub(crate) fn unblock_all(&mut self, run: &mut Run<'_>) {
         let blocked: Vec<_> = self.state.queues().flat_map(|wave| wave.blocked.iter().copied()).collect();
         for ix in blocked {
-            let row = self.state.members.row(ix).changed();
-            let row = Changed { reason: Reason::Nothing, deadline: Time::NEVER, ..row };
-            self.change(ix, row, run);
+            self.unblock(ix, run);
         }
         let deferred = self.state.members_in(MemberState::Deferred) > 0;
         for at in (0..self.state.members.len()).take_while(|_| deferred) {

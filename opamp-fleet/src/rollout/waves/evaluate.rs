@@ -24,6 +24,9 @@ impl Engine {
             self.set_wave(ix, WaveState::Dispatching, Reason::MemberQueuedAgain, run);
             return;
         }
+        if self.may_yet_succeed(ix) {
+            return;
+        }
         let since = self.state.wave(ix).entered;
         self.follow_leaving(ix, since);
         if self.waits_for_graces(ix) || self.asks(ix, since, run) {
@@ -49,6 +52,13 @@ impl Engine {
         }
     }
 
+    /// Whether nobody of the first wave is well, and somebody of it who came back or was heard late is in flight.
+    fn may_yet_succeed(&self, ix: WaveIx) -> bool {
+        let wave = self.state.wave(ix);
+        let well = wave.count(MemberState::Verified) + wave.count(MemberState::AlreadyCurrent);
+        ix == self.state.first_wave() && well == 0 && wave.in_flight > 0
+    }
+
     /// Whether answers of providers are outstanding. They are asked once for each evaluation.
     fn asks(&mut self, ix: WaveIx, since: Time, run: &mut Run<'_>) -> bool {
         let evaluation = (ix, since);
@@ -59,19 +69,27 @@ impl Engine {
         self.volatile.readings.waits(&self.plan, ix)
     }
 
-    /// Does what failed gates lead to, the gravest first; whether there was any.
+    /// Does what failed gates lead to, the gravest first; whether there was any that acts.
     fn act_on_failures(&mut self, said: &[Evidence], run: &mut Run<'_>) -> bool {
         let failed = said.iter().filter(|evidence| evidence.verdict == Verdict::Fail);
         let mut failed: Vec<_> = failed
             .map(|evidence| (self.severity(evidence), evidence))
-            .filter(|(severity, _)| *severity != Severity::Observe)
+            .filter(|(severity, evidence)| {
+                *severity != Severity::Observe || self.said_before(evidence).is_none()
+            })
             .collect();
         failed.sort_by_key(|(severity, _)| std::cmp::Reverse(severity.rank()));
-        let any = !failed.is_empty();
+        let acts = failed.iter().any(|(severity, _)| *severity != Severity::Observe);
         for (severity, evidence) in failed {
             self.act(evidence.clone(), severity, run);
         }
-        any
+        acts
+    }
+
+    /// Asks the gates before a rollout succeeds that does not bake. Whether nothing has failed.
+    pub(super) fn ends_well(&mut self, run: &mut Run<'_>) -> bool {
+        let said = self.verdicts(WaveIx::TAIL, None, true, run.now);
+        !self.act_on_failures(&said, run)
     }
 
     /// Whether what is no failure changes anything: an observing gate never does, one without data only if it is set to.
@@ -108,8 +126,10 @@ impl Engine {
     fn undecided_wave(&mut self, ix: WaveIx, evidence: Evidence, run: &mut Run<'_>) {
         let most = self.config(&evidence).and_then(|config| gates::stretches(config, &evidence)).unwrap_or(0);
         let lent = self.state.wave(ix).lent;
+        // What shows only some time after members have settled would be told by those who join when it is too late for them.
+        let is_late = !gates::is_known_at_once(evidence.gate) && evidence.bad >= 2;
         match self.lender(ix) {
-            Lender::Next if lent < most => {
+            Lender::Next if lent < most && !is_late => {
                 if lent == 0 {
                     // Why the wave grows; nobody is asked to decide about it.
                     self.record(Entry::Gate(Box::new(evidence)), run);

@@ -60,7 +60,7 @@ impl Engine {
             let facts = Facts { expected, expected_overall, ..facts };
             said.extend(gates::judge(&Facts { wave: Some(wave), neighbours, at_end, ..facts }));
         }
-        let at_end = at_end && state.state == RolloutState::Baking;
+        let at_end = at_end && wave == WaveIx::TAIL;
         let is_first = first == WaveIx::TAIL;
         let facts = self.facts(ScopeAt::All, is_first, &state.overall, state.total.by_state(), now);
         said.extend(gates::judge(&Facts { expected: expected_overall, neighbours, at_end, ..facts }));
@@ -98,6 +98,7 @@ impl Engine {
             overall: &state.overall,
             well: count(MemberState::Verified) + if is_unverified_well { unverified } else { 0 },
             settled: answered(by_state),
+            shown: answered(by_state) + count(MemberState::AlreadyCurrent),
             neighbours: None,
             at_end: false,
             waived: state.waived,
@@ -121,7 +122,7 @@ impl Engine {
     }
 
     /// What the gate said before in this scope, with the same verdict.
-    fn said_before(&self, evidence: &Evidence) -> Option<&Evidence> {
+    pub(super) fn said_before(&self, evidence: &Evidence) -> Option<&Evidence> {
         self.state.fired.iter().find(|fired| {
             fired.gate == evidence.gate
                 && fired.name == evidence.name
@@ -160,8 +161,13 @@ impl Engine {
         let first = self.state.wave(first);
         let nobody_well = first.count(MemberState::Verified) + first.count(MemberState::Unverified) == 0
             && first.failed() + first.count(MemberState::Backoff) > 0;
+        let shown = answered(&first.by_state) + first.count(MemberState::AlreadyCurrent);
+        let is_everybody = is_first && evidence.bad == evidence.of && evidence.bad >= shown;
         // What cannot be verified is never enough for the first wave, whoever else is well in it.
-        let all_failed = if evidence.gate == GateKind::Unverified { is_first } else { nobody_well };
+        let all_failed = match evidence.gate {
+            GateKind::Unverified => is_first,
+            _ => nobody_well || is_everybody,
+        };
         // `mass-disconnect` may speak without standing in the plan.
         gate.and_then(|gate| self.plan.gates.get(gate.index()))
             .map_or(Severity::Hold, |config| gates::severity(config, all_failed))

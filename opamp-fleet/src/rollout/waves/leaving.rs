@@ -19,7 +19,7 @@ impl Engine {
 
     /// Whether `disconnect-ratio` fails should those of the wave stay away who went away before that time; of all for the
     /// tail.
-    pub(super) fn may_be_away(&self, ix: WaveIx, before: Time) -> bool {
+    pub(crate) fn may_be_away(&self, ix: WaveIx, before: Time) -> bool {
         // Who leaves is away: as a rule that answers it.
         self.fails_with(ix, self.state.away) && self.fails_with(ix, self.leaving(ix, before))
     }

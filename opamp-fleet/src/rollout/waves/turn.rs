@@ -216,11 +216,17 @@ impl Engine {
     }
 
     fn all_waves_passed(&mut self, run: &mut Run<'_>) -> bool {
-        if self.state.members_in(MemberState::Expired) > 0 && self.state.knows_nothing() {
-            // Nobody came: that is no success, which would give it to all who come later.
+        // Nobody came, or nobody has it who was offered it: that is no success, which would give it to all who come later.
+        let (expired, knows_nothing) =
+            (self.state.members_in(MemberState::Expired), self.state.knows_nothing());
+        if knows_nothing && expired > 0 {
             self.wind_down(RolloutState::Expired, Reason::AwayTooLong, ENGINE, run);
+        } else if knows_nothing && self.state.touched > 0 {
+            self.wind_down(RolloutState::Failed, Reason::NoData, ENGINE, run);
         } else if self.plan.settings.bake == Duration::ZERO || self.state.touched == 0 {
-            self.end(RolloutState::Succeeded, Reason::AllWavesPassed, ENGINE, run);
+            if self.ends_well(run) {
+                self.end(RolloutState::Succeeded, Reason::AllWavesPassed, ENGINE, run);
+            }
         } else {
             let bake = Countdown::stopped(self.plan.settings.bake).run(run.now);
             self.countdown(CountdownIx::Bake, bake, run);

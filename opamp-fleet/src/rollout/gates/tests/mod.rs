@@ -56,6 +56,7 @@ struct Scene {
     readings: Readings,
     scope: ScopeAt,
     well: u32,
+    shown: u32,
     at_end: bool,
     waived: u16,
     control: (u32, u32),
@@ -75,6 +76,7 @@ impl Scene {
             readings: Readings::default(),
             scope: ScopeAt::Wave(WaveIx(0)),
             well: 1,
+            shown: 3,
             at_end: false,
             waived: 0,
             control: (0, 0),
@@ -123,6 +125,7 @@ impl Scene {
             is_first: wave == Some(WaveIx(0)),
             well: self.well,
             settled: self.counts.iter().map(|count| count.eligible).max().unwrap_or(0).max(3),
+            shown: self.shown,
             neighbours: Some(Neighbours { rows: &self.rows, at: 0 }),
             at_end: self.at_end,
             waived: self.waived,
@@ -368,6 +371,28 @@ fn a_first_wave_of_which_nobody_is_well_or_can_say_anything_has_no_data() {
     assert_eq!(Scene { scope: ScopeAt::All, ..scene }.verdicts(), []);
     let passes = Scene { at_end: true, well: 0, ..Scene::of(GateKind::Rejected, 0, 0) };
     assert_eq!(passes.verdicts(), [], "its policy says so");
+}
+
+#[test]
+fn a_first_wave_all_of_whom_have_failed_is_no_success_however_small_it_is() {
+    for kind in rules::KINDS.into_iter().filter(|kind| *kind != GateKind::Unverified) {
+        let scene = Scene { at_end: true, shown: 1, ..Scene::of(kind, 1, 1) };
+        assert_eq!(scene.lines(), [format!("{kind}: 1 of 1 failed")]);
+        let before = Scene { at_end: false, ..scene.clone() };
+        assert_eq!(before.verdicts(), [], "{kind}: another one may succeed");
+        let undecided = |scene: Scene| !scene.verdicts().contains(&Verdict::Fail);
+        assert!(undecided(Scene { shown: 2, ..scene.clone() }), "{kind}: another one ran it already");
+        assert!(
+            undecided(Scene { scope: ScopeAt::Wave(WaveIx(1)), ..scene.clone() }),
+            "{kind}: others are well"
+        );
+        let over_all = Scene { scope: ScopeAt::All, ..scene.clone() };
+        assert_eq!(over_all.lines(), [format!("{kind} over all waves: 1 of 1 failed")]);
+        let raised = vec![(GateIx(0), Ppm::ALL, 1)];
+        assert!(undecided(Scene { raised, ..scene }), "{kind}: somebody has decided what is too many");
+        let one_of_two = Scene { at_end: true, shown: 2, ..Scene::of(kind, 1, 2) };
+        assert!(undecided(one_of_two), "{kind}: the other one gives no evidence");
+    }
 }
 
 #[test]

@@ -157,6 +157,7 @@ impl Toy {
             is_first: wave == Some(WaveIx(0)),
             well: counted.well,
             settled: counted.settled,
+            shown: counted.settled,
             neighbours,
             at_end: neighbours.is_none(),
             waived: 0,

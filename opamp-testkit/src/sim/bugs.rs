@@ -64,6 +64,10 @@ bugs! {
     EntryForgotten: "replay" within 50;
     SteadyKeyRepeats: "steady_state" within 20;
     SteadyUnlocked: "steady_state" within 20;
+    SteadyBringsNobody: "steady_state" within 20;
+    SmallFaultPasses: "success_is_shown" within 20;
+    PercentIgnored: "reference_counts" within 20;
+    LoweredRateForgets: "in_flight_cap" within 50;
 }
 
 /// What is wrong with the table itself: each fault stands in it once, and what must notice it exists. No test asks that, since

@@ -32,8 +32,12 @@ pub use seen::{Acted, Commit, Delivery, Fenced, Heard, StepSeen};
 pub const BEGINS: Wall = Wall(1_700_000_000_000);
 /// How long after the last act a run goes on at most.
 pub const CALM: Duration = Duration::from_secs(4 * 3_600);
-/// So long after it was written a configuration is in use, where nothing is broken. A run goes on for so long.
+/// So long after it was written a configuration is in use, where nothing is broken.
 pub const IN_USE_AFTER: Duration = Duration::from_secs(30 * 60);
+/// So often it is looked at who should be brought to what its group has. A run goes on for two such looks longer than whatever
+/// came due last may take, so that whoever was missed is found waiting for too long.
+pub const LOOKED_EVERY: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
 /// How many entries are kept for whoever asks what happened last.
 const RECENT: usize = 20;
 /// A hint takes so long, in milliseconds.
@@ -70,8 +74,10 @@ pub struct World {
     store_outage_until: Mono,
     /// Since when nothing is broken on purpose any more.
     calm_since: Option<Mono>,
-    /// When something was written last that an agent should run.
+    /// When something was written last that an agent or a group should have.
     last_desired: Mono,
+    /// When somebody came last who is to be brought to what its group has.
+    last_come: Mono,
     trace: u64,
     recent: VecDeque<(RolloutId, Entry)>,
     frames: Vec<String>,
@@ -102,6 +108,7 @@ impl World {
             store_outage_until: Mono(0),
             calm_since: None,
             last_desired: Mono(0),
+            last_come: Mono(0),
             trace: mix(scenario.seed),
             recent: VecDeque::new(),
             frames: Vec::new(),
@@ -141,8 +148,7 @@ impl World {
         self.mono = self.mono.max(at);
         self.happens(what);
         let seen = std::mem::take(&mut self.seen);
-        let mut commits = seen.commits.iter();
-        if !seen.shared.is_empty() || commits.any(|commit| !commit.written.desires.is_empty()) {
+        if !seen.shared.is_empty() || seen.commits.iter().any(Commit::desires_something) {
             self.last_desired = self.mono;
         }
         for delivery in &seen.deliveries {
@@ -211,9 +217,16 @@ impl World {
         self.calm_since
     }
 
-    /// When something was written last that an agent should run.
+    /// When something was written last that an agent or a group should have.
     pub fn last_desired(&self) -> Mono {
         self.last_desired
+    }
+
+    /// So long after [`World::last_desired`] all that follows from it has happened, where nothing is broken. A run goes on for
+    /// longer than that. Where only so many may be offered something in an hour, the others have their turn when it is over.
+    pub fn in_use_after(&self) -> Duration {
+        let is_slow = self.scenario.shared.steady && self.scenario.shared.per_hour != u32::MAX;
+        if is_slow { IN_USE_AFTER + HOUR } else { IN_USE_AFTER }
     }
 
     /// Whether every rollout that was asked for is refused, or has ended and been committed.
@@ -225,7 +238,8 @@ impl World {
     fn is_over(&self) -> bool {
         let Some(since) = self.calm_since else { return false };
         // What was written last is to be in use, or nobody could say that it is not.
-        let is_in_use = self.mono > since.max(self.last_desired) + IN_USE_AFTER;
+        let last_due = since.max(self.last_desired).max(self.last_come);
+        let is_in_use = self.mono > last_due + self.in_use_after() + 2 * LOOKED_EVERY;
         self.is_settled() && is_in_use || self.mono > since + CALM
     }
 
@@ -322,6 +336,9 @@ impl World {
             ..AgentRow::default()
         };
         self.store.put_agent(one.id, row);
+        if self.scenario.shared.steady {
+            self.last_come = self.mono;
+        }
     }
 
     /// A frame that arrived.

@@ -95,7 +95,7 @@ fn seeds(options: &Seeds) -> Result<bool, Box<dyn Error>> {
     Ok(held)
 }
 
-/// Counts an outcome, and shows its frames if they were asked for.
+/// Counts an outcome, and shows its frames if they were asked for. Who runs many seeds need not wait for the first that broke.
 fn note(found: &mut Found, outcome: Outcome) {
     for frame in &outcome.frames {
         println!("{frame}");
@@ -103,6 +103,7 @@ fn note(found: &mut Found, outcome: Outcome) {
     found.steps += outcome.steps;
     found.length += outcome.length;
     if let Some(breach) = outcome.breach {
+        println!("seed {} broke: {}", outcome.seed, breach.invariant);
         found.broken.push((outcome.seed, breach));
     }
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use opamp_fleet::rollout::{Changed, MemberState, Reason, RolloutState, WaveIx, WaveState};
+use opamp_fleet::rollout::{Changed, MemberState, Reason, RolloutState, Time, WaveIx, WaveState};
 use opamp_proto::{AgentId, Fingerprint};
 
 use super::{Invariant, ensure, story};
-use crate::sim::ledger::{Change, Story};
+use crate::sim::ledger::{Change, Line, Story};
 use crate::sim::world::{Commit, StepSeen, World};
 
 /// See the module.
@@ -54,8 +54,11 @@ impl KnownGood {
                 format!("{agent} is {} and nobody remembers that {target} does not work on it", after.state)
             })?;
         }
-        for agent in watched_now(story, commit) {
+        for (agent, is_due) in watched_now(story, commit) {
             self.watched.insert((agent, target));
+            if !is_due {
+                continue;
+            }
             let known = agents.get(&agent).and_then(|row| row.known_good);
             ensure(known == Some(target) || !agents.contains_key(&agent), || {
                 format!("{agent} ran {target} well while it was watched, and goes back to {known:?}")
@@ -93,23 +96,37 @@ fn says_it_does_not_work(row: &Changed) -> bool {
     }
 }
 
-/// Members whose time of being watched has ended well with a transaction.
-fn watched_now(story: &Story, commit: &Commit) -> Vec<AgentId> {
-    let ended: Vec<Option<WaveIx>> = commit
-        .written
-        .changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Wave { wave, after: WaveState::Passed, reason, .. } if *reason != Reason::EmptyWave => {
-                Some(Some(*wave))
-            }
-            Change::Rollout { entry, .. } if entry.to == RolloutState::Succeeded => Some(None),
-            _ => None,
+/// Members whose time of being watched has ended well with a transaction, and whether they were well before that and have
+/// stayed so in it. Of those who became well in the very millisecond the store cannot say that they did so after it: they may
+/// be known good, and nobody asks for that.
+fn watched_now(story: &Story, commit: &Commit) -> Vec<(AgentId, bool)> {
+    let changes = &commit.written.changes;
+    let ended = changes.iter().enumerate().filter_map(|(place, change)| match change {
+        Change::Wave { wave, after: WaveState::Passed, reason, at, .. } if *reason != Reason::EmptyWave => {
+            Some((place, Some(*wave), *at))
+        }
+        Change::Rollout { entry, .. } if entry.to == RolloutState::Succeeded => Some((place, None, entry.at)),
+        _ => None,
+    });
+    let ended: Vec<(usize, Option<WaveIx>, Time)> = ended.collect();
+    let stays_well = |of: &AgentId, since: usize| {
+        let mut later = changes[since..].iter();
+        !later.any(|change| {
+            matches!(change, Change::Member { agent, before, after, .. }
+                if agent == of && [*before, after.state] != [MemberState::Verified; 2])
         })
-        .collect();
-    let is_of = |of: WaveIx| ended.iter().any(|wave| wave.is_none_or(|wave| wave == of));
+    };
+    let is_due = |line: &Line| {
+        let ended = ended.iter().filter(|(_, wave, _)| wave.is_none_or(|wave| wave == line.wave));
+        let known = ended.filter_map(|(place, _, at)| {
+            let is_tie = line.row.is_some_and(|row| row.since == *at);
+            let stays_well = stays_well(&line.agent, *place);
+            (stays_well || is_tie).then_some(stays_well)
+        });
+        known.max()
+    };
     let verified = story.lines.iter().filter(|line| line.state == MemberState::Verified);
-    verified.filter(|line| is_of(line.wave)).map(|line| line.agent).collect()
+    verified.filter_map(|line| Some((line.agent, is_due(line)?))).collect()
 }
 
 #[cfg(test)]
@@ -214,5 +231,41 @@ mod tests {
             }
         };
         assert!(invariant.after(&world, &seen).is_err());
+    }
+
+    #[test]
+    fn who_went_back_in_the_transaction_that_ends_its_watch_was_not_well_to_the_end() {
+        use super::super::made::{commit, member, row};
+
+        let mut world = World::new(&scenario(800), Faults::default());
+        let story = loop {
+            world.step().unwrap();
+            let rows = world.store.rows().rollouts.values();
+            let mut verified = rows
+                .map(|row| &row.story)
+                .filter(|story| story.lines.iter().any(|line| line.state == MemberState::Verified));
+            if let Some(story) = verified.next() {
+                break story.clone();
+            }
+        };
+        let line = story.lines.iter().find(|line| line.state == MemberState::Verified).unwrap();
+        let (before, after) = (WaveState::Evaluating, WaveState::Passed);
+        let reason = Reason::GatesPass;
+        let since = line.row.unwrap().since;
+        let passed_at = |at| Change::Wave { wave: line.wave, before, after, reason, at };
+        let passed = passed_at(Time(since.0 + 10));
+        let changed = |from, to| match member(row(from, 1), row(to, 1)) {
+            Change::Member { wave, before, row_before, after, .. } => {
+                Change::Member { agent: line.agent, wave, before, row_before, after }
+            }
+            other => other,
+        };
+        let fell = changed(MemberState::Verified, MemberState::SelfRolledBack);
+        let rose = changed(MemberState::SelfRolledBack, MemberState::Verified);
+        let watched = |changes| watched_now(&story, &commit(changes, Vec::new()));
+        assert_eq!(watched(vec![fell.clone(), rose.clone(), passed.clone()]), [(line.agent, true)]);
+        assert_eq!(watched(vec![passed.clone(), fell, rose.clone()]), []);
+        assert_eq!(watched(vec![passed, rose.clone()]), [], "it became well when the watch was over");
+        assert_eq!(watched(vec![passed_at(since), rose]), [(line.agent, false)], "in the same millisecond");
     }
 }

@@ -25,6 +25,7 @@ pub mod settled_or_next_action;
 pub mod shared_limits;
 pub mod stale_epoch;
 pub mod steady_state;
+pub mod success_is_shown;
 pub mod time_is_store_time;
 pub mod timers_not_inherited;
 pub mod window_within_dwell;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<reference_verdict::ReferenceVerdict>::default(),
         Box::<reports_are_heard::ReportsAreHeard>::default(),
         Box::<steady_state::SteadyState>::default(),
+        Box::<success_is_shown::SuccessIsShown>::default(),
     ]
 }
 

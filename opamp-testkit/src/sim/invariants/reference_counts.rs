@@ -4,10 +4,12 @@
 //! It goes by the states of committed rows, not by what engines noted in them. Where an engine may see fewer who count against a
 //! gate than it does, or more who do not, it takes the side of the engine, so that it never asks for a stop that is not due.
 
+mod ends;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use opamp_fleet::rollout::gates::{
-    Boundaries, Evidence, GateConfig, GateKind, Limit, ScopeAt, Scopes, Severity, Test, Verdict,
+    Boundaries, Evidence, GateConfig, GateKind, Limit, ScopeAt, Scopes, Severity, Test, TestKind, Verdict,
 };
 use opamp_fleet::rollout::plan::Plan;
 use opamp_fleet::rollout::{
@@ -15,8 +17,9 @@ use opamp_fleet::rollout::{
 };
 use opamp_proto::AgentId;
 
+use self::ends::Ends;
 use super::{Invariant, ensure, story};
-use crate::sim::ledger::{Change, Line, Story};
+use crate::sim::ledger::{Change, Story};
 use crate::sim::world::{Commit, StepSeen, World};
 
 /// A gate by its position, in a wave, or over all of them.
@@ -54,7 +57,7 @@ impl Invariant for ReferenceCounts {
             let rollout = commit.batch.key.rollout;
             let Some(story) = story(world, rollout) else { continue };
             let judge = self.judges.entry(rollout).or_default();
-            let judged = judge.look(story.plan(), commit).and_then(|()| judge.compare(story));
+            let judged = judge.look(story, commit).and_then(|()| judge.compare(story));
             judged.map_err(|why| format!("rollout {rollout}: {why}"))?;
         }
         Ok(())
@@ -66,12 +69,13 @@ impl Invariant for ReferenceCounts {
 }
 
 impl Judge {
-    fn look(&mut self, plan: &Plan, commit: &Commit) -> Result<(), String> {
-        for change in &commit.written.changes {
+    fn look(&mut self, story: &Story, commit: &Commit) -> Result<(), String> {
+        let (plan, changes) = (story.plan(), &commit.written.changes);
+        for (place, change) in changes.iter().enumerate() {
             match change {
                 Change::Command(entry) if entry.result.is_ok() => self.command(&entry.do_),
                 Change::Gate { evidence, .. } if evidence.verdict == Verdict::Fail => {
-                    self.failed(plan, evidence)?;
+                    self.failed(plan, evidence, |scope| Ends::at(story, changes, place).is_end_of(scope))?;
                 }
                 Change::Joined { agent, .. } => self.against.retain(|(_, of)| of != agent),
                 Change::Member { agent, wave, after, .. } => self.member(plan, *agent, *wave, after),
@@ -93,16 +97,24 @@ impl Judge {
         }
     }
 
-    fn failed(&mut self, plan: &Plan, evidence: &Evidence) -> Result<(), String> {
+    /// `is_end_of`: whether a wave, or all of them, is asked for the last time here.
+    fn failed(
+        &mut self,
+        plan: &Plan,
+        evidence: &Evidence,
+        is_end_of: impl Fn(Option<WaveIx>) -> bool,
+    ) -> Result<(), String> {
         let mut gates = plan.gates.iter().enumerate();
         let gate = gates.find(|(_, gate)| gate.kind == evidence.gate && gate.name == evidence.name);
         let Some((number, config)) = gate else { return Ok(()) };
-        match evidence.scope {
-            ScopeAt::All => _ = self.fired.insert((number, None)),
-            ScopeAt::Wave(wave) => _ = self.fired.insert((number, Some(wave))),
-            ScopeAt::Zone(_) => {}
-        }
-        let has_cause = self.let_be.contains(&number) || has_cause(plan, number, config, evidence);
+        let scope = match evidence.scope {
+            ScopeAt::All => Some(None),
+            ScopeAt::Wave(wave) => Some(Some(wave)),
+            ScopeAt::Zone(_) => None,
+        };
+        self.fired.extend(scope.map(|scope| (number, scope)));
+        let is_everybody = is_everybody(config, evidence) && scope.is_some_and(is_end_of);
+        let has_cause = self.let_be.contains(&number) || is_everybody || has_cause(plan, number, evidence);
         ensure(has_cause, || format!("`{evidence}` is no reason to stop: {config:?}"))
     }
 
@@ -147,7 +159,7 @@ impl Judge {
         for line in story.lines.iter().filter(|line| wave.is_none_or(|wave| line.wave == wave)) {
             if self.against.contains(&(gate, line.agent)) {
                 counts.against += 1;
-            } else if is_an_answer(line) {
+            } else if is_an_answer(line.state) {
                 counts.others += 1;
             }
             counts.touched += u32::from(line.offer() > 0);
@@ -211,9 +223,9 @@ fn is_tried_again(row: &Changed) -> bool {
 }
 
 /// Whether a member has answered, as far as any ratio is concerned.
-fn is_an_answer(line: &Line) -> bool {
+fn is_an_answer(state: MemberState) -> bool {
     matches!(
-        line.state,
+        state,
         MemberState::Verified
             | MemberState::Unverified
             | MemberState::Failed
@@ -241,9 +253,16 @@ fn is_too_much(plan: &Plan, gate: usize, config: &GateConfig, counts: Counts, is
     })
 }
 
+/// Whether everybody who has answered counts against a gate that counts members. Who gives no evidence has its own gate.
+fn is_everybody(config: &GateConfig, evidence: &Evidence) -> bool {
+    let counts = !config.kind.is_telemetry()
+        && !matches!(config.kind, GateKind::External | GateKind::MassDisconnect | GateKind::Unverified);
+    counts && evidence.test == TestKind::Hard && evidence.bad == evidence.of && evidence.of > 0
+}
+
 /// Whether the numbers of a verdict fail the test that it names.
-fn has_cause(plan: &Plan, gate: usize, config: &GateConfig, evidence: &Evidence) -> bool {
-    let (all, of) = (evidence.bad, evidence.of);
+fn has_cause(plan: &Plan, gate: usize, evidence: &Evidence) -> bool {
+    let (config, all, of) = (&plan.gates[gate], evidence.bad, evidence.of);
     let bad = all.saturating_sub(evidence.expected);
     let mut tests = config.tests.iter().zip(boundaries(plan, gate));
     // Providers say what they like.
@@ -292,7 +311,6 @@ fn boundaries(plan: &Plan, gate: usize) -> impl Iterator<Item = &Boundaries> {
 #[cfg(test)]
 mod tests {
     use opamp_fleet::rollout::WaveState;
-    use opamp_fleet::rollout::gates::TestKind;
 
     use super::super::made::{AGENT, commit, member, row, world};
     use super::*;
@@ -365,15 +383,22 @@ mod tests {
             at: opamp_fleet::rollout::Time(0),
             text: "".into(),
         };
-        let look = |bad, of| Judge::default().failed(story.plan(), &said(bad, of));
+        let look = |bad, of| Judge::default().failed(story.plan(), &said(bad, of), |_| false);
         assert_eq!(look(3, 10), Ok(()));
         assert!(look(2, 10).is_err(), "20 % is not more than 20 %");
         assert!(look(2, 4).is_err(), "it takes three");
+        let all = |bad, of, is_end| {
+            let evidence = Evidence { test: TestKind::Hard, ..said(bad, of) };
+            Judge::default().failed(story.plan(), &evidence, |_| is_end)
+        };
+        assert_eq!(all(1, 1, true), Ok(()), "nobody is left who could succeed");
+        assert!(all(1, 1, false).is_err() && all(3, 3, false).is_err(), "it has no such test of its own");
+        assert!(all(1, 2, true).is_err() && all(0, 0, true).is_err());
         let evidence = Box::new(said(2, 10));
         let made = commit(vec![Change::Gate { evidence, countable: 10, against: 2 }], Vec::new());
-        assert!(Judge::default().look(story.plan(), &made).is_err());
+        assert!(Judge::default().look(&story, &made).is_err());
         let waived = Judge { let_be: [gate].into(), ..Judge::default() };
-        assert_eq!({ waived }.look(story.plan(), &made), Ok(()));
+        assert_eq!({ waived }.look(&story, &made), Ok(()));
     }
 
     #[test]
@@ -384,7 +409,7 @@ mod tests {
             |state| Changed { flags: Flags::REPORTS_STATUS, reason: Reason::ReportedFailed, ..row(state, 1) };
         let mut goes = |before, after: Changed| {
             let changes = vec![member(before, after)];
-            judge.look(story.plan(), &commit(changes, Vec::new())).unwrap();
+            judge.look(&story, &commit(changes, Vec::new())).unwrap();
             judge.against.contains(&(gate, AGENT))
         };
         let (backs_off, tries) = (failed(MemberState::Backoff), row(MemberState::Offered, 2));

@@ -7,7 +7,9 @@ use opamp_fleet::rollout::{Flags, MemberState, Outcome, Reason, RolloutId, Rollo
 use opamp_proto::Fingerprint;
 
 use super::{Invariant, ensure, new_offers};
+use crate::sim::agents::SimAgent;
 use crate::sim::ledger::{Change, Line};
+use crate::sim::profiles::Profile;
 use crate::sim::store::{AgentRow, RolloutRow};
 use crate::sim::world::{Commit, IN_USE_AFTER, StepSeen, World};
 
@@ -108,7 +110,12 @@ fn runs(world: &World, line: &Line, own: Option<Fingerprint>) -> Result<(), Stri
     let agent = world.position(&line.agent).map(|position| &world.agents[position]);
     let number = own.and_then(|own| world.configs.number(own));
     let has_had_time = world.now() > world.last_desired() + IN_USE_AFTER && world.is_calm();
-    let is_wrong = agent.filter(|agent| has_had_time && Some(agent.truth.runs) != number);
+    // Some go back to what they had at first from whatever they were given, long after they have said that it works.
+    let stays = |agent: &&SimAgent| {
+        let goes_back = matches!(agent.spec.profile, Profile::SelfRollingBack { .. });
+        !goes_back || number == Some(agent.spec.runs)
+    };
+    let is_wrong = agent.filter(stays).filter(|agent| has_had_time && Some(agent.truth.runs) != number);
     ensure(is_wrong.is_none(), || {
         let runs = is_wrong.map(|agent| agent.truth.runs);
         format!("{} is rolled back to {number:?}, and runs {runs:?}", line.agent)

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use opamp_fleet::rollout::{GroupIx, OfferKey, Slot, Time};
-use opamp_proto::{AgentCapabilities, AgentId, Fingerprint};
+use opamp_proto::{AgentCapabilities, AgentId, Fingerprint, Mono};
 
 use super::assigned::{self, Assigned, LATE};
 use super::{Invariant, NewOffer, ensure, new_offers};
 use crate::sim::replica::leader::steady;
 use crate::sim::store::{AgentRow, Desired, Rows};
-use crate::sim::world::{IN_USE_AFTER, StepSeen, World};
+use crate::sim::world::{LOOKED_EVERY, StepSeen, World};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -19,6 +19,9 @@ pub struct SteadyState {
     assigned: Assigned,
     /// When what was assigned was written.
     written: BTreeMap<(AgentId, Fingerprint, u32), Time>,
+    /// Since when nothing is in the way of an agent's being brought to this configuration.
+    due: BTreeMap<AgentId, (Fingerprint, Mono)>,
+    looked: Mono,
 }
 
 impl Invariant for SteadyState {
@@ -34,29 +37,23 @@ impl Invariant for SteadyState {
         let now = Time::from(world.now_of_world().wall);
         seen.shared.iter().try_for_each(|desired| self.has_its_key(desired, now))?;
         self.assigned.follow(world, seen);
+        if world.scenario.shared.steady && world.now() >= self.looked + LOOKED_EVERY {
+            self.looked = world.now();
+            self.look(world);
+        }
         Ok(())
     }
 
     fn at_end(&mut self, world: &World) -> Result<(), String> {
-        let rows = world.store.rows();
-        let slot = Slot::MainConfig.code();
-        let Some((config, rollout)) = rows.groups.get(&(GroupIx(0), slot)).copied() else { return Ok(()) };
-        let is_over = rows.rollouts.values().all(|row| row.story.state().is_terminal());
-        let is_quiet = world.is_calm() && world.now() > world.last_desired() + IN_USE_AFTER;
-        let is_held = world.replicas.iter().filter_map(|replica| replica.leader.as_ref()).any(|leader| {
-            let group = leader.rollouts.steady().group(GroupIx(0), Slot::MainConfig);
-            group.is_some_and(|group| group.held)
-        });
-        let is_stopped = rows.recalled.contains(&config) || rows.breaker.is_some() || is_held;
-        if !world.scenario.shared.steady || !is_over || !is_quiet || is_stopped {
+        if !world.scenario.shared.steady || !world.is_calm() {
             return Ok(());
         }
-        for (id, row) in &rows.agents {
-            let should = should_have(world, id, row, config) && row.desired != Some(config);
-            ensure(!should, || {
+        self.look(world);
+        for (id, (config, since)) in &self.due {
+            ensure(world.now() <= *since + world.in_use_after(), || {
+                let record = world.store.rows().agents.get(id).and_then(|row| row.desired);
                 format!(
-                    "{id} should have what rollout {rollout} brought, and its record says {:?}",
-                    row.desired
+                    "{id} should have {config} like its group since {since:?}, and its record says {record:?}"
                 )
             })?;
         }
@@ -65,6 +62,22 @@ impl Invariant for SteadyState {
 }
 
 impl SteadyState {
+    /// Who should be brought to what its group has, and since when.
+    fn look(&mut self, world: &World) {
+        let rows = world.store.rows();
+        let before = std::mem::take(&mut self.due);
+        let group = rows.groups.get(&(GroupIx(0), Slot::MainConfig.code()));
+        let Some((config, _)) = group.filter(|(config, _)| !is_stopped(world, config)) else { return };
+        let is_due = |id: &AgentId, row: &AgentRow| {
+            row.desired != Some(*config) && should_have(world, id, row, *config)
+        };
+        for (id, _) in rows.agents.iter().filter(|(id, row)| is_due(id, row)) {
+            let since =
+                before.get(id).filter(|(of, _)| of == config).map_or(world.now(), |(_, since)| *since);
+            self.due.insert(*id, (*config, since));
+        }
+    }
+
     /// What is written again under the same key is the same assignment, whose answer was lost.
     fn has_its_key(&mut self, desired: &Desired, now: Time) -> Result<(), String> {
         let key = (desired.agent, desired.config, desired.offer);
@@ -91,6 +104,16 @@ impl SteadyState {
             )
         })
     }
+}
+
+/// Whether nobody is assigned anything: a rollout is under way, or something has stopped the group.
+fn is_stopped(world: &World, config: &Fingerprint) -> bool {
+    let rows = world.store.rows();
+    let leaders = world.replicas.iter().filter_map(|replica| replica.leader.as_ref());
+    let mut groups =
+        leaders.filter_map(|leader| leader.rollouts.steady().group(GroupIx(0), Slot::MainConfig));
+    let is_over = rows.rollouts.values().all(|row| row.story.state().is_terminal());
+    !is_over || rows.recalled.contains(config) || rows.breaker.is_some() || groups.any(|group| group.held)
 }
 
 fn may_be_assigned(rows: &Rows, desired: &Desired) -> Result<(), String> {
@@ -208,6 +231,7 @@ mod tests {
             ..drawn.rollouts[0].clone()
         };
         let scenario = Scenario {
+            replicas: 1,
             agents: agents.collect(),
             faults: Faulty::default(),
             shared: SharedSpec { steady: true, ..SharedSpec::default() },
@@ -215,15 +239,25 @@ mod tests {
             acts: Vec::new(),
             ..drawn
         };
-        let mut world = World::new(&scenario, Faults::default());
-        let mut assigned = Vec::new();
-        while let Some(seen) = world.step() {
-            assigned.extend(seen.shared.iter().map(|desired| desired.agent));
-        }
-        assert_eq!(assigned, [world.agents[5].id]);
-        assert_eq!(SteadyState::default().at_end(&world), Ok(()));
-        let id = assigned[0];
-        world.store.change_agent(&id, |row| row.desired = None);
-        assert!(SteadyState::default().at_end(&world).is_err());
+        let run = |is_brought: bool| {
+            let (mut world, mut invariant) =
+                (World::new(&scenario, Faults::default()), SteadyState::default());
+            // Whoever leads, and does so to the end, brings nobody to anything.
+            world.scenario.shared.steady = is_brought;
+            let mut assigned = Vec::new();
+            while let Some(seen) = world.step() {
+                if world.replicas.iter().any(|replica| replica.leader.is_some()) {
+                    world.scenario.shared.steady = true;
+                }
+                assigned.extend(seen.shared.iter().map(|desired| desired.agent));
+                assert_eq!(invariant.after(&world, &seen), Ok(()));
+            }
+            (assigned, world.agents[5].id, invariant.at_end(&world))
+        };
+        let (assigned, late, held) = run(true);
+        assert_eq!((assigned, held), (vec![late], Ok(())));
+        let (assigned, late, held) = run(false);
+        assert_eq!(assigned, []);
+        assert!(held.is_err_and(|why| why.starts_with(&late.to_string())));
     }
 }

@@ -15,6 +15,8 @@ mod operator;
 pub mod planned;
 mod script;
 mod tally;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod timeline;
 
@@ -26,18 +28,18 @@ use opamp_fleet::faults::Faults;
 use opamp_fleet::rollout::journal::Entry;
 use opamp_fleet::rollout::plan::{ConflictPolicy, Plan, PlannedMembers};
 use opamp_fleet::rollout::{
-    AgentFact, Command, CommandKey, Do, Effects, Engine, Event, NextAction, PauseReason, Reason,
-    RolloutState, Summary, Time, WaveIx, WaveState, Who, Why, Write,
+    AgentFact, Command, CommandKey, CommandOutcome, Do, Effects, Engine, Event, NextAction, PauseReason,
+    Reason, RolloutState, Summary, Time, WaveIx, WaveState, Who, Why, Write,
 };
 use opamp_proto::{AgentId, Fingerprint};
 
-pub use operator::{ACTS, Operator, act_named};
+pub use operator::{ACTS, Operator, act_named, act_words};
 pub use script::Script;
 pub use tally::{RunEnd, Tally};
 
 use self::agents::Agents;
 use self::fleet::{FleetModel, agent_of};
-use self::timeline::Timeline;
+use self::timeline::{Answer, Timeline};
 
 /// Steps without any time passing, and more of them for each agent, before the run counts as stuck: each agent does a few things
 /// at one time at most, and a tick for each is plenty.
@@ -142,14 +144,28 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Says of the acts that are left that they were not reached. No run comes after this.
+    pub fn give_up_acts(&mut self) {
+        let left = self.operator.acts.iter().skip(self.act);
+        if let Some(timeline) = &mut self.timeline {
+            for (after, wanted) in left {
+                let words = act_words(wanted, &self.plan.gates);
+                timeline.act(self.fleet.begins + *after, words, Answer::NotReached);
+            }
+        }
+        self.act = self.operator.acts.len();
+    }
+
     /// One event: what is due next. Nothing if nothing is.
     pub fn step(&mut self) -> Option<Time> {
         self.start();
         let next = self.next()?;
         self.still_steps = if next > self.now { 0 } else { self.still_steps + 1 };
         self.now = self.now.max(next);
-        if let Some(wanted) = self.command_due() {
-            self.command(wanted);
+        if let Some(wanted) = self.act_due() {
+            self.play(wanted);
+        } else if let Some(wanted) = self.reaction_due() {
+            self.carry_out(wanted);
         } else if self.agents.next().is_some_and(|at| at <= self.now) {
             let Self { agents, engine, plan, shared, effects, now, tally, script, .. } = self;
             agents.act(*now, &mut |agent, fact| {
@@ -239,8 +255,9 @@ impl<'a> Model<'a> {
     fn run_while(&mut self, length: Duration, goes_on: impl Fn(&Tally) -> bool) -> RunEnd {
         let until = self.fleet.begins + length;
         let still_max = STILL_STEPS_MAX.0 + STILL_STEPS_MAX.1 * u64::from(self.fleet.agents);
-        self.start();
         let end = loop {
+            // A tick may have taken it to where it waits for being compared with the fleet.
+            self.start();
             if self.engine.state().is_terminal() {
                 break RunEnd::Ended;
             }
@@ -262,7 +279,7 @@ impl<'a> Model<'a> {
         end
     }
 
-    /// Takes it from draft to where its plan says that it begins.
+    /// Takes it from draft to where its plan says that it begins, and from there on once it is time.
     fn start(&mut self) {
         let hash = self.plan.hash;
         while !self.started {
@@ -276,7 +293,7 @@ impl<'a> Model<'a> {
                 _ => return,
             };
             self.started = before == RolloutState::Ready;
-            self.command(wanted);
+            self.carry_out(wanted);
             if self.engine.state() == before {
                 return;
             }
@@ -291,13 +308,16 @@ impl<'a> Model<'a> {
         others.into_iter().flatten().min()
     }
 
-    fn command_due(&mut self) -> Option<Do> {
-        let due =
-            self.operator.acts.get(self.act).filter(|(after, _)| self.fleet.begins + *after <= self.now);
-        if let Some((_, wanted)) = due {
-            self.act += 1;
-            return Some(wanted.clone());
+    fn act_due(&mut self) -> Option<Do> {
+        let (after, wanted) = self.operator.acts.get(self.act)?;
+        if self.fleet.begins + *after > self.now {
+            return None;
         }
+        self.act += 1;
+        Some(wanted.clone())
+    }
+
+    fn reaction_due(&mut self) -> Option<Do> {
         let is_due = self.reaction().is_some_and(|reaction| reaction.at <= self.now);
         if is_due { self.reaction.take().map(|reaction| reaction.wanted) } else { None }
     }
@@ -307,9 +327,30 @@ impl<'a> Model<'a> {
         self.reaction.as_ref().filter(|_| self.engine.state() == RolloutState::Running)
     }
 
-    fn command(&mut self, wanted: Do) {
+    /// An act of the operator: it has a line, before those of what comes of it.
+    fn play(&mut self, wanted: Do) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.act(self.now, act_words(&wanted, &self.plan.gates), Answer::Done);
+        }
+        let answer = self.command(wanted);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.answered(answer);
+        }
+    }
+
+    /// A command that nothing is said of unless it is refused: what comes of it is said.
+    fn carry_out(&mut self, wanted: Do) {
+        if let (Answer::Refused(why), Some(timeline)) = (self.command(wanted), &mut self.timeline) {
+            timeline.refused(self.now, why);
+        }
+    }
+
+    fn command(&mut self, wanted: Do) -> Answer {
         self.commands += 1;
-        let Ok(key) = CommandKey::new(&format!("act-{}", self.commands)) else { return };
+        let key = match CommandKey::new(&format!("act-{}", self.commands)) {
+            Ok(key) => key,
+            Err(error) => return Answer::Refused(error.to_string()),
+        };
         let command = Command {
             key,
             actor: "operator".into(),
@@ -323,13 +364,14 @@ impl<'a> Model<'a> {
         }
         let handled =
             self.engine.handle(Event::Command(&command), self.now, &mut self.shared, &mut self.effects);
-        if let Err(refused) = handled {
-            self.tally.refused += 1;
-            if let Some(timeline) = &mut self.timeline {
-                timeline.refused(self.now, &refused);
-            }
-        }
+        let answer = match (handled, self.effects.answer()) {
+            (Err(refused), _) => Answer::Refused(refused.to_string()),
+            (Ok(()), Some(CommandOutcome::NothingToDo)) => Answer::NoEffect,
+            (Ok(()), _) => Answer::Done,
+        };
+        self.tally.refused += u64::from(answer.why().is_some());
         self.drain();
+        answer
     }
 
     fn tick(&mut self) {
@@ -348,7 +390,7 @@ impl<'a> Model<'a> {
         if self.effects.is_empty() {
             return;
         }
-        self.tally.batches += 1;
+        self.tally.commits += 1;
         self.tally.entries += self.effects.entries().len() as u64;
         let effects = std::mem::take(&mut self.effects);
         for entry in effects.entries() {

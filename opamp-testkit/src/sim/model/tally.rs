@@ -23,7 +23,7 @@ pub struct Tally {
     /// Events told to the engine.
     pub events: u64,
     /// Calls that had something to commit.
-    pub batches: u64,
+    pub commits: u64,
     /// Journal entries.
     pub entries: u64,
     /// Offers of the new configuration.

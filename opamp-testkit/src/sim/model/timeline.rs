@@ -1,12 +1,12 @@
 //! A rollout over time, decimated to a bounded number of samples.
 
+use std::fmt;
+
 use opamp_fleet::rollout::gates::{Evidence, GateKind, Verdict};
 use opamp_fleet::rollout::journal::{Entry, RolloutEntry};
 use opamp_fleet::rollout::plan::WavePlan;
 use opamp_fleet::rollout::preview::counted;
-use opamp_fleet::rollout::{
-    Engine, OperatorState, Reason, Refused, RolloutState, Summary, Time, WaveIx, WaveState,
-};
+use opamp_fleet::rollout::{Engine, OperatorState, Reason, RolloutState, Summary, Time, WaveIx, WaveState};
 
 use super::text::counts;
 
@@ -46,7 +46,7 @@ pub struct Sample {
     /// Its state.
     pub state: RolloutState,
     /// The state in operators' words.
-    pub shown: OperatorState,
+    pub operator_state: OperatorState,
     /// Not pushed.
     pub pending: u32,
     /// Pushed, without an answer.
@@ -55,8 +55,10 @@ pub struct Sample {
     pub applied: u32,
     /// They failed.
     pub failed: u32,
-    /// Neither success nor failure, and those that are waited for.
+    /// Neither success nor failure.
     pub neutral: u32,
+    /// Away, to be taken when they are back.
+    pub deferred: u32,
 }
 
 /// Something worth a line.
@@ -75,9 +77,16 @@ pub struct Mark {
 /// What kind of thing happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MarkKind {
+    /// An operator did something, or would have.
+    Act {
+        /// What, in the words of a plan file.
+        act: String,
+        /// What came of it.
+        answer: Answer,
+    },
     /// A gate gave a verdict that matters.
     Gate(Box<Evidence>),
-    /// A command was refused.
+    /// A command that is no act of the plan was refused.
     Refused,
     /// The rollout came into a state.
     Rollout(RolloutState),
@@ -87,10 +96,52 @@ pub enum MarkKind {
     Wave(WaveIx, WaveState),
 }
 
+/// What came of something that an operator does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// It was so already.
+    NoEffect,
+    /// The run was over before.
+    NotReached,
+    /// The engine refused it, and why.
+    Refused(String),
+}
+
+impl Answer {
+    /// The answer in one word.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NoEffect => "no effect",
+            Self::NotReached => "not reached",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why it was refused, if it was.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Refused(why) => Some(why),
+            Self::Done | Self::NoEffect | Self::NotReached => None,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        self.why().map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+}
+
 impl Timeline {
     /// Most samples.
     pub const SAMPLES_MAX: usize = 2_000;
-    /// Most marks. Further ones are counted, but those of the rollout's own states are kept.
+    /// Most marks. Further ones are counted, but those of the rollout's own states and of acts are kept.
     pub const MARKS_MAX: usize = 10_000;
 
     /// Nothing yet, of a rollout in these waves that is planned at `begins`.
@@ -234,14 +285,32 @@ impl Timeline {
         self.mark(now, MarkKind::Stretched(wave, by), what, words(by));
     }
 
+    /// An operator's act. Its line stands before those of what comes of it, which [`Timeline::answered`] is told then.
+    pub(super) fn act(&mut self, at: Time, act: String, answer: Answer) {
+        let (what, details) = (format!("operator: {act}"), answer.to_string());
+        self.mark(at, MarkKind::Act { act, answer }, what, details);
+    }
+
+    /// What came of the last act.
+    pub(super) fn answered(&mut self, answered: Answer) {
+        for mark in self.marks.iter_mut().rev() {
+            if let MarkKind::Act { answer, .. } = &mut mark.kind {
+                mark.details = answered.to_string();
+                *answer = answered;
+                return;
+            }
+        }
+    }
+
     /// A command that was refused.
-    pub(super) fn refused(&mut self, now: Time, refused: &Refused) {
-        self.mark(now, MarkKind::Refused, "refused".to_owned(), refused.to_string());
+    pub(super) fn refused(&mut self, now: Time, why: String) {
+        self.mark(now, MarkKind::Refused, "refused".to_owned(), why);
     }
 
     fn mark(&mut self, now: Time, kind: MarkKind, what: String, details: String) {
-        // What becomes of the rollout is told to its end.
-        if self.marks.len() < Self::MARKS_MAX || matches!(kind, MarkKind::Rollout(_)) {
+        // What becomes of the rollout is told to its end, and what operators do.
+        let is_kept = matches!(kind, MarkKind::Act { .. } | MarkKind::Rollout(_));
+        if self.marks.len() < Self::MARKS_MAX || is_kept {
             let at_ms = self.ms(now);
             self.marks.push(Mark { at_ms, kind, what, details });
         } else {
@@ -272,12 +341,13 @@ impl Sample {
             at_ms,
             wave: summary.batch,
             state,
-            shown: summary.state,
+            operator_state: summary.state,
             pending: summary.pending,
             applying: summary.applying,
             applied: summary.applied,
             failed: summary.failed,
-            neutral: summary.neutral.saturating_add(summary.deferred),
+            neutral: summary.neutral,
+            deferred: summary.deferred,
         }
     }
 }
@@ -391,8 +461,9 @@ mod tests {
         for _ in 0..=Timeline::MARKS_MAX {
             timeline.mark(Time(0), MarkKind::Refused, String::new(), String::new());
         }
+        timeline.act(Time(8), "roll-back".to_owned(), Answer::Done);
         timeline.mark(Time(9), MarkKind::Rollout(RolloutState::RolledBack), String::new(), String::new());
-        assert_eq!((timeline.marks().len(), timeline.left_off()), (Timeline::MARKS_MAX + 1, 1));
+        assert_eq!((timeline.marks().len(), timeline.left_off()), (Timeline::MARKS_MAX + 2, 1));
         assert_eq!(timeline.marks().last().unwrap().at_ms, 9);
     }
 
@@ -434,6 +505,12 @@ mod tests {
         assert_eq!(samples[0].at_ms, 0);
         let steps: Vec<u64> = samples.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).collect();
         assert!(steps.iter().all(|step| *step == steps[0]), "{steps:?}");
+    }
+
+    #[test]
+    fn who_is_deferred_is_not_counted_as_neutral() {
+        let sample = Sample::of(0, RolloutState::Running, &summary());
+        assert_eq!((sample.neutral, sample.deferred), (0, 3));
     }
 
     #[test]

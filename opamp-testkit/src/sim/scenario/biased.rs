@@ -6,7 +6,7 @@ use opamp_fleet::rollout::{LateJoiners, UnverifiedPolicy};
 
 use super::drawn::number;
 use super::{Act, ActAt, How, Scenario, Shape, SharedSpec};
-use crate::sim::profiles::{Profile, Span};
+use crate::sim::profiles::{Profile, Span, Stage};
 use crate::sim::rng::{Rng, Subject};
 
 impl Scenario {
@@ -178,6 +178,37 @@ impl Scenario {
                 self.replicas = 1;
                 for at_s in (2_400..2_900).step_by(25) {
                     self.acts.push(ActAt { at_s, act: Act::ReplicaCrash { replica: 0, back_s: 1 } });
+                }
+            }
+            Fault::SteadyBringsNobody => {
+                // They come when all is over.
+                self.newcomers(&mut rng, (2_600, 3_600));
+                self.rollouts.truncate(1);
+            }
+            Fault::SmallFaultPasses => {
+                self.one_rollout_in_peace();
+                self.agents.truncate(2);
+                self.profile(1, &Profile::Fails { rate: Ppm::ALL });
+                self.agents.iter_mut().for_each(|agent| agent.arrives_s = None);
+                self.each_rollout(|spec| (spec.shape, spec.control_group) = (Shape::AllAtOnce, 0));
+            }
+            Fault::PercentIgnored => {
+                self.one_rollout_in_peace();
+                self.profile(2, &Profile::Silent { stage: Stage::Applying });
+            }
+            Fault::LoweredRateForgets => {
+                self.acts.clear();
+                self.each_rollout(|spec| {
+                    (spec.shape, spec.in_flight_max, spec.per_minute) = (Shape::AllAtOnce, 1_000, 600);
+                });
+                for (at_s, per_minute) in (90..1_200).step_by(20).zip([2, 600].into_iter().cycle()) {
+                    let limits = Act::Limit {
+                        rollout: 0,
+                        in_flight: 1_000,
+                        touched: None,
+                        per_minute: Some(per_minute),
+                    };
+                    self.acts.push(ActAt { at_s, act: limits });
                 }
             }
             Fault::PinDropped => {

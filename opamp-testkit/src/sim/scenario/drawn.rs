@@ -110,6 +110,8 @@ fn rollouts(rng: &mut Rng) -> Vec<RolloutSpec> {
 }
 
 fn rollout(number: u32, at_s: u32, rng: &mut Rng) -> RolloutSpec {
+    // Drawn apart: whatever else a seed stands for is as it was.
+    let bakes = !rng.fork(Subject::Scenario, u64::from(number)).chance(Ppm::percent(20));
     let window_s = rng.pick(&[60, 120, 300]);
     let shape = match rng.below(8) {
         0 => Shape::AllAtOnce,
@@ -128,7 +130,7 @@ fn rollout(number: u32, at_s: u32, rng: &mut Rng) -> RolloutSpec {
         shape,
         dwell_s: window_s + self::number(rng.below(120)),
         dwell_later_s: window_s + self::number(rng.below(600)),
-        bake_s: rng.pick(&[300, 900]),
+        bake_s: Some(rng.pick(&[300, 900])).filter(|_| bakes).unwrap_or(0),
         window_s,
         in_flight_max: rng.pick(&[1, 2, 5, 1_000]),
         touched_max: if rng.chance(Ppm::percent(15)) { self::number(rng.between(2, 12)) } else { u32::MAX },
@@ -247,6 +249,14 @@ mod tests {
             assert!(scenario.acts.is_sorted_by_key(|act| act.at_s));
             assert_eq!(Scenario::drawn(seed), scenario);
         }
+    }
+
+    #[test]
+    fn some_rollouts_bake_and_some_do_not() {
+        let scenarios: Vec<Scenario> = (0..100).map(Scenario::drawn).collect();
+        let bakes = scenarios.iter().flat_map(|scenario| &scenario.rollouts).map(|spec| spec.bake_s);
+        let bakes: std::collections::BTreeSet<u32> = bakes.collect();
+        assert_eq!(Vec::from_iter(bakes), [0, 300, 900]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use opamp_fleet::rollout::{
 use opamp_proto::{AgentId, Fingerprint, Wall};
 
 use super::Desired;
-use crate::sim::ledger::{Change, Story};
+use crate::sim::ledger::{Change, Line, Story};
 use crate::sim::replica::facts::Facts;
 
 /// Everything the store has.
@@ -276,14 +276,15 @@ impl Rows {
     }
 
     /// Whether a configuration has to be kept: somebody should run it or may have to go back to it, or a rollout needs it.
+    /// A live one needs what its members had when they were planned as well, since it pins that only with their first offer.
     pub fn needs(&self, config: Fingerprint) -> bool {
+        let is_needed_by = |row: &RolloutRow| {
+            row.story.target() == config || row.previous.values().any(|own| *own == Some(config))
+        };
         self.pins.iter().any(|(_, pinned)| *pinned == config)
             || self.groups.values().any(|(wanted, _)| *wanted == config)
             || self.agents.values().any(|row| !row.removed && row.holds(config))
-            || self
-                .rollouts
-                .values()
-                .any(|row| row.story.target() == config && !row.story.state().is_terminal())
+            || self.rollouts.values().any(|row| !row.story.state().is_terminal() && is_needed_by(row))
     }
 
     /// What members that came late can go back to.
@@ -316,8 +317,8 @@ impl Rows {
                     }
                 }
             }
-            Write::KnownGood { rollout, slot: Slot::MainConfig, config, wave } => {
-                self.known_good(*rollout, *config, *wave);
+            Write::KnownGood { rollout, slot: Slot::MainConfig, config, wave, at } => {
+                self.known_good(*rollout, *config, *wave, *at);
             }
             // The fleet of the simulator has one slot.
             Write::Assign { .. } | Write::Desire { .. } | Write::Failed { .. } | Write::KnownGood { .. } => {}
@@ -341,10 +342,12 @@ impl Rows {
         None
     }
 
-    /// Members that are verified, those of a wave or all, run it well.
-    fn known_good(&mut self, rollout: RolloutId, config: Fingerprint, wave: Option<WaveIx>) {
+    /// Members that have been verified since then at least, those of a wave or all, run it well.
+    fn known_good(&mut self, rollout: RolloutId, config: Fingerprint, wave: Option<WaveIx>, at: Time) {
         let Some(row) = self.rollouts.get(&rollout) else { return };
-        let verified = row.story.lines.iter().filter(|line| line.state == MemberState::Verified);
+        let since = |line: &Line| line.row.map_or(Time(0), |row| row.since);
+        let verified =
+            row.story.lines.iter().filter(|line| line.state == MemberState::Verified && since(line) <= at);
         for line in verified.filter(|line| wave.is_none_or(|wave| line.wave == wave)) {
             if let Some(agent) = self.agents.get_mut(&line.agent) {
                 agent.ran_well(config);
@@ -443,5 +446,43 @@ mod tests {
         assert!(rows.needs(config));
         rows.write(&Write::Unpin { rollout: key(1).rollout });
         assert!(!rows.needs(config));
+    }
+
+    #[test]
+    fn what_members_of_a_live_rollout_had_is_needed_before_it_is_pinned() {
+        let scenario = crate::sim::scenario::Scenario::drawn(1);
+        let mut world = crate::sim::world::World::new(&scenario, opamp_fleet::faults::Faults::default());
+        while world.store.rows().rollouts.is_empty() {
+            world.step().unwrap();
+        }
+        let mut rows = world.store.rows().clone();
+        rows.pins.clear();
+        rows.agents.clear();
+        let row = rows.rollouts.values_mut().next().unwrap();
+        let own = row.previous.values().find_map(|own| *own).unwrap();
+        assert!(rows.needs(own));
+        rows.rollouts.clear();
+        assert!(!rows.needs(own));
+    }
+
+    #[test]
+    fn who_became_verified_after_the_watch_was_over_was_not_watched() {
+        let scenario = crate::sim::scenario::Scenario::drawn(1);
+        let mut world = crate::sim::world::World::new(&scenario, opamp_fleet::faults::Faults::default());
+        let (rollout, agent, since) = loop {
+            world.step().unwrap();
+            let rollouts = world.store.rows().rollouts.iter();
+            let mut lines = rollouts.flat_map(|(id, row)| row.story.lines.iter().map(|line| (*id, line)));
+            if let Some((id, line)) = lines.find(|(_, line)| line.state == MemberState::Verified) {
+                break (id, line.agent, line.row.unwrap().since);
+            }
+        };
+        let (mut rows, config) = (world.store.rows().clone(), Fingerprint::from_bytes([9; 16]));
+        let mut good = |at| {
+            rows.write(&Write::KnownGood { rollout, slot: Slot::MainConfig, config, wave: None, at });
+            rows.agents[&agent].known_good == Some(config)
+        };
+        assert!(!good(Time(since.0 - 1)));
+        assert!(good(since));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use opamp_fleet::rollout::commit::Batch;
-use opamp_fleet::rollout::{Act as EngineAct, ConfigStatus, Epoch, RolloutId, Time};
+use opamp_fleet::rollout::{Act as EngineAct, ConfigStatus, Epoch, RolloutId, Time, Write};
 use opamp_proto::{Fingerprint, Mono, Wall};
 
 use super::CommandSeen;
@@ -90,6 +90,14 @@ pub struct Commit {
     pub batch: Arc<Batch>,
     /// What it led to.
     pub written: Written,
+}
+
+impl Commit {
+    /// Whether an agent or a group should have something from then on.
+    pub(super) fn desires_something(&self) -> bool {
+        let is_for_group = |write: &Write| matches!(write, Write::GroupDesired { .. });
+        !self.written.desires.is_empty() || self.batch.writes.iter().any(is_for_group)
+    }
 }
 
 /// An act that was done.

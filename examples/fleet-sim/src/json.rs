@@ -1,11 +1,12 @@
-//! The run as JSON: `plan`, `preview`, `changes`, `timeline`, `marks`, `said` (by gates), `gates`, `result`.
+//! The run as JSON: `plan`, `preview`, `changes`, `timeline`, `marks`, `acts`, `verdicts`, `gates`, `result`. The page on rollouts says
+//! what they are.
 
 use std::time::Duration;
 
-use opamp_fleet::rollout::NextAction;
 use opamp_fleet::rollout::gates::ScopeAt;
 use opamp_fleet::rollout::preview::{CurrentMeaning, Power, Preview};
 use opamp_fleet::rollout::stats::Ppm;
+use opamp_fleet::rollout::{NextAction, Summary};
 use opamp_testkit::sim::model::RunEnd;
 use opamp_testkit::sim::model::timeline::{Mark, MarkKind, Sample};
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ pub fn json(run: &Simulation, cost: Cost) -> Value {
         "changes": run.meanings.iter().map(meaning).collect::<Vec<_>>(),
         "timeline": run.timeline.samples().iter().map(sample).collect::<Vec<_>>(),
         "marks": marks.iter().map(mark).collect::<Vec<_>>(),
-        "said": marks.iter().filter_map(said).collect::<Vec<_>>(),
+        "acts": marks.iter().filter_map(act).collect::<Vec<_>>(),
+        "verdicts": marks.iter().filter_map(verdict).collect::<Vec<_>>(),
         "gates": run.gates.iter().map(gate).collect::<Vec<_>>(),
         "result": result(run, cost),
     })
@@ -117,18 +119,25 @@ fn power(power: &Power) -> Value {
 }
 
 fn sample(sample: &Sample) -> Value {
+    let Sample { pending, applying, applied, failed, neutral, deferred, .. } = *sample;
     json!({
         "at_ms": sample.at_ms,
         "wave": sample.wave,
         "state": sample.state.as_str(),
-        "shown": sample.shown.as_str(),
-        "counts": {
-            "pending": sample.pending,
-            "applying": sample.applying,
-            "applied": sample.applied,
-            "failed": sample.failed,
-            "neutral": sample.neutral,
-        },
+        "operator_state": sample.operator_state.as_str(),
+        "counts": counts([pending, applying, applied, failed, neutral, deferred]),
+    })
+}
+
+/// Members by operators' words; together they are all members.
+fn counts([pending, applying, applied, failed, neutral, deferred]: [u32; 6]) -> Value {
+    json!({
+        "pending": pending,
+        "applying": applying,
+        "applied": applied,
+        "failed": failed,
+        "neutral": neutral,
+        "deferred": deferred,
     })
 }
 
@@ -136,8 +145,14 @@ fn mark(mark: &Mark) -> Value {
     json!({ "at_ms": mark.at_ms, "what": mark.what, "details": mark.details })
 }
 
+/// What an operator did, or would have.
+fn act(mark: &Mark) -> Option<Value> {
+    let MarkKind::Act { act, answer } = &mark.kind else { return None };
+    Some(json!({ "at_ms": mark.at_ms, "act": act, "answer": answer.as_str(), "why": answer.why() }))
+}
+
 /// What a gate said.
-fn said(mark: &Mark) -> Option<Value> {
+fn verdict(mark: &Mark) -> Option<Value> {
     let MarkKind::Gate(evidence) = &mark.kind else { return None };
     Some(json!({
         "at_ms": mark.at_ms,
@@ -145,7 +160,7 @@ fn said(mark: &Mark) -> Option<Value> {
         "name": evidence.name,
         "scope": scope(&evidence.scope),
         "bad": evidence.bad,
-        "of": evidence.of,
+        "eligible": evidence.of,
         "verdict": evidence.verdict.as_str(),
         "line": mark.details,
     }))
@@ -156,9 +171,9 @@ fn gate(gate: &GateCounts) -> Value {
     json!({
         "kind": gate.kind.as_str(),
         "bad": gate.bad,
-        "of": gate.of,
+        "eligible": gate.of,
         "blind": gate.blind,
-        "spoke": gate.spoke,
+        "verdicts": gate.verdicts,
     })
 }
 
@@ -173,6 +188,7 @@ fn scope(scope: &ScopeAt) -> String {
 fn result(run: &Simulation, cost: Cost) -> Value {
     let ms = |length: Option<Duration>| length.map(|length| length.as_millis() as u64);
     let tally = &run.tally;
+    let Summary { pending, applying, applied, failed, neutral, deferred, .. } = run.summary;
     let micros = u64::try_from(cost.took.as_micros()).unwrap_or(u64::MAX).max(1);
     json!({
         "state": run.state.as_str(),
@@ -186,6 +202,8 @@ fn result(run: &Simulation, cost: Cost) -> Value {
             "since_ms": ms(Some(why.since.since(run.begins))),
             "reason": why.reason,
         })),
+        "operator_state": run.summary.state.as_str(),
+        "counts": counts([pending, applying, applied, failed, neutral, deferred]),
         "length_ms": ms(Some(run.length)),
         "first_fault_ms": ms(tally.first_fault.map(|at| at.since(run.begins))),
         "first_stop_ms": ms(tally.first_stop.map(|at| at.since(run.begins))),
@@ -196,7 +214,7 @@ fn result(run: &Simulation, cost: Cost) -> Value {
         "offers_back": tally.offers_back,
         "rolled_back": run.rolled_back,
         "refused": tally.refused,
-        "batches": tally.batches,
+        "commits": tally.commits,
         "entries": tally.entries,
         "events": tally.events,
         "events_per_s": tally.events.saturating_mul(1_000_000) / micros,

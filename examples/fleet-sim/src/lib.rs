@@ -7,6 +7,7 @@ pub mod input;
 pub mod json;
 mod lines;
 pub mod options;
+pub mod overwrite;
 pub mod picture;
 pub mod report;
 mod simulation;

@@ -1,7 +1,7 @@
 //! Which lines a report has: what happened, without what has been said already.
 //!
 //! A gate that has failed is recorded again with each further failure. The first time is a line, and the last one before the
-//! next thing happens to the rollout or a wave; those between say nothing new. What stopped the rollout is said with the stop.
+//! next thing happens to the rollout or a wave, or an operator does something; those between say nothing new. What stopped the rollout is said with the stop.
 //! Waves that are skipped together are one line.
 
 use std::borrow::Cow;

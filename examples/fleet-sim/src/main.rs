@@ -9,6 +9,7 @@ use std::{fs, process};
 
 use fleet_sim::json::{Cost, json};
 use fleet_sim::options::{self, Options};
+use fleet_sim::overwrite::{Named, lost};
 use fleet_sim::picture::picture;
 use fleet_sim::report::{Clock, Report};
 use fleet_sim::{Input, Simulation};
@@ -29,7 +30,13 @@ fn main() -> ExitCode {
 /// Plays the plan, and says with which code to exit.
 fn run(options: &Options) -> Result<u8, Box<dyn Error>> {
     let mut input = read(&options.plan)?;
-    let files = input.files(Path::new(&options.plan).parent().unwrap_or(Path::new("")))?;
+    let directory = Path::new(&options.plan).parent().unwrap_or(Path::new(""));
+    for (key, path) in input.paths(directory) {
+        if let Some(what) = options.written().find_map(|file| lost(file, Named(key, &path))) {
+            return Err(what.into());
+        }
+    }
+    let files = input.files(directory)?;
     input.seed = options.seed.unwrap_or(input.seed);
     input.fleet.agents = options.agents.unwrap_or(input.fleet.agents);
     writable(options.json.as_deref())?;

@@ -1,8 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::overwrite::{Named, lost};
 
 /// The code of a run that came to no end because things happen all the time and no time passes: a bug.
 pub const STUCK: u8 = 3;
@@ -31,7 +34,29 @@ pub struct Options {
 /// Reads the command line. Prints help or the mistake and exits where clap does.
 #[must_use]
 pub fn parse() -> Options {
-    understand(&command().get_matches())
+    let options = understand(&command().get_matches());
+    if let Some(what) = options.lost() {
+        command().error(ErrorKind::ArgumentConflict, what).exit();
+    }
+    options
+}
+
+impl Options {
+    /// The files that are written, with their flags.
+    pub fn written(&self) -> impl Iterator<Item = Named<'_>> {
+        let (json, svg) = (self.json.as_deref(), self.svg.as_deref());
+        [("--json", json), ("--svg", svg)].into_iter().filter_map(|(flag, path)| Some(Named(flag, path?)))
+    }
+
+    /// What would be lost by writing over the plan, or over what was just written.
+    fn lost(&self) -> Option<String> {
+        // A file can be standard input, where the system tells which.
+        let plan = if self.plan == "-" { "/dev/stdin" } else { &*self.plan };
+        let plan = Named("the plan", Path::new(plan));
+        let both = self.json.as_deref().zip(self.svg.as_deref());
+        let both = both.and_then(|(json, svg)| lost(Named("--svg", svg), Named("--json", json)));
+        self.written().find_map(|file| lost(file, plan)).or(both)
+    }
 }
 
 fn understand(matches: &ArgMatches) -> Options {
@@ -61,7 +86,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .args([
             Arg::new("plan").value_name("PLAN").required(true).help("The plan file, `-` for standard input (TOML)"),
-            file("json", "Write plan, preview, timeline, gates and result as JSON"),
+            file("json", "Write plan, preview, changes, timeline, marks, acts, verdicts, gates and result as JSON; docs/rollouts.md has the keys"),
             file("svg", "Draw the rollout over time"),
             Arg::new("preview")
                 .long("preview")
@@ -96,6 +121,19 @@ mod tests {
         assert_eq!((options.seed, options.agents, options.json), (Some(7), Some(100), None));
         assert_eq!((options.svg, options.preview), (Some("out.svg".into()), false));
         assert!(understand(&command().get_matches_from(["fleet-sim", "plan.toml", "--preview"])).preview);
+    }
+
+    #[test]
+    fn files_that_are_read_or_written_already_are_not_written() {
+        let lost = |words: &[&str]| {
+            let all = ["fleet-sim", "Cargo.toml"].iter().chain(words);
+            understand(&command().get_matches_from(all)).lost()
+        };
+        let plan = Some("--svg ./src/../Cargo.toml would overwrite the plan".to_owned());
+        assert_eq!(lost(&["--svg", "./src/../Cargo.toml", "--json", "new.json"]), plan);
+        let json = Some("--svg ./new would overwrite --json".to_owned());
+        assert_eq!(lost(&["--json", "new", "--svg", "./new"]), json);
+        assert_eq!(lost(&["--json", "new.json", "--svg", "new.svg"]), None);
     }
 
     #[test]

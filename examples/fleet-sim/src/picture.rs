@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use opamp_fleet::rollout::RolloutState;
 use opamp_fleet::rollout::gates::Verdict;
 use opamp_fleet::rollout::preview::grouped;
-use opamp_testkit::sim::model::timeline::{Mark, MarkKind, Sample};
+use opamp_testkit::sim::model::timeline::{Answer, Mark, MarkKind, Sample};
 
 use crate::Simulation;
 use crate::report::{Clock, Closing};
@@ -24,11 +24,12 @@ const NUMBER_WIDTH: f64 = 18.0;
 /// A layer: a word, its colour, and its count.
 type Layer = (&'static str, &'static str, fn(&Sample) -> u32);
 /// Layers from the bottom.
-const LAYERS: [Layer; 5] = [
+const LAYERS: [Layer; 6] = [
     ("applied", "#4c9f70", |sample| sample.applied),
     ("failed", "#c8553d", |sample| sample.failed),
     ("applying", "#e0b04a", |sample| sample.applying),
     ("neutral", "#8d99ae", |sample| sample.neutral),
+    ("deferred", "#b5a3c9", |sample| sample.deferred),
     ("pending", "#dfe3ea", |sample| sample.pending),
 ];
 /// What lines mean, and their colours: a gate that failed, one that could not decide, a stop of the rollout.
@@ -80,7 +81,10 @@ impl Scale {
     fn of(run: &Simulation) -> Self {
         let (samples, marks) = (run.timeline.samples(), run.timeline.marks());
         let last = samples.last().map_or(1, |sample| sample.at_ms);
-        let happened = last_change(samples).max(marks.last().map_or(0, |mark| mark.at_ms));
+        let has_happened =
+            |mark: &&Mark| !matches!(mark.kind, MarkKind::Act { answer: Answer::NotReached, .. });
+        let mark = marks.iter().rev().find(has_happened);
+        let happened = last_change(samples).max(mark.map_or(0, |mark| mark.at_ms));
         let margin = (happened / 10).max(MARGIN_MS);
         let last_ms = if run.state.is_terminal() { last } else { last.min(happened + margin) };
         let total = samples.iter().map(height).max().unwrap_or(1).max(1);
@@ -214,9 +218,11 @@ fn marked(out: &mut String, scale: &Scale, mark: &Mark) -> fmt::Result {
         MarkKind::Rollout(RolloutState::Paused | RolloutState::Aborting | RolloutState::RollingBack) => {
             LINES[2].1
         }
-        MarkKind::Rollout(_) | MarkKind::Stretched(..) | MarkKind::Wave(..) | MarkKind::Refused => {
-            return Ok(());
-        }
+        MarkKind::Act { .. }
+        | MarkKind::Refused
+        | MarkKind::Rollout(_)
+        | MarkKind::Stretched(..)
+        | MarkKind::Wave(..) => return Ok(()),
     };
     writeln!(
         out,
@@ -236,7 +242,7 @@ fn legend(out: &mut String) -> fmt::Result {
         writeln!(out, r#"<rect x="{x}" y="{}" width="12" height="12" fill="{colour}"/>"#, y - 10.0)?;
         writeln!(out, r#"<text x="{}" y="{y}">{word}</text>"#, x + 18.0)?;
     }
-    for (number, (words, colour)) in (5_u32..).zip(LINES) {
+    for (number, (words, colour)) in (6_u32..).zip(LINES) {
         let x = FRAME.0 + 110.0 * f64::from(number);
         writeln!(out, r#"<path d="M{x} {}V{}" stroke="{colour}" stroke-width="1.5"/>"#, y - 11.0, y + 2.0)?;
         writeln!(out, r#"<text x="{}" y="{y}">{words}</text>"#, x + 8.0)?;
@@ -273,12 +279,13 @@ mod tests {
             at_ms,
             wave,
             state: RolloutState::Running,
-            shown: OperatorState::InProgress,
+            operator_state: OperatorState::InProgress,
             pending,
             applying: 0,
             applied,
             failed: 0,
             neutral: 0,
+            deferred: 0,
         }
     }
 

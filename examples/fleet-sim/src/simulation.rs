@@ -10,7 +10,7 @@ use opamp_fleet::rollout::{MemberState, PlanError, RolloutState, Summary, Time, 
 use opamp_proto::Fingerprint;
 use opamp_testkit::sim::model::fleet::FleetModel;
 use opamp_testkit::sim::model::planned::Planned;
-use opamp_testkit::sim::model::timeline::{MarkKind, Timeline};
+use opamp_testkit::sim::model::timeline::{Mark, MarkKind, Timeline};
 use opamp_testkit::sim::model::{Model, RunEnd, Tally};
 
 use crate::input::Files;
@@ -48,7 +48,7 @@ pub struct Simulation {
     pub why: Option<Why>,
     /// When it was planned.
     pub begins: Time,
-    /// How much virtual time it took.
+    /// How much virtual time it took; if that was over before the rollout, how long was looked.
     pub length: Duration,
 }
 
@@ -64,7 +64,7 @@ pub struct GateCounts {
     /// Members that cannot say anything to it.
     pub blind: u32,
     /// How often it failed, was undecided, or had nothing to go by.
-    pub spoke: u32,
+    pub verdicts: u32,
 }
 
 /// Why there is no run.
@@ -102,6 +102,7 @@ impl Simulation {
         files: &Files,
         progress: &mut dyn FnMut(Duration, &Summary),
     ) -> Result<Self, SimulationError> {
+        input.check_labels()?;
         let fleet = FleetModel { bodies: files.before.clone(), ..input.fleet()? };
         let operator = input.operator()?;
         let mut subject = input.rollout.subject(input.seed)?;
@@ -127,6 +128,7 @@ impl Simulation {
                 break RunEnd::Waits;
             }
         };
+        model.give_up_acts();
         let timeline = model.timeline().cloned().unwrap_or_else(|| Timeline::new(fleet.begins, &[]));
         let rolled_back = model.engine().touched().filter(|(_, state)| *state == MemberState::RolledBack);
         Ok(Self {
@@ -138,7 +140,7 @@ impl Simulation {
             tally: model.tally(),
             summary: model.summary(),
             state: model.engine().state(),
-            length: model.passed(),
+            length: if end == RunEnd::Time { whole } else { model.passed() },
             why: (end != RunEnd::Ended).then(|| model.why()),
             begins: fleet.begins,
             end,
@@ -163,19 +165,16 @@ impl Simulation {
 fn gate_counts(preview: &Preview, timeline: &Timeline) -> Vec<GateCounts> {
     let blind =
         |kind: GateKind| preview.blind.iter().find(|(_, gate, _)| *gate == kind).map_or(0, |one| one.2);
-    let spoke = |kind: GateKind| {
-        let said = timeline
-            .marks()
-            .iter()
-            .filter(|mark| matches!(&mark.kind, MarkKind::Gate(said) if said.gate == kind));
-        u32::try_from(said.count()).unwrap_or(u32::MAX)
+    let verdicts = |kind: GateKind| {
+        let is_of = |mark: &&Mark| matches!(&mark.kind, MarkKind::Gate(evidence) if evidence.gate == kind);
+        u32::try_from(timeline.marks().iter().filter(is_of).count()).unwrap_or(u32::MAX)
     };
     let counts = timeline.counted().iter().map(|most| GateCounts {
         kind: most.gate,
         bad: most.bad,
         of: most.of,
         blind: blind(most.gate),
-        spoke: spoke(most.gate),
+        verdicts: verdicts(most.gate),
     });
     counts.collect()
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use fleet_sim::json::{Cost, json};
+use fleet_sim::json::{self, Cost};
 use fleet_sim::picture::picture;
 use fleet_sim::report::Report;
 use fleet_sim::{Input, Simulation, SimulationError};
@@ -18,6 +18,7 @@ use opamp_fleet::rollout::gates::GateKind;
 use opamp_fleet::rollout::plan::Plan;
 use opamp_testkit::sim::model::RunEnd;
 use opamp_testkit::sim::model::timeline::Timeline;
+use serde_json::{Value, json};
 
 /// The plans, one for each strategy at least.
 const PLANS: [&str; 11] = [
@@ -105,7 +106,7 @@ fn a_total_fault_touches_three_agents_and_puts_them_back() {
     assert_eq!((run.end, run.state), (RunEnd::Ended, RolloutState::RolledBack));
     assert!(run.time_to_detect().is_some() && run.time_to_roll_back().is_some());
     let gate = run.gates.iter().find(|gate| gate.kind == GateKind::NothingSucceeds).unwrap();
-    assert_eq!((gate.bad, gate.of, gate.spoke > 0), (3, 3, true), "{gate:?}");
+    assert_eq!((gate.bad, gate.of, gate.verdicts > 0), (3, 3, true), "{gate:?}");
 }
 
 #[test]
@@ -140,11 +141,86 @@ fn a_plan_that_is_refused_says_which_key_is_to_be_changed() {
 }
 
 #[test]
+fn a_label_that_no_agent_has_is_refused() {
+    let plan =
+        "[fleet]\nagents = 9\nlabels.tier = { a = 100 }\n[rollout]\ntitle = \"v2\"\norder = \"label:teir\"\n";
+    let error = simulated(&Input::from_toml(plan).unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "rollout.order: no agent has the label teir; there are tier");
+}
+
+#[test]
 fn the_same_plan_and_seed_give_the_same_and_another_seed_another() {
     let first = report(run("exponential"));
     assert_eq!(first, report(&simulated(&input("exponential")).unwrap()));
     let other = Input { seed: 8, ..input("exponential") };
     assert_ne!(first, report(&simulated(&other).unwrap()));
+}
+
+/// The report of a plan of ten agents with these lines, and its JSON.
+fn of_ten(lines: &str) -> (String, Value) {
+    let text = format!("fleet.agents = 10\nrollout.title = \"v2\"\n{lines}\n");
+    let run = simulated(&Input::from_toml(&text).unwrap()).unwrap();
+    (report(&run), json::json(&run, Cost::default()))
+}
+
+#[test]
+fn what_an_operator_does_is_a_line_with_what_comes_of_it() {
+    let acts = [
+        ("at = \"1 min\", do = \"extend\", by = \"1 h\"", "extend by 1 h", "done", Value::Null),
+        ("at = \"2 min\", do = \"resume\"", "resume", "no effect", Value::Null),
+        ("at = \"3 min\", do = \"pause\"", "pause", "done", Value::Null),
+        (
+            "at = \"4 min\", do = \"advance\"",
+            "advance",
+            "refused",
+            "the rollout is paused; this needs a rollout that is not paused; resume it first".into(),
+        ),
+        ("at = \"5 min\", do = \"abort\"", "abort", "done", Value::Null),
+        ("at = \"9 h\", do = \"resume\"", "resume", "not reached", Value::Null),
+    ];
+    let written: Vec<String> = acts.iter().map(|(act, ..)| format!("{{ {act} }}")).collect();
+    let (text, json) = of_ten(&format!("act = [{}]", written.join(", ")));
+    let told: Vec<&Value> = json["acts"].as_array().unwrap().iter().collect();
+    assert_eq!(told.len(), acts.len());
+    for ((_, act, answer, why), told) in acts.iter().zip(told) {
+        assert_eq!((&told["act"], &told["answer"], &told["why"]), (&json!(act), &json!(answer), why));
+        let details = why.as_str().map_or_else(|| (*answer).to_owned(), |why| format!("{answer}: {why}"));
+        let line = format!("  {:<34}  {details}", format!("operator: {act}"));
+        assert_eq!(text.lines().filter(|shown| shown.ends_with(&line)).count(), 1, "{line}\n{text}");
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |what: &str| lines.iter().position(|line| line.contains(what)).unwrap();
+    assert_eq!(at("operator: pause") + 1, at("paused (operator)"), "{text}");
+    assert!(lines[at("not reached")].starts_with("09:00:00  operator: resume"), "{text}");
+    assert_eq!(lines[at("not reached") + 1], "", "it is the last line of what happened\n{text}");
+}
+
+#[test]
+fn a_rollout_that_starts_later_is_played_to_its_end() {
+    let (text, json) = of_ten("rollout.starts_after = \"5 min\"");
+    assert_eq!(json["result"]["state"], "succeeded", "{text}");
+    assert!(text.contains("\n00:05:00  running "), "{text}");
+}
+
+#[test]
+fn a_run_that_is_over_before_the_rollout_says_how_long_was_looked() {
+    let (text, json) = of_ten("length = \"5 min\"\nact = [{ at = \"6 min\", do = \"pause\" }]");
+    assert!(text.contains("\nstill running after 00:05:00 · "), "{text}");
+    assert!(text.contains("00:06:00  operator: pause "), "{text}");
+    assert_eq!(json["result"]["length_ms"], 300_000);
+    assert_eq!((&json["result"]["end"], &json["acts"][0]["answer"]), (&json!("time"), &json!("not reached")));
+}
+
+#[test]
+fn the_json_counts_at_the_end_what_the_text_counts() {
+    let away = "fleet.profile = [{ kind = \"offline\", returns = \"20 d\", share = 50 }, { kind = \"well\", share = 50 }]";
+    let (text, json) = of_ten(away);
+    let counts = &json["result"]["counts"];
+    let shown = format!("· applied {}, deferred {} ·", counts["applied"], counts["deferred"]);
+    assert!(counts["deferred"].as_u64() > Some(0) && text.contains(&shown), "{counts} {text}");
+    assert_eq!(counts["neutral"], 0);
+    assert_eq!(json["timeline"].as_array().unwrap().last().unwrap()["counts"], *counts);
+    assert!(json["result"]["commits"].as_u64() > Some(0));
 }
 
 /// A plan of 60 agents of one kind.
@@ -195,13 +271,14 @@ fn a_title_is_one_line_whatever_is_in_it() {
 fn every_sample_of_the_json_counts_every_member() {
     let run = run("canary");
     let cost = Cost { took: Duration::from_millis(10), peak_rss_kib: Some(1) };
-    let value = json(run, cost);
+    let value = json::json(run, cost);
     let parts: Vec<&String> = value.as_object().unwrap().keys().collect();
-    assert_eq!(parts, ["changes", "gates", "marks", "plan", "preview", "result", "said", "timeline"]);
+    let expected = ["acts", "changes", "gates", "marks", "plan", "preview", "result", "timeline", "verdicts"];
+    assert_eq!(parts, expected);
     assert_eq!(value["result"]["state"], run.state.as_str());
     assert_eq!(value["result"]["touched"], run.tally.touched);
     assert_eq!(value["gates"].as_array().unwrap().len(), run.plan.gates.len());
-    assert!(value["said"].as_array().is_some_and(|said| !said.is_empty()));
+    assert!(value["verdicts"].as_array().is_some_and(|verdicts| !verdicts.is_empty()));
     let samples = value["timeline"].as_array().unwrap();
     assert!((1..=Timeline::SAMPLES_MAX).contains(&samples.len()));
     for sample in samples {

@@ -67,6 +67,34 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
 }
 
 #[test]
+fn a_file_that_is_read_or_written_already_is_not_written() {
+    let directory = scratch("overwrite");
+    fs::create_dir_all(&directory).unwrap();
+    let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let (plan, config, json) = (path("plan.toml"), path("v2.yaml"), path("result.json"));
+    let text = "[fleet]\nagents = 5\n[rollout]\ntitle = \"v2\"\nfile = \"v2.yaml\"\n";
+    fs::write(&plan, text).unwrap();
+    fs::write(&config, "receivers: {}\n").unwrap();
+    let around = path("../overwrite/plan.toml");
+    let _ = fs::remove_file(&json);
+    for (words, code, expected) in [
+        (vec!["--json", &*plan], 2, "would overwrite the plan"),
+        (vec!["--svg", &*around], 2, "would overwrite the plan"),
+        (vec!["--json", &*json, "--svg", &*json], 2, "would overwrite --json"),
+        (vec!["--json", &*config], 1, "would overwrite rollout.file"),
+    ] {
+        let words: Vec<&str> = [&*plan].into_iter().chain(words).collect();
+        let output = fleet_sim(&words);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {told}");
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+    assert_eq!(fs::read_to_string(&plan).unwrap(), text);
+    assert_eq!(fs::read_to_string(&config).unwrap(), "receivers: {}\n");
+    assert!(!Path::new(&json).exists(), "nothing is begun");
+}
+
+#[test]
 fn a_plan_that_is_refused_leaves_files_as_they_are() {
     let kept = scratch("kept.svg");
     fs::write(&kept, "of the last run").unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use opamp_fleet::{ConfigLimits, ConfigMap};
 use opamp_proto::{Fingerprint, pb};
@@ -20,6 +20,13 @@ pub struct Files {
 }
 
 impl Input {
+    /// The files that it names, relative to a directory, with the keys that name them.
+    pub fn paths(&self, directory: &Path) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let target = self.rollout.file.iter().map(|path| ("rollout.file", path));
+        let before = self.fleet.files.values().map(|path| ("fleet.files", path));
+        target.chain(before).map(move |(key, path)| (key, directory.join(path)))
+    }
+
     /// Reads the files that it names, relative to a directory.
     ///
     /// # Errors

@@ -89,8 +89,15 @@ const FROM_OUTSIDE: [GateKind; 7] = [
 /// The default gates, some of them replaced, left out, or added again.
 pub(super) fn gates(wanted: &[Gate]) -> Result<Box<[GateConfig]>, InputError> {
     let mut all = defaults().into_vec();
+    let mut told: Vec<GateKind> = Vec::with_capacity(wanted.len());
     for gate in wanted {
         let kind = word::<GateKind>("rollout.gate.kind", &gate.kind)?;
+        if told.contains(&kind) {
+            let what = format!("{kind} stands there twice; put all of its keys into one table");
+            return Err(InputError::value("rollout.gate", what));
+        }
+        told.push(kind);
+        gate.check_off(kind)?;
         if FROM_OUTSIDE.contains(&kind) {
             let what = format!("{kind} goes by what is told from outside, which a simulation has nothing of");
             return Err(InputError::value("rollout.gate.kind", what));
@@ -107,6 +114,44 @@ pub(super) fn gates(wanted: &[Gate]) -> Result<Box<[GateConfig]>, InputError> {
 }
 
 impl Gate {
+    /// A gate that is left out has nothing else to say.
+    fn check_off(&self, kind: GateKind) -> Result<(), InputError> {
+        let Self {
+            kind: _,
+            percent,
+            bound,
+            sequential,
+            count,
+            hard,
+            window,
+            min_sample,
+            severity,
+            scopes,
+            no_data,
+            stretch,
+            off,
+        } = self;
+        let keys = [
+            ("percent", percent.is_some()),
+            ("bound", bound.is_some()),
+            ("sequential", sequential.is_some()),
+            ("count", count.is_some()),
+            ("hard", hard.is_some()),
+            ("window", window.is_some()),
+            ("min_sample", min_sample.is_some()),
+            ("severity", severity.is_some()),
+            ("scopes", scopes.is_some()),
+            ("no_data", no_data.is_some()),
+            ("stretch", stretch.is_some()),
+        ];
+        let given: Vec<&str> = keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
+        if !off || given.is_empty() {
+            return Ok(());
+        }
+        let what = format!("{kind} is off, and has {} all the same; leave one of both out", given.join(", "));
+        Err(InputError::value("rollout.gate", what))
+    }
+
     fn config(&self, default: GateConfig) -> Result<GateConfig, InputError> {
         let tests = self.tests();
         let all_failed = if self.severity.is_some() { None } else { default.all_failed };
@@ -221,6 +266,34 @@ mod tests {
         let all = read("[[gate]]\nkind = \"unverified\"\noff = true\n").unwrap();
         assert_eq!(of(&all, GateKind::Unverified), None);
         assert_eq!(all.len() + 1, defaults().len());
+    }
+
+    #[test]
+    fn a_gate_that_stands_there_twice_or_is_off_and_more_is_refused() {
+        let twice = "[[gate]]\nkind = \"unhealthy\"\ncount = 3\n[[gate]]\nkind = \"unhealthy\"\ncount = 5\n";
+        let error = read(twice).unwrap_err().to_string();
+        assert!(error.starts_with("rollout.gate: unhealthy stands there twice"), "{error}");
+        let off = "[[gate]]\nkind = \"unhealthy\"\noff = true\n";
+        assert!(read(&format!("{off}[[gate]]\nkind = \"unhealthy\"\n")).is_err());
+        assert!(read(&format!("{off}[[gate]]\nkind = \"rejected\"\noff = true\n")).is_ok());
+        for key in [
+            "percent = { over = 15, at_least = 4 }",
+            "bound = { over = 15, error = 1 }",
+            "sequential = { acceptable = 2, bad = 20, error = 1 }",
+            "count = 3",
+            "hard = 3",
+            "window = \"5 min\"",
+            "min_sample = 9",
+            "severity = \"hold\"",
+            "scopes = [\"wave\"]",
+            "no_data = \"hold\"",
+            "stretch = 0",
+        ] {
+            let error = read(&format!("{off}{key}\n")).unwrap_err().to_string();
+            let name = key.split(' ').next().unwrap();
+            assert!(error.starts_with(&format!("rollout.gate: unhealthy is off, and has {name}")), "{error}");
+            assert!(read(&format!("[[gate]]\nkind = \"unhealthy\"\noff = false\n{key}\n")).is_ok(), "{key}");
+        }
     }
 
     #[test]

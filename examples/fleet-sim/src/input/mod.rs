@@ -7,6 +7,7 @@ mod act;
 mod files;
 mod fleet;
 mod gates;
+mod labels;
 mod rollout;
 mod units;
 

@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use fleet_sim::Input;
-use fleet_sim::input::Act;
+use fleet_sim::input::{Act, Files};
+use fleet_sim::json::{Cost, json};
+use fleet_sim::{Input, Simulation};
 use opamp_fleet::rollout::gates::{GateKind, defaults};
 use opamp_testkit::sim::profiles::Share;
+use serde_json::Value;
 
 use cases::{ACT, Case, GATE, PROFILE, RATE, ROLLOUT, STRATEGY, TOP, WINDOW};
 
@@ -91,6 +93,25 @@ fn the_page_names_every_key_of_a_plan() {
         let text = table(heading) + row("act");
         let unnamed: Vec<_> = cases.iter().filter(|(key, ..)| !has_word(&text, key)).collect();
         assert!(unnamed.is_empty(), "{unnamed:?}");
+    }
+}
+
+#[test]
+fn the_page_names_every_key_of_the_json() {
+    let plan = "fleet.agents = 9\nfleet.profile = [{ kind = \"fails\", rate = 100, share = 100 }]\nrollout.title = \"v2\"\nact = [{ at = \"1 d\", do = \"pause\" }]\n";
+    let run = Simulation::run(&Input::from_toml(plan).unwrap(), &Files::default(), &mut |_, _| {}).unwrap();
+    let value = json(&run, Cost::default());
+    let page = page();
+    let named: BTreeSet<String> = first_column(&page, "| key of the JSON |").into_iter().collect();
+    assert_eq!(named, value.as_object().unwrap().keys().cloned().collect());
+    for part in ["timeline", "marks", "acts", "verdicts", "gates", "result"] {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{part}` |"))).unwrap();
+        let shown = value[part].get(0).unwrap_or(&value[part]);
+        let keys = shown.as_object().unwrap_or_else(|| panic!("{part}: {shown}")).keys();
+        let counts = shown.get("counts").filter(|_| part == "timeline").and_then(Value::as_object);
+        for key in keys.chain(counts.into_iter().flat_map(|counts| counts.keys())) {
+            assert!(row.contains(&format!("`{key}`")), "{part}: {key}");
+        }
     }
 }
 

@@ -85,6 +85,19 @@ pub struct AtMost {
 }
 
 impl Strategy {
+    /// The label that its waves go by.
+    pub(in crate::input) fn label(&self) -> Option<&str> {
+        match self {
+            Self::LabelRings { key, .. } | Self::ZoneByZone { key } => Some(key),
+            Self::AllAtOnce {}
+            | Self::Batches { .. }
+            | Self::Canary { .. }
+            | Self::Exponential { .. }
+            | Self::Manual { .. }
+            | Self::Percentages { .. } => None,
+        }
+    }
+
     pub(super) fn strategy(&self) -> Result<plan::Strategy, InputError> {
         Ok(match self {
             Self::AllAtOnce {} => plan::Strategy::AllAtOnce,

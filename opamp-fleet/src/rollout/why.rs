@@ -164,6 +164,10 @@ impl Engine {
                 format!("{name} waits until it is known who is away"),
                 at(self.next_deadline(), "a member's grace is over"),
             ),
+            WaveState::Evaluating if self.waits_for_others(ix) => (
+                format!("{name} waits for {} members who may show that it works", wave.in_flight),
+                self.when_a_member_is_due(),
+            ),
             WaveState::Evaluating => {
                 (format!("{name} waits for a verdict"), NextAction::Needs(Who::External))
             }

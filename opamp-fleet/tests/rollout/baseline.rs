@@ -172,7 +172,7 @@ fn falls_far_from_each_other_are_no_crash_loop_and_close_ones_are_however_late()
     }
     assert_eq!(driver.engine.state(), RolloutState::Running, "six within an hour");
     fall(&mut driver, 0, 2);
-    assert_eq!(driver.engine.state(), RolloutState::PartiallyRolledBack, "all of the first wave; it is away");
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn an_agent_that_begins_to_fall_after_its_offer_is_a_crash_loop() {
     fall(&mut driver, 0, 2);
     assert_eq!(driver.engine.state(), RolloutState::Running, "two falls are none");
     fall(&mut driver, 0, 1);
-    assert_eq!(driver.engine.state(), RolloutState::PartiallyRolledBack, "all of the first wave; it is away");
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
     assert_eq!(
         lines(&driver),
         [

@@ -79,17 +79,76 @@ fn a_rollout_to_one_or_two_agents_that_fail_is_rolled_back_and_has_not_succeeded
 #[test]
 fn who_fails_while_the_other_canary_is_on_its_way_waits_for_that() {
     let mut driver = started(agents(2), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
-    driver.succeed(0);
-    driver.fact(0, AgentFact::Disconnected { announced: true });
+    driver.deliver(0);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(95 * SECOND);
+    assert_eq!(driver.state_of(0), MemberState::Deferred);
     driver.fail(1);
     driver.wait(MINUTE);
     driver.fail(1);
-    // The first one is back at the end of the dwell, and applies it once more.
+    assert_eq!(wave(&driver, 0), (WaveState::Soaking, Reason::AllSettled));
     driver.wait(Strategy::DWELL - SECOND);
     driver.fact(0, AgentFact::Connected);
-    driver.report(0, opamp_fleet::rollout::ConfigStatus::Applying);
+    assert_eq!(driver.state_of(0), MemberState::Delivered);
     driver.wait(2 * SECOND);
-    assert_ne!(driver.engine.state(), RolloutState::RollingBack, "{:?}", wave(&driver, 0));
+    assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::DwellOver));
+    let why = driver.engine.why_not_moving(driver.now, &driver.shared).reason;
+    assert!(why.contains("1 members who may show that it works"), "{why}");
+    driver.fail(0);
+    driver.wait(30 * MINUTE);
+    assert_eq!(
+        driver.engine.state(),
+        RolloutState::RollbackFailed,
+        "nobody has shown it, nor says that it is back"
+    );
+}
+
+#[test]
+fn two_that_fall_ill_after_they_have_settled_are_no_reason_to_ask_more_members() {
+    let mut driver = started(agents(9), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+    for _ in 0..3 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+    }
+    for agent in [0, 1] {
+        let offer = driver.offer_of(agent);
+        driver.fact(agent, AgentFact::Health { offer, healthy: false });
+    }
+    driver.wait(Strategy::DWELL);
+    assert_eq!(wave(&driver, 0), (WaveState::Held, Reason::Inconclusive));
+    assert!(!driver.entries.iter().any(|entry| matches!(entry, Entry::Stretched { .. })));
+}
+
+#[test]
+fn most_of_a_wave_that_nobody_can_lend_to_are_no_success() {
+    let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+    driver.succeed(0);
+    for agent in [1, 2, 1, 2] {
+        driver.fail(agent);
+        driver.wait(MINUTE);
+    }
+    driver.wait(Strategy::DWELL);
+    assert_eq!(wave(&driver, 0), (WaveState::Held, Reason::Inconclusive));
+}
+
+#[test]
+fn who_is_tried_again_by_an_operator_counts_anew() {
+    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+    for _ in 0..3 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+    }
+    driver.wait(Strategy::DWELL);
+    for _ in 0..12 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.fail(agent));
+        driver.wait(MINUTE);
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+    driver.command(Do::Resume(opamp_fleet::rollout::Resume::Retry)).expect("a gate has paused it");
+    assert_eq!(driver.engine.state(), RolloutState::Running);
+    for _ in 0..4 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+        driver.wait(MINUTE);
+    }
+    assert_eq!(driver.in_state(MemberState::Verified), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]

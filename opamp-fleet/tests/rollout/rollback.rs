@@ -10,8 +10,8 @@ use opamp_fleet::Selector;
 use opamp_fleet::rollout::gates::{GateConfig, GateKind, Scopes, Severity, Test};
 use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
 use opamp_fleet::rollout::{
-    Act, AgentFact, AlertKind, ConfigStatus, Do, EngineSettings, MemberState, Reason, Retries, RolloutState,
-    Scope, WaveIx, Write,
+    Act, AgentFact, AlertKind, ConfigStatus, Do, EngineSettings, GateIx, MemberState, Reason, Retries,
+    RolloutState, Scope, WaveIx, Write,
 };
 use opamp_proto::Fingerprint;
 
@@ -360,6 +360,34 @@ fn who_has_nothing_to_go_back_to_is_not_quarantined_for_it_and_told_of_once() {
     });
     let expected = ["operator", "3 members have nothing to go back to and keep what they have"];
     assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn whom_a_gate_excuses_is_not_among_the_failed_and_nobody_is_for_a_gate_without_a_say() {
+    let mut fleet = agents(2);
+    fleet[0].facts.health = opamp_fleet::Health::Unhealthy;
+    let (new, all) = (config("new"), Selector::default());
+    let gates = [gate(GateKind::Unhealthy)];
+    for waived in [false, true] {
+        let request = PlanRequest {
+            order: by_number(&fleet),
+            gates: gates.clone().into(),
+            ..request(&new, &all, Strategy::AllAtOnce)
+        };
+        let mut driver = Driver::started(request, &fleet);
+        for agent in [0, 1] {
+            driver.succeed(agent);
+            let offer = driver.offer_of(agent);
+            driver.fact(agent, AgentFact::Health { offer, healthy: false });
+        }
+        if waived {
+            let skip = Do::SkipGate { gate: GateIx(0), wave: Some(WaveIx(0)) };
+            driver.command(skip).expect("it runs");
+        }
+        driver.command(Do::RollBack(Scope::Failed)).expect("it runs");
+        let expected: &[usize] = if waived { &[] } else { &[1] };
+        assert_eq!(driver.in_state(MemberState::RollbackOffered), expected);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{Done, First, Live, needs};
 use crate::coordinator::{ClaimKind, Denied};
 use crate::faults::seeded;
 use crate::rollout::engine::{Engine, Run, State};
-use crate::rollout::gates::Evidence;
+use crate::rollout::gates::{self, Evidence, GateState};
 use crate::rollout::journal::RolloutEntry;
 use crate::rollout::members::{Changed, Flags, Row};
 use crate::rollout::{
@@ -138,19 +138,23 @@ impl Engine {
             Scope::All => true,
             Scope::Failed => {
                 let is_tried_again = row.state == MemberState::Backoff || State::counts_again(row);
-                let counts = row.bad & self.acting_gates() != 0;
-                row.state.outcome() == Outcome::Bad || is_tried_again || has_vanished(row) || counts
+                let is_known = row.state.outcome() == Outcome::Bad || is_tried_again || has_vanished(row);
+                is_known || self.counts_against_it(row)
             }
             Scope::Wave(wave) => row.wave == wave,
         };
         is_touched && is_in && !is_spared && !(is_automatic && was_ill)
     }
 
-    /// One bit for each gate that acts: who counts against one of them has failed, as far as the rollout is concerned.
-    fn acting_gates(&self) -> u16 {
-        let gates = (0_u8..).map(GateIx).zip(&self.plan.gates);
-        let acting = gates.filter(|(gate, config)| config.acts() && self.state.waived & gate.bit() == 0);
-        acting.fold(0, |bits, (gate, _)| bits | gate.bit())
+    /// Whether a member counts against a gate that acts and has a say: it has failed, as far as the rollout is concerned. Whom
+    /// a gate excuses it does not count.
+    fn counts_against_it(&self, row: &Row) -> bool {
+        let gates = (0_u8..).map(GateIx).zip(&self.plan.gates).zip(&self.state.wave(row.wave).gates);
+        let mut acting = gates.filter(|((gate, config), count)| {
+            let is_waived = self.state.waived & gate.bit() != 0 || count.state == GateState::Waived;
+            config.acts() && !is_waived
+        });
+        acting.any(|((gate, config), _)| gates::mark(gate, config, row.view()) == Some(true))
     }
 
     /// Offers previous configurations to members that are queued for them, as many as may be in flight.

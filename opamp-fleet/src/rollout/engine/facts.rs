@@ -187,7 +187,9 @@ impl Engine {
         if before.state != after.state {
             self.known_bad(ix, run);
         }
-        if (before.state, before.reason) != (after.state, after.reason) {
+        // Who counts against a gate is among the failed as well.
+        let bad = self.state.members.row(ix).bad;
+        if (before.state, before.reason, before.bad) != (after.state, after.reason, bad) {
             self.follow_rollback(ix);
         }
         self.seek(ix);

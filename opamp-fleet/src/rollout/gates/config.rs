@@ -239,7 +239,8 @@ closed_set! {
 pub enum Undecided {
     /// Somebody has to decide.
     Hold,
-    /// Members of the next wave join one by one until it decides.
+    /// Members of later waves join one by one until it decides. Of what shows only some time after members have settled, two that
+    /// show it are held at once.
     Stretch {
         /// Most of them. Default 24.
         max: u8,

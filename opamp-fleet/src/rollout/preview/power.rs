@@ -77,27 +77,27 @@ fn telling(wave: &WavePlan, members: &PlannedMembers) -> u32 {
 /// `tell`: so many members would say so. The others are in no ratio, and one of them disarms a hard stop. `all`: the chance that
 /// the wave is the first one and all of it fail, which stops it at its end.
 fn chance(plan: &Plan, wave: usize, members: u32, tell: u32, fault: Ppm, all: f64) -> Chance {
-    let (mut stopped, mut undecided, mut at_end) = (0.0f64, 0.0f64, 0.0f64);
+    let (mut stopped, mut undecided) = (0.0f64, 0.0f64);
     for (gate, test, boundaries) in acting_tests(plan) {
         let is_against = matches!(gate.kind, GateKind::ApplyFailed | GateKind::NothingSucceeds);
         if !is_against || !gate.scopes.contains(Scopes::WAVE) {
             continue;
         }
-        at_end = all;
+        stopped = stopped.max(all);
         match (test, boundaries) {
             (_, Boundaries::Sequential { weight, waves, .. }) => {
                 let Some(limit) = waves.get(wave) else { continue };
                 let ending = ending(*weight, *limit, fault, tell);
+                // If all of so few fail that is undecided for the score, and stops it at the end of the wave.
+                let is_told_twice = i64::from(*weight) * i64::from(tell) < i64::from(*limit);
+                let twice = if is_told_twice { all } else { 0.0 };
                 stopped = stopped.max(ending.stopped);
-                undecided = undecided.max(ending.undecided);
+                undecided = undecided.max(ending.undecided - twice);
             }
             (Test::Hard { .. }, _) if tell < members => {}
             (test, _) => stopped = stopped.max(plain(gate, test, 0, tell, fault)),
         }
     }
-    // Where all have failed, which is undecided for a score, it is stopped at the end of the wave.
-    undecided = (undecided - at_end).max(0.0);
-    stopped = stopped.max(at_end);
     Chance {
         members,
         seen: ppm(binomial::at_least(tell, fault, 1)),
@@ -133,11 +133,11 @@ pub(super) fn false_stop(plan: &Plan, queued: u32, zones: &[u32]) -> Ppm {
         let with_members = plan.waves.iter().zip(waves).filter(|(wave, _)| turns(wave, queued) > 0);
         with_members.map(|(_, limit)| *limit).collect()
     };
-    // At the end of the first wave all of it stop it.
+    // At the end of the first wave all of it stop it: those that fail for reasons of their own are the same for each gate.
     let first = sizes.waves.first().copied().unwrap_or(0);
-    let counting = plan.gates.iter().filter(|gate| gate.acts() && gates::counts_members(gate.kind));
-    let in_waves = counting.filter(|gate| gate.scopes.contains(Scopes::WAVE)).count();
-    let mut sum = binomial::at_least(first, NOISE, first.max(1)) * in_waves as f64;
+    let mut counting = plan.gates.iter().filter(|gate| gate.acts() && gates::counts_members(gate.kind));
+    let is_asked = counting.any(|gate| gate.scopes.contains(Scopes::WAVE));
+    let mut sum = if is_asked { binomial::at_least(first, NOISE, first.max(1)) } else { 0.0 };
     for (gate, test, boundaries) in acting_tests(plan) {
         sum += match boundaries {
             Boundaries::Bound { sizes: grid, limits } => {

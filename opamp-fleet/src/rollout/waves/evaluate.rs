@@ -24,7 +24,7 @@ impl Engine {
             self.set_wave(ix, WaveState::Dispatching, Reason::MemberQueuedAgain, run);
             return;
         }
-        if self.may_yet_succeed(ix) {
+        if self.waits_for_others(ix) && self.is_nobody_well(ix) {
             return;
         }
         let since = self.state.wave(ix).entered;
@@ -33,6 +33,9 @@ impl Engine {
             return;
         }
         let said = self.verdicts(ix, None, true, run.now);
+        if self.waits_for_others(ix) && said.iter().any(|evidence| evidence.test == TestKind::Hard) {
+            return;
+        }
         if self.act_on_failures(&said, run) {
             return;
         }
@@ -52,11 +55,17 @@ impl Engine {
         }
     }
 
-    /// Whether nobody of the first wave is well, and somebody of it who came back or was heard late is in flight.
-    fn may_yet_succeed(&self, ix: WaveIx) -> bool {
+    /// Whether somebody of the first wave who came back, or was heard late, is in flight and may yet show that it works. If an
+    /// operator has ended the dwell nobody is waited for.
+    pub(crate) fn waits_for_others(&self, ix: WaveIx) -> bool {
         let wave = self.state.wave(ix);
-        let well = wave.count(MemberState::Verified) + wave.count(MemberState::AlreadyCurrent);
-        ix == self.state.first_wave() && well == 0 && wave.in_flight > 0
+        let is_over = wave.state == WaveState::Evaluating && wave.reason == Reason::DwellOver;
+        is_over && ix == self.state.first_wave() && wave.in_flight > wave.count(MemberState::RollbackOffered)
+    }
+
+    fn is_nobody_well(&self, ix: WaveIx) -> bool {
+        let wave = self.state.wave(ix);
+        wave.count(MemberState::Verified) + wave.count(MemberState::AlreadyCurrent) == 0
     }
 
     /// Whether answers of providers are outstanding. They are asked once for each evaluation.
@@ -138,6 +147,9 @@ impl Engine {
                 self.record(Entry::Window { wave: ix, to: 1 }, run);
                 self.dwell_anew(ix, run);
                 self.set_wave(ix, WaveState::Dispatching, Reason::Stretched, run);
+            }
+            Lender::Nobody if evidence.bad >= 2 && evidence.bad > evidence.of / 2 => {
+                self.hold(ix, Reason::Inconclusive, evidence, run);
             }
             Lender::Next | Lender::Cannot if evidence.bad >= 2 => {
                 self.hold(ix, Reason::Inconclusive, evidence, run);

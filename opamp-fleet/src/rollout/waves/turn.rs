@@ -274,7 +274,8 @@ impl Engine {
         let wave = self.state.wave(ix);
         let is_free = wave.waiting() + self.left_over(ix) > wave.blocked.len() as u32;
         let goes_on = self.state.in_flight() > 0 || is_free && self.volatile.denied.is_none();
-        goes_on && matches!(wave.state, WaveState::Dispatching | WaveState::Settling)
+        self.waits_for_others(ix)
+            || goes_on && matches!(wave.state, WaveState::Dispatching | WaveState::Settling)
     }
 
     /// The progress deadline runs while there could be progress, and stands still otherwise.

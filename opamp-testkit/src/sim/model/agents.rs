@@ -183,7 +183,10 @@ impl<'a> Agents<'a> {
                 self.later(agent, now, after, What::Back);
             }
             Profile::Flapping { period } => {
-                let after = self.draw.length_ms(agent, Purpose::After, 0, period);
+                // Not all in step: each is somewhere in its period.
+                let whole = self.draw.length_ms(agent, Purpose::After, 0, period);
+                let phase = Span { from: Duration::ZERO, until: Duration::from_millis(whole) };
+                let after = self.draw.length_ms(agent, Purpose::After, u32::MAX, &phase);
                 self.later(agent, now, after, What::Gone);
             }
             Profile::IllBefore => state.flags |= ILL,

@@ -80,7 +80,8 @@ fn burst(per_minute: u32) -> u64 {
     u64::from((per_minute / 60).max(1))
 }
 
-/// Offers of the last minute, as records have them: counted too high rather than too low.
+/// Offers of the last minute, as records have them, by when members came into their present states: counted too high rather
+/// than too low, and too close to each other where many members changed at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lately {
     pub(super) offers: u32,

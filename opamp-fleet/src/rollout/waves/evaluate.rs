@@ -16,6 +16,12 @@ enum Lender {
     Nobody,
 }
 
+impl Lender {
+    const fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+}
+
 impl Engine {
     /// Asks the gates at the end of a wave. Providers of verdicts are asked first and waited for.
     pub(super) fn evaluate(&mut self, ix: WaveIx, run: &mut Run<'_>) {
@@ -148,10 +154,8 @@ impl Engine {
                 self.dwell_anew(ix, run);
                 self.set_wave(ix, WaveState::Dispatching, Reason::Stretched, run);
             }
-            Lender::Nobody if evidence.bad >= 2 && evidence.bad > evidence.of / 2 => {
-                self.hold(ix, Reason::Inconclusive, evidence, run);
-            }
-            Lender::Next | Lender::Cannot if evidence.bad >= 2 => {
+            // Where nobody is left to protect, most of those who answered have to have failed.
+            lender if evidence.bad >= 2 && (!lender.is_nobody() || evidence.bad > evidence.of / 2) => {
                 self.hold(ix, Reason::Inconclusive, evidence, run);
             }
             Lender::Next | Lender::Cannot | Lender::Nobody => {

@@ -9,7 +9,7 @@ use opamp_fleet::rollout::plan::{
 };
 use opamp_fleet::rollout::preview::{Preview, PreviewLimits, preview};
 use opamp_fleet::rollout::stats::Ppm;
-use opamp_fleet::{ConfigMap, LabelScope, LabelValue, Selector};
+use opamp_fleet::{ConfigMap, LabelScope, LabelValue, Liveness, Selector};
 use opamp_proto::{AgentCapabilities, Fingerprint};
 
 use crate::support::{Known, START, agents, by_number, config, fingerprint};
@@ -73,6 +73,35 @@ fn the_short_form_is_two_lines() {
         "1,000 agents, 4 waves: 40, 210, 250, 500; excluded 12 (capability-missing 9, quarantined 3)"
     ));
     assert!(text.ends_with("20 % with 97 %; false stop at 0.5 % noise: 0.23 %"), "{text}");
+}
+
+#[test]
+fn who_is_away_or_has_no_failure_domain_is_told_and_that_everybody_is_first() {
+    let mut fleet = agents(30);
+    for known in &mut fleet[..5] {
+        known.facts.liveness = Liveness::Disconnected;
+    }
+    for known in &mut fleet[..20] {
+        known.facts.labels.insert(LabelScope::Server, "zone".to_owned(), LabelValue::Text("eu".to_owned()));
+    }
+    let preview = previewed(&fleet, |request| {
+        request.strategy = Strategy::Batches { size: 30 };
+        request.order = by_number(&fleet);
+        request.domains = Some(Domains { key: "zone".into(), in_flight_max: 3, anti_affinity: None });
+    });
+    assert_eq!((preview.away, preview.without_domain, preview.waves[0].away), (5, 10, 5));
+    let text = preview.to_text();
+    assert!(
+        text.contains(
+            "1 wave: 30 (everybody at once); away 5; without a failure domain, and not limited by one 10"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("30 agents, 5 away, then"), "{text}");
+
+    let preview = previewed(&fleet, |request| request.strategy = Strategy::Batches { size: 10 });
+    assert_eq!((preview.waves.len(), preview.without_domain), (3, 0));
+    assert!(!preview.to_text().contains("everybody at once"));
 }
 
 #[test]

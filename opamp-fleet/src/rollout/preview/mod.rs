@@ -17,6 +17,7 @@ pub use semantic::{CurrentMeaning, semantic};
 pub use text::{counted, grouped};
 
 use super::gates::{self, GateKind};
+use super::members::Row;
 use super::plan::{Exclusion, Finding, Lint, Plan, PlannedMembers, WavePlan};
 use super::stats::Ppm;
 use super::{Flags, GateIx, MemberState, RolloutId, ZoneIx};
@@ -29,6 +30,10 @@ pub struct Preview {
     pub hash: Fingerprint,
     /// Members that are going to be offered something.
     pub members: u32,
+    /// Those of them that are not connected now: they are offered it when they are back.
+    pub away: u32,
+    /// Those of them that have no failure domain, which limits of a domain leave alone; 0 if there are none.
+    pub without_domain: u32,
     /// Members that run it already.
     pub current: u32,
     /// Members that are left as they are, to compare with.
@@ -67,6 +72,8 @@ pub struct WavePreview {
     pub plan: WavePlan,
     /// Members that are going to be offered something.
     pub members: u32,
+    /// Those of them that are not connected now.
+    pub away: u32,
     /// Some of them, at most [`PreviewLimits::examples_max`], in order.
     pub examples: Vec<AgentId>,
     /// Members by failure domain, in the order of names, at most [`PreviewLimits::zones_max`]; without those that have none.
@@ -129,10 +136,17 @@ pub fn preview(
     let target = configs(plan.target);
     let queued = members.queued();
     let current = members.rows.iter().filter(|row| row.state == MemberState::AlreadyCurrent).count();
+    let without_domain = |row: &&Row| row.state == MemberState::Queued && row.zone == ZoneIx::NONE;
+    let without_domain = match plan.domains {
+        Some(_) => members.rows.iter().filter(without_domain).count(),
+        None => 0,
+    };
     let shown = members.currents.iter().take(limits.configs_max);
     Preview {
         hash: plan.hash,
         members: queued,
+        away: count(members.rows.iter().filter(is_away).count()),
+        without_domain: count(without_domain),
         current: count(current),
         control: plan.control_group,
         waves: plan
@@ -155,6 +169,11 @@ pub fn preview(
         power: power::powers(plan, members, queued),
         false_stop: power::false_stop(plan, queued, &by_zone(members)),
     }
+}
+
+/// Whether a member that is going to be offered something is not there now.
+fn is_away(row: &&Row) -> bool {
+    row.state == MemberState::Queued && !row.flags.contains(Flags::CONNECTED)
 }
 
 fn count(number: usize) -> u32 {
@@ -182,10 +201,12 @@ fn wave_preview(
         .into_iter()
         .filter_map(|(zone, members)| Some((plan.zones.get(zone.index())?.clone(), members)));
     let queued = rows.iter().filter(|row| row.state == MemberState::Queued).count();
+    let away = rows.iter().filter(is_away).count();
     let ids = members.ids.get(range).unwrap_or_default();
     WavePreview {
         plan: wave.clone(),
         members: count(queued),
+        away: count(away),
         examples: ids.iter().take(queued.min(limits.examples_max)).copied().collect(),
         zones: named.take(limits.zones_max).collect(),
     }

@@ -23,6 +23,15 @@ impl fmt::Display for Preview {
         if waves > NAMED_MAX.min(self.waves.len()) {
             f.write_str(", …")?;
         }
+        if waves == 1 && self.members > 1 {
+            f.write_str(" (everybody at once)")?;
+        }
+        if self.away > 0 {
+            write!(f, "; away {}", grouped(self.away))?;
+        }
+        if self.without_domain > 0 {
+            write!(f, "; without a failure domain, and not limited by one {}", grouped(self.without_domain))?;
+        }
         if self.current > 0 {
             write!(f, "; run it already {}", grouped(self.current))?;
         }
@@ -133,7 +142,11 @@ impl fmt::Display for Whole<'_> {
 impl fmt::Display for WavePreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = &self.plan;
-        write!(f, "{}: {}, then {}", plan.name, counted(self.members, "agent"), Span(plan.dwell))?;
+        write!(f, "{}: {}", plan.name, counted(self.members, "agent"))?;
+        if self.away > 0 {
+            write!(f, ", {} away", grouped(self.away))?;
+        }
+        write!(f, ", then {}", Span(plan.dwell))?;
         if plan.approval {
             f.write_str(", needs an approval")?;
         }

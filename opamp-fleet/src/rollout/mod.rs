@@ -56,7 +56,7 @@ pub use ids::{
     CommandKey, CommandKeyError, ConfigIx, Epoch, GateIx, GroupIx, MemberIx, OfferKey, RolloutId, Serial,
     Slot, WaveIx, ZoneIx,
 };
-pub use members::{Changed, Flags, MemberView, Pace};
+pub use members::{Changed, Fell, Flags, MemberView, Pace};
 pub use reason::Reason;
 pub use rollouts::{CreateError, FleetEvent, HandleError, RolloutEffects, Rollouts};
 pub(crate) use settings::SPAN_MAX;

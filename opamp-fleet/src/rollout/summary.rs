@@ -13,7 +13,7 @@ closed_set! {
         Pending = "pending",
         /// It is under way.
         InProgress = "in-progress",
-        /// It is paused.
+        /// It is paused, or a wave of it is held.
         Paused = "paused",
         /// It has succeeded.
         Completed = "completed",
@@ -89,7 +89,7 @@ impl Engine {
     pub fn summary(&self, now: Time) -> Summary {
         let (state, plan) = (&self.state, &*self.plan);
         let mut summary = Summary {
-            state: state.state.into(),
+            state: if state.is_held() { OperatorState::Paused } else { state.state.into() },
             batch: batch(state),
             batches: state.waves.len() as u16,
             pending: 0,
@@ -107,6 +107,10 @@ impl Engine {
         for member in MemberState::ALL {
             let count = state.members_in(member);
             *summary.class(member, plan.settings.unverified) += count;
+        }
+        if state.state == RolloutState::Succeeded {
+            // The rollout offers them nothing any more.
+            summary.neutral += std::mem::take(&mut summary.pending);
         }
         // Their last answer was bad, and they were pushed: as long as no other try has begun they have failed.
         summary.pending = summary.pending.saturating_sub(state.again);
@@ -172,8 +176,7 @@ fn batch(state: &State) -> u16 {
 /// The gravest of what gates said that are not only watched; of equally grave ones the latest, and of those what was said
 /// of one wave. Nothing while the rollout goes on.
 pub(super) fn stopped_by<'a>(state: &'a State, plan: &Plan) -> Option<&'a Evidence> {
-    let is_held = state.waves.iter().any(|wave| wave.state == WaveState::Held);
-    let goes_on = matches!(state.state, RolloutState::Running | RolloutState::Baking) && !is_held;
+    let goes_on = matches!(state.state, RolloutState::Running | RolloutState::Baking) && !state.is_held();
     if goes_on || state.state == RolloutState::Succeeded {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use opamp_proto::AgentId;
 
-use super::engine::Engine;
+use super::engine::{Engine, State};
 use super::members::{Flags, Row};
 use super::waves::Wave;
 use super::windows::Opening;
@@ -164,10 +164,17 @@ impl Engine {
                 format!("{name} waits until it is known who is away"),
                 at(self.next_deadline(), "a member's grace is over"),
             ),
-            WaveState::Evaluating if self.waits_for_others(ix) => (
-                format!("{name} waits for {} members who may show that it works", wave.in_flight),
-                self.when_a_member_is_due(),
-            ),
+            WaveState::Evaluating
+                if self.waits_for_others(ix) && !self.volatile.readings.waits(&self.plan, ix) =>
+            {
+                (
+                    format!(
+                        "{name} waits for {} members who may show that it works",
+                        wave.in_flight - wave.count(MemberState::RollbackOffered)
+                    ),
+                    self.when_a_member_is_due(),
+                )
+            }
             WaveState::Evaluating => {
                 (format!("{name} waits for a verdict"), NextAction::Needs(Who::External))
             }
@@ -247,9 +254,12 @@ impl Engine {
             self.state.members_in(MemberState::RollbackOffered),
         );
         let settling = self.state.in_flight().saturating_sub(offered);
-        let reason = format!(
+        let mut reason = format!(
             "rolling back: {queued} queued, {offered} offered, {settling} still at the new configuration"
         );
+        if self.state.restarting > 0 {
+            reason += &format!(", {} gone and waited for", self.state.restarting);
+        }
         let Some(next) = self.asks_again().filter(|_| queued > 0) else {
             return (reason, self.state.entered, self.when_a_member_is_due());
         };
@@ -268,7 +278,8 @@ impl Engine {
     /// Next comes what becomes of a member at its deadline: of one that is waited for now, if there is any, and not of one that
     /// is away. Without one the rollout looks again when it is due.
     fn when_a_member_is_due(&self) -> NextAction {
-        let is_later = |row: &Row| matches!(row.state, MemberState::Deferred | MemberState::RollbackDeferred);
+        let is_away = |row: &Row| matches!(row.state, MemberState::Deferred | MemberState::RollbackDeferred);
+        let is_later = |row: &Row| is_away(row) && !State::counts_restarting(row);
         let deadlines = self.state.members.with_deadline().map(|(_, row)| (is_later(row), row.deadline));
         match deadlines.min().map(|(_, at)| at) {
             Some(at) => NextAction::At(at, "a member's time is over"),
@@ -283,7 +294,7 @@ fn at(time: Option<Time>, what: &'static str) -> NextAction {
 }
 
 /// What happens to a member at its deadline.
-const fn at_deadline(row: &Row) -> &'static str {
+fn at_deadline(row: &Row) -> &'static str {
     match row.state {
         MemberState::Queued => "it is asked for again",
         MemberState::Backoff => "it is tried again",
@@ -293,6 +304,9 @@ const fn at_deadline(row: &Row) -> &'static str {
         MemberState::Deferred => "it is not waited for any more",
         MemberState::RollbackOffered if !row.flags.contains(Flags::REPORTS_STATUS) => {
             "it counts as rolled back, since it never says so"
+        }
+        MemberState::RollbackDeferred if State::counts_restarting(row) => {
+            "the rollback does not wait for it any more"
         }
         MemberState::RollbackOffered | MemberState::RollbackDeferred => "it counts as not rolled back",
         MemberState::AlreadyCurrent

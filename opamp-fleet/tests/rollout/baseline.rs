@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use opamp_fleet::rollout::gates::{GateConfig, GateKind, Test};
 use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
-use opamp_fleet::rollout::{AgentFact, ConfigStatus, Do, Effective, MemberState, RolloutState};
+use opamp_fleet::rollout::{
+    AgentFact, ConfigStatus, Do, Effective, Event, Fell, MemberState, RolloutState, Time,
+};
 use opamp_fleet::{Health, Liveness, Selector};
 
-use crate::support::{Driver, Known, agents, by_number, config, request};
+use crate::support::{Driver, Known, START, agents, by_number, config, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 const GONE: AgentFact<'static> = AgentFact::Disconnected { announced: false };
@@ -148,6 +150,43 @@ fn an_agent_that_fell_as_often_before_its_offer_is_no_crash_loop() {
 }
 
 #[test]
+fn what_is_known_of_an_agent_before_the_plan_excuses_it_as_well() {
+    let ago = |seconds: u64| Some(Time(START.0 - seconds * 1_000));
+    for (fell, ends) in [
+        (Fell::new(ago(100), ago(500)), RolloutState::Running),
+        (Fell::new(ago(100), ago(700)), RolloutState::RollingBack),
+        (Fell::new(ago(100), None), RolloutState::RollingBack),
+    ] {
+        let mut fleet = agents(2);
+        fleet[0].fell = fell;
+        let mut driver = started(GateKind::CrashLoop, Strategy::Batches { size: 1 }, &fleet);
+        driver.succeed(0);
+        fall(&mut driver, 0, 3);
+        assert_eq!(driver.engine.state(), ends, "{fell:?}");
+    }
+}
+
+#[test]
+fn what_is_known_of_a_late_joiner_excuses_it_as_well() {
+    let ago = |seconds: u64| Some(Time(START.0 - seconds * 1_000));
+    for (fell, goes_on) in [(Fell::new(ago(10), ago(20)), true), (Fell::default(), false)] {
+        let mut driver = started(GateKind::CrashLoop, Strategy::Manual { size: 2 }, &agents(2));
+        let known = Known { fell, ..Known::new(7) };
+        let agent = known.id();
+        driver.event(Event::Agent { agent: &agent, fact: AgentFact::Joined(&known.candidate()) }).unwrap();
+        driver.agents.push(agent);
+        driver.command(Do::Advance).unwrap();
+        driver.succeed(0);
+        driver.succeed(1);
+        driver.wait(540 * SECOND);
+        driver.succeed(2);
+        assert_eq!(driver.state_of(2), MemberState::Verified);
+        fall(&mut driver, 2, 3);
+        assert_eq!(driver.engine.state() == RolloutState::Running, goes_on, "{fell:?}");
+    }
+}
+
+#[test]
 fn without_a_window_falls_before_the_offer_excuse_as_well() {
     let strategy = Strategy::Batches { size: 1 };
     let mut driver = started_within(Duration::ZERO, GateKind::CrashLoop, strategy, &agents(2));
@@ -172,7 +211,7 @@ fn falls_far_from_each_other_are_no_crash_loop_and_close_ones_are_however_late()
     }
     assert_eq!(driver.engine.state(), RolloutState::Running, "six within an hour");
     fall(&mut driver, 0, 2);
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack, "all of the first wave");
 }
 
 #[test]
@@ -194,7 +233,8 @@ fn an_agent_that_begins_to_fall_after_its_offer_is_a_crash_loop() {
     fall(&mut driver, 0, 2);
     assert_eq!(driver.engine.state(), RolloutState::Running, "two falls are none");
     fall(&mut driver, 0, 1);
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack, "all of the first wave");
+    assert_eq!(driver.state_of(0), MemberState::RollbackOffered, "it is back");
     assert_eq!(
         lines(&driver),
         [

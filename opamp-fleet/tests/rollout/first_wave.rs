@@ -8,8 +8,8 @@ use opamp_fleet::rollout::gates::defaults;
 use opamp_fleet::rollout::journal::Entry;
 use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
 use opamp_fleet::rollout::{
-    AgentFact, Do, Engine, EngineSettings, Event, MemberState, PauseReason, Reason, RolloutState,
-    UnverifiedPolicy, WaveIx, WaveState,
+    AgentFact, ConfigStatus, Do, Engine, EngineSettings, Event, GateIx, MemberState, OperatorState,
+    PauseReason, Reason, Resume, RolloutState, UnverifiedPolicy, WaveIx, WaveState,
 };
 use opamp_fleet::{Liveness, Selector};
 
@@ -119,15 +119,231 @@ fn two_that_fall_ill_after_they_have_settled_are_no_reason_to_ask_more_members()
 }
 
 #[test]
-fn most_of_a_wave_that_nobody_can_lend_to_are_no_success() {
-    let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+fn most_of_a_wave_that_nobody_can_lend_to_are_no_success_and_half_of_it_is_told() {
+    for (count, ends) in
+        [(3, (WaveState::Held, Reason::Inconclusive)), (4, (WaveState::Passed, Reason::Inconclusive))]
+    {
+        let mut driver = started(agents(count), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+        let last = count as usize - 2;
+        (0..last).for_each(|agent| driver.succeed(agent));
+        for agent in [last, last + 1, last, last + 1] {
+            driver.fail(agent);
+            driver.wait(MINUTE);
+        }
+        driver.wait(Strategy::DWELL);
+        assert_eq!(wave(&driver, 0), ends, "2 of {count}");
+    }
+}
+
+/// Two are offered it. One of them goes away with it and is back right before the dwell is over.
+fn with_one_on_its_way() -> Driver {
+    let mut driver = started(agents(3), 0, Strategy::Batches { size: 2 }, UnverifiedPolicy::Neutral);
+    driver.deliver(0);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(95 * SECOND);
+    assert_eq!(driver.state_of(0), MemberState::Deferred);
+    driver
+}
+
+#[test]
+fn who_is_waited_for_and_shows_that_it_works_is_watched_before_the_next_wave_begins() {
+    let mut driver = started(agents(3), 0, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.deliver(0);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(95 * SECOND);
+    driver.wait(Strategy::DWELL - 10 * SECOND);
+    driver.fact(0, AgentFact::Connected);
+    driver.wait(20 * SECOND);
+    assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::DwellOver));
     driver.succeed(0);
-    for agent in [1, 2, 1, 2] {
-        driver.fail(agent);
+    assert_eq!(wave(&driver, 0), (WaveState::Soaking, Reason::GatesPass), "nobody has watched it yet");
+    let known = |driver: &Driver| {
+        driver.writes.iter().any(|write| matches!(write, opamp_fleet::rollout::Write::KnownGood { .. }))
+    };
+    assert!(!known(&driver));
+    driver.wait(9 * MINUTE);
+    assert_eq!(driver.state_of(1), MemberState::Queued);
+    driver.wait(2 * MINUTE);
+    assert_eq!(wave(&driver, 0), (WaveState::Passed, Reason::GatesPass));
+    assert!(known(&driver) && driver.offer_of(1) > 0);
+}
+
+#[test]
+fn nobody_passes_by_hand_what_nobody_has_answered_to() {
+    let mut driver = started(agents(3), 0, Strategy::Batches { size: 1 }, UnverifiedPolicy::Neutral);
+    driver.deliver(0);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(95 * SECOND);
+    driver.fact(0, AgentFact::Connected);
+    assert_eq!(driver.state_of(0), MemberState::Delivered);
+    driver.command(Do::Advance).expect("it soaks");
+    assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::Operator));
+    assert_eq!(driver.state_of(1), MemberState::Queued, "nothing is known");
+    driver.succeed(0);
+    assert_eq!(wave(&driver, 0).0, WaveState::Passed);
+}
+
+#[test]
+fn an_operator_need_not_wait_for_who_is_on_its_way_once_somebody_has_answered() {
+    let mut driver = with_one_on_its_way();
+    // The other one fails twice.
+    for _ in 0..2 {
+        driver.fail(1);
         driver.wait(MINUTE);
+    }
+    driver.wait(Strategy::DWELL - 2 * SECOND - MINUTE);
+    driver.fact(0, AgentFact::Connected);
+    driver.wait(61 * SECOND);
+    assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::DwellOver));
+    driver.command(Do::Advance).expect("the wave waits");
+    let line = driver.entries.iter().find_map(|entry| match entry {
+        Entry::Gate(evidence) => Some(evidence.to_string()),
+        _ => None,
+    });
+    assert_eq!(line.as_deref(), Some("apply-failed: 1 of 1 failed"));
+}
+
+#[test]
+fn a_verdict_that_only_stands_because_others_are_on_their_way_waits_for_them_though_somebody_is_well() {
+    let mut driver = started(agents(4), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+    driver.succeed(1);
+    driver.deliver(0);
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(95 * SECOND);
+    assert_eq!(driver.state_of(0), MemberState::Deferred);
+    // Who is well reports no health from now on: it takes no part in `unhealthy`, and the other one is all of it.
+    driver.succeed(2);
+    let offer = driver.offer_of(2);
+    driver.fact(2, AgentFact::Health { offer, healthy: false });
+    driver.fact(1, AgentFact::Removed);
+    driver.wait(Strategy::DWELL - 10 * SECOND);
+    driver.fact(0, AgentFact::Connected);
+    driver.wait(20 * SECOND);
+    assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::DwellOver));
+    assert_eq!(driver.engine.state(), RolloutState::Running);
+    driver.succeed(0);
+    assert_ne!(driver.engine.state(), RolloutState::RollingBack, "one of two is not all of them");
+}
+
+#[test]
+fn without_a_bake_a_rollout_needs_evidence_at_its_end_as_well() {
+    let mut fleet = mute(2);
+    for known in &mut fleet {
+        known.facts.liveness = Liveness::Disconnected;
+    }
+    let (config, selector) = (config("new"), Selector::default());
+    let request = PlanRequest {
+        gates: defaults(),
+        order: by_number(&fleet),
+        ..request(&config, &selector, Strategy::canary())
+    };
+    let request = PlanRequest {
+        settings: EngineSettings { fit: opamp_fleet::rollout::Fit::Stretch, ..request.settings },
+        ..request
+    };
+    assert_eq!(request.settings.bake, Duration::ZERO);
+    let mut driver = Driver::started(request, &fleet);
+    for agent in 0..2 {
+        driver.fact(agent, AgentFact::Connected);
+    }
+    for _ in 0..2 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| says_nothing(&mut driver, agent));
+    }
+    driver.wait(60 * MINUTE);
+    assert_eq!(driver.in_state(MemberState::Unverified), [0, 1]);
+    assert_eq!(driver.engine.state(), RolloutState::Paused, "nobody has said that it works");
+}
+
+#[test]
+fn who_waits_for_another_try_is_tried_again_by_an_operator_and_counts_anew() {
+    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+    for _ in 0..3 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+    }
+    driver.wait(Strategy::DWELL);
+    // All of the second wave fail at once, and none has had its second try.
+    for _ in 0..3 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.fail(agent));
+        driver.wait(SECOND);
+    }
+    assert_eq!(
+        (driver.engine.state(), driver.in_state(MemberState::Backoff)),
+        (RolloutState::Paused, vec![3, 4, 5])
+    );
+    for waits in [SECOND, 10 * MINUTE] {
+        // Backing off, or queued since.
+        let mut driver = driver.clone();
+        driver.wait(waits);
+        driver.command(Do::Resume(Resume::Retry)).expect("a gate has paused it");
+        assert_eq!(driver.engine.state(), RolloutState::Running);
+        for _ in 0..4 {
+            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+            driver.wait(MINUTE);
+        }
+        assert_eq!(driver.in_state(MemberState::Verified), [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn where_nobody_failed_there_is_nobody_to_try_again() {
+    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+    for _ in 0..3 {
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+    }
+    driver.wait(Strategy::DWELL);
+    for _ in 0..3 {
+        for agent in driver.in_state(MemberState::Offered) {
+            driver.deliver(agent);
+            driver.report(agent, ConfigStatus::Failed);
+        }
+    }
+    assert_eq!(driver.in_state(MemberState::Rejected), [3, 4, 5]);
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+    let refused = driver.command(Do::Resume(Resume::Retry)).expect_err("they refused it");
+    assert!(refused.to_string().contains("members that failed"), "{refused}");
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+}
+
+#[test]
+fn a_gate_without_a_say_holds_nothing_whatever_else_has_paused_it() {
+    let paused = || {
+        let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
+        for _ in 0..3 {
+            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+        }
+        driver
+    };
+    // Paused by the gate.
+    let mut driver = paused();
+    driver.wait(Strategy::DWELL);
+    for _ in 0..3 {
+        for agent in driver.in_state(MemberState::Offered) {
+            driver.deliver(agent);
+            driver.report(agent, ConfigStatus::Failed);
+        }
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Paused);
+    for gate in 0..driver.plan.gates.len() as u8 {
+        let _ = driver.command(Do::SkipGate { gate: GateIx(gate), wave: None });
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Running, "nothing is left that anybody has to decide");
+
+    // Held by a gate, and paused by an operator on top of it.
+    let mut driver = paused();
+    for agent in [0, 1] {
+        let offer = driver.offer_of(agent);
+        driver.fact(agent, AgentFact::Health { offer, healthy: false });
     }
     driver.wait(Strategy::DWELL);
     assert_eq!(wave(&driver, 0), (WaveState::Held, Reason::Inconclusive));
+    assert_eq!(driver.engine.summary(driver.now).state, OperatorState::Paused, "it waits for somebody");
+    driver.command(Do::Pause).expect("it runs");
+    for gate in 0..driver.plan.gates.len() as u8 {
+        let _ = driver.command(Do::SkipGate { gate: GateIx(gate), wave: None });
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Paused, "by an operator");
+    driver.command(Do::Resume(Resume::Plain)).expect("no gate has a say");
+    assert_ne!(wave(&driver, 0).0, WaveState::Held);
 }
 
 #[test]
@@ -142,7 +358,7 @@ fn who_is_tried_again_by_an_operator_counts_anew() {
         driver.wait(MINUTE);
     }
     assert_eq!(driver.engine.state(), RolloutState::Paused);
-    driver.command(Do::Resume(opamp_fleet::rollout::Resume::Retry)).expect("a gate has paused it");
+    driver.command(Do::Resume(Resume::Retry)).expect("a gate has paused it");
     assert_eq!(driver.engine.state(), RolloutState::Running);
     for _ in 0..4 {
         driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));

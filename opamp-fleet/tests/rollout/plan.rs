@@ -11,7 +11,7 @@ use opamp_fleet::rollout::plan::{
 use opamp_fleet::rollout::stats::Ppm;
 use opamp_fleet::rollout::windows::{Calendar, Days, Freeze, Minute, Override, Window};
 use opamp_fleet::rollout::{
-    Do, EngineSettings, Fit, MemberState, PlanError, Refused, RolloutId, RolloutState,
+    Do, EngineSettings, Fell, Fit, MemberState, PlanError, Refused, RolloutId, RolloutState,
 };
 use opamp_proto::AgentId;
 
@@ -74,6 +74,7 @@ fn a_plan_made_anew_of_the_same_fleet_has_the_same_hash() {
         known.facts.liveness = opamp_fleet::Liveness::Disconnected;
         known.facts.health = opamp_fleet::Health::Unhealthy;
         known.interval = Duration::from_secs(7);
+        known.fell = Fell::new(Some(START), None);
     }
     let again = make(&fleet, |_| {}).unwrap().0;
     assert_eq!(again.hash, first.hash);

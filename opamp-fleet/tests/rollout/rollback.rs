@@ -117,6 +117,27 @@ fn an_offline_member_gets_the_good_config_first() {
 }
 
 #[test]
+fn who_restarts_while_it_goes_back_is_waited_for_and_who_stays_away_is_not() {
+    let fleet = agents(3);
+    let mut driver = applied(&fleet);
+    // Two fall, as agents do that go back because they fall again and again; one of them comes back.
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.fact(1, AgentFact::Disconnected { announced: false });
+    driver.command(Do::RollBack(Scope::All)).expect("it runs");
+    goes_back(&mut driver, 2, fingerprint("old"));
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack, "both may just be restarting");
+    driver.wait(Duration::from_secs(60));
+    driver.fact(0, AgentFact::Connected);
+    goes_back(&mut driver, 0, fingerprint("old"));
+    assert_eq!(driver.engine.state(), RolloutState::RollingBack);
+    let mut rebuilt = driver.rebuilt();
+    std::mem::swap(&mut driver.engine, &mut rebuilt);
+    driver.wait(Duration::from_secs(30));
+    assert_eq!(driver.state_of(1), MemberState::RollbackDeferred);
+    assert_eq!(driver.engine.state(), RolloutState::PartiallyRolledBack, "one was away for a whole grace");
+}
+
+#[test]
 fn an_offline_member_does_not_wait_for_its_turn_to_be_given_the_good_config() {
     let fleet = agents(3);
     let (new, all) = (config("new"), Selector::default());

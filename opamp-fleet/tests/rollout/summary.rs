@@ -234,6 +234,15 @@ fn who_rolls_back_slowly_says_what_it_waits_for_and_not_when_the_last_one_is_giv
     assert_eq!(driver.in_state(MemberState::RollbackOffered).len(), 3);
     let why = driver.engine.why_not_moving(driver.now, &driver.shared);
     assert!(!why.reason.contains("the rate"), "{why:?}");
+    assert!(why.reason.ends_with("1 gone and waited for"), "{why:?}");
+    let gone = driver.engine.why_member_not_moving(&driver.agents[3], driver.now, &driver.shared).unwrap();
+    let NextAction::At(grace, "the rollback does not wait for it any more") = gone.next else {
+        panic!("{gone:?}")
+    };
+    assert_eq!(why.next, NextAction::At(grace, "a member's time is over"));
+    driver.wait(grace.since(driver.now));
+    let why = driver.engine.why_not_moving(driver.now, &driver.shared);
+    assert!(!why.reason.contains("gone"), "{why:?}");
     let one = driver.engine.why_member_not_moving(&driver.agents[0], driver.now, &driver.shared);
     let Some(NextAction::At(due, _)) = one.map(|why| why.next) else { panic!("its time has an end") };
     assert_eq!(why.next, NextAction::At(due, "a member's time is over"), "of those that are there");

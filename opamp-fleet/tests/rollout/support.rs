@@ -14,7 +14,7 @@ use opamp_fleet::rollout::plan::{
 };
 use opamp_fleet::rollout::{
     Act, AgentFact, Command, CommandKey, CommandOutcome, ConfigStatus, Do, Effective, Effects, Engine,
-    EngineSettings, Event, MemberState, Refused, RolloutId, Time, Write,
+    EngineSettings, Event, Fell, MemberState, Refused, RolloutId, Time, Write,
 };
 use opamp_fleet::{AgentFacts, ConfigLimits, ConfigMap, Health, Liveness, Selector};
 use opamp_proto::{AgentCapabilities, AgentId, Fingerprint, InstanceUid, Wall, pb};
@@ -33,6 +33,7 @@ pub(crate) struct Known {
     pub(crate) failed: Vec<Fingerprint>,
     pub(crate) transport: Transport,
     pub(crate) interval: Duration,
+    pub(crate) fell: Fell,
     pub(crate) quarantined: bool,
     pub(crate) locked_by: Option<RolloutId>,
 }
@@ -63,6 +64,7 @@ impl Known {
             failed: Vec::new(),
             transport: Transport::WebSocket,
             interval: Duration::from_secs(30),
+            fell: Fell::default(),
             quarantined: false,
             locked_by: None,
         }
@@ -95,6 +97,7 @@ impl Known {
             interval: self.interval,
             components: None,
             send_bytes_max: 64 * 1024 * 1024,
+            fell: self.fell,
             quarantined: self.quarantined,
             locked_by: self.locked_by,
         }

@@ -220,6 +220,12 @@ fn expiry_ends_a_rollout_that_offers_and_spares_one_that_bakes() {
     driver.succeed(1);
     driver.wait(90 * 60 * SECOND);
     assert_eq!(driver.engine.state(), RolloutState::Baking);
+    driver.command(Do::Pause).expect("it bakes");
+    driver.wait(HOUR);
+    assert_eq!(driver.engine.state(), RolloutState::Paused, "it has offered what it had to, in time");
+    driver.command(Do::Resume(Resume::Plain)).expect("an operator has paused it");
+    driver.wait(2 * HOUR);
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
 }
 
 #[test]

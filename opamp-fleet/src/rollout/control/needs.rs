@@ -21,6 +21,7 @@ texts! {
     DRAFT = "a draft",
     GATE = "a gate that waits for a decision",
     IN_FLIGHT_MAX = "members in flight",
+    FAILED_MEMBERS = "members that failed; what a gate said of others is waived, raised, skipped or rolled back",
     FLEET_PERCENT = "millionths of the fleet in flight",
     NOT_BEGUN = "a rollout that has not begun",
     PER_HOUR = "offers in an hour",

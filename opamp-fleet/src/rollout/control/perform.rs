@@ -62,6 +62,7 @@ impl Engine {
 
     fn perform(&mut self, command: &Command, run: &mut Run<'_>) -> Done {
         let actor = cut(&command.actor, Command::TEXT_BYTES_MAX);
+        let by = By { actor, why: cut(&command.reason, Command::TEXT_BYTES_MAX) };
         let Some(live) = Live::of(self.state.state) else {
             return self.after_the_end(&command.do_, run);
         };
@@ -77,13 +78,10 @@ impl Engine {
             Do::Preflighted { plan, usable } => Ok(self.preflighted(live, *plan, *usable, actor, run)),
             Do::Reject => self.reject(live, actor, run),
             Do::ReleaseControlGroup => self.release_control_group(live, actor, run),
-            Do::Resume(how) => {
-                let why = cut(&command.reason, Command::TEXT_BYTES_MAX);
-                self.resume(live, *how, By { actor, why }, run)
-            }
+            Do::Resume(how) => self.resume(live, *how, by, run),
             Do::RollBack(scope) => self.roll_back_by(live, *scope, actor, run),
             Do::SetLimits(limits) => self.set_limits(live, limits, run),
-            Do::SkipGate { gate, wave } => self.skip_gate(live, *gate, *wave, run),
+            Do::SkipGate { gate, wave } => self.skip_gate(live, *gate, *wave, by, run),
             Do::SkipWave => self.skip_wave(live, run),
             Do::Start { plan } => self.start(live, *plan, actor, run),
             Do::Submit => self.submit(live, actor, run),

@@ -6,7 +6,7 @@
 use super::{Done, ENGINE, First, Live, Resume, needs};
 use crate::faults::seeded;
 use crate::rollout::engine::{Engine, Outside, Run};
-use crate::rollout::gates::{GateCount, Scopes};
+use crate::rollout::gates::{Evidence, GateCount, Scopes, Verdict};
 use crate::rollout::journal::{CountdownIx, Entry};
 use crate::rollout::members::{Flags, Row};
 use crate::rollout::stats::Ppm;
@@ -54,6 +54,7 @@ impl Engine {
             }
             Resume::Plain => {
                 self.go_back_from_pause(Reason::Operator, by.actor, run);
+                self.release_held(run);
                 Ok(First::Done)
             }
             Resume::Raise { .. } | Resume::Retry | Resume::Skip | Resume::Waive { .. } => {
@@ -79,6 +80,9 @@ impl Engine {
             }
             Resume::Retry => {
                 let wave = self.wave_to_retry(live)?;
+                if !self.may_retry(wave, run) {
+                    return Err(live.refuses(needs::FAILED_MEMBERS));
+                }
                 self.leave_pause(live, by, run);
                 self.retry(wave, run);
                 return Ok(First::Done);
@@ -119,6 +123,17 @@ impl Engine {
         }
     }
 
+    /// Whether there is anybody to try again, or a provider to ask again. Otherwise the gates would but forget what they said.
+    fn may_retry(&self, wave: WaveIx, run: &Run<'_>) -> bool {
+        let asks_again = |said: &Evidence| matches!(said.verdict, Verdict::Error | Verdict::NoData);
+        let mut members = (0..self.state.members.len() as u32).map(MemberIx);
+        self.undecided().is_some_and(asks_again)
+            || members.any(|ix| {
+                let row = self.state.members.row(ix);
+                row.wave == wave && member::on_retry(row, &self.around(ix, run.now)).row.is_some()
+            })
+    }
+
     /// What is left of the bake is left out: that ends the rollout. Of late joiners, and of
     /// leavers that go back, nothing is left out.
     fn skip_bake(&mut self, live: Live, by: By<'_>, run: &mut Run<'_>) -> Done {
@@ -130,7 +145,7 @@ impl Engine {
         Ok(First::Done)
     }
 
-    fn leave_pause(&mut self, live: Live, by: By<'_>, run: &mut Run<'_>) {
+    pub(super) fn leave_pause(&mut self, live: Live, by: By<'_>, run: &mut Run<'_>) {
         if live == Live::Paused {
             self.go_back_from_pause(Reason::Operator, by.actor, run);
         }
@@ -169,6 +184,7 @@ impl Engine {
             self.pause(PauseReason::Gate, Reason::GateFailed, Some(evidence), run);
         } else if self.plan.settings.auto_resume {
             self.go_back_from_pause(Reason::CauseGone, ENGINE, run);
+            self.release_held(run);
         } else {
             return false;
         }

@@ -64,6 +64,7 @@ impl Engine {
         // An offer may have changed a member that was looked at before.
         self.volatile.unfinished |= self.next_to_look_at().is_some();
         let open = self.state.members_in(MemberState::RollbackQueued) + self.state.in_flight();
+        let open = open + self.state.restarting;
         if self.volatile.unfinished || open > 0 {
             return false;
         }

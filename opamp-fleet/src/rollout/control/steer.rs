@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::resume::By;
 use super::{Done, First, Live, needs};
 use crate::rollout::engine::{Engine, Run};
 use crate::rollout::journal::{CountdownIx, Entry, WaivedEntry};
 use crate::rollout::stats::Ppm;
 use crate::rollout::{
-    Countdown, GateIx, Limits, Reason, Refused, RolloutState, SPAN_MAX, Time, WaveIx, WaveState,
+    Countdown, GateIx, Limits, PauseReason, Reason, Refused, RolloutState, SPAN_MAX, Time, WaveIx, WaveState,
 };
 
 impl Engine {
@@ -43,6 +44,12 @@ impl Engine {
             (WaveState::Waiting, Reason::Window | Reason::Freeze) => {
                 let until = self.closed_until(run.now).unwrap_or(Time::NEVER);
                 Err(Refused::Frozen { until })
+            }
+            (WaveState::Evaluating, Reason::DwellOver)
+                if self.waits_for_others(ix) || self.waits_for_graces(ix) =>
+            {
+                self.set_wave(ix, WaveState::Evaluating, Reason::Operator, run);
+                Ok(First::Done)
             }
             (WaveState::Waiting | WaveState::Evaluating | WaveState::Passed | WaveState::Skipped, _) => {
                 Ok(First::NothingToDo)
@@ -143,6 +150,7 @@ impl Engine {
         live: Live,
         gate: GateIx,
         wave: Option<WaveIx>,
+        by: By<'_>,
         run: &mut Run<'_>,
     ) -> Done {
         match live {
@@ -160,7 +168,10 @@ impl Engine {
             return Err(Refused::UnknownWave);
         }
         let result = self.waive(gate, wave, None, run)?;
-        if live == Live::Running {
+        if self.state.pause == Some(PauseReason::Gate) && self.undecided().is_none() {
+            self.leave_pause(live, by, run);
+        }
+        if self.state.state == RolloutState::Running {
             self.release_held(run);
         }
         Ok(result)

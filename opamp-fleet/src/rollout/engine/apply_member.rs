@@ -3,7 +3,7 @@
 use super::State;
 use crate::rollout::gates;
 use crate::rollout::journal::JoinedEntry;
-use crate::rollout::members::{Changed, Flags, Row};
+use crate::rollout::members::{Changed, Fell, Flags, Row};
 use crate::rollout::plan::Plan;
 use crate::rollout::waves::{self, Wave};
 use crate::rollout::{ConfigIx, MemberIx, MemberState, RestoreError, WaveIx, WaveState, ZoneIx};
@@ -58,6 +58,7 @@ pub(super) fn joined(state: &mut State, plan: &Plan, joined: &JoinedEntry) -> Re
         state: joined.state,
         stage: joined.state,
         reason: joined.reason,
+        fell: joined.fell,
         ..Row::queued(joined.wave, joined.zone, previous, joined.flags, joined.at)
     };
     if known.is_some() {
@@ -70,6 +71,7 @@ pub(super) fn joined(state: &mut State, plan: &Plan, joined: &JoinedEntry) -> Re
             flags: joined.flags | (before.flags & Flags::TOUCHED),
             offer: before.offer,
             applied_at: before.applied_at,
+            fell: if joined.fell == Fell::default() { before.fell } else { joined.fell },
             ..fresh
         };
         state.members.paces[joined.member.index()] = joined.pace;
@@ -153,6 +155,7 @@ pub(super) fn enter(state: &mut State, plan: &Plan, row: &Row) {
     state.touched += u32::from(row.flags.contains(Flags::TOUCHED));
     state.away += u32::from(State::counts_away(row));
     state.again += u32::from(State::counts_again(row));
+    state.restarting += u32::from(State::counts_restarting(row));
     let view = row.view();
     gates::count(plan, &mut state.wave_mut(row.wave).gates, None, Some(view));
     gates::count(plan, &mut state.overall, None, Some(view));
@@ -181,6 +184,8 @@ fn count_touched(state: &mut State, before: &Row, after: &Row) {
     state.away = state.away.saturating_sub(u32::from(State::counts_away(before)));
     state.again += u32::from(State::counts_again(after));
     state.again = state.again.saturating_sub(u32::from(State::counts_again(before)));
+    state.restarting += u32::from(State::counts_restarting(after));
+    state.restarting = state.restarting.saturating_sub(u32::from(State::counts_restarting(before)));
 }
 
 fn count_gates(state: &mut State, plan: &Plan, before: &Row, after: &Row) {
@@ -319,6 +324,7 @@ pub(super) mod tests {
             zone: ZoneIx::NONE,
             previous: None,
             pace: Pace { interval_s: 30, spans: 0 },
+            fell: Fell::default(),
             flags: Flags::CONNECTED | Flags::JOINER,
             state: MemberState::Queued,
             reason: Reason::Joined,

@@ -225,6 +225,10 @@ impl State {
         rule("the number of members that are away", away == self.away as usize, || {
             format!("{away} are, {} are counted", self.away)
         })?;
+        let restarting = rows.iter().filter(|row| Self::counts_restarting(row)).count();
+        rule("the number of members that may just restart", restarting == self.restarting as usize, || {
+            format!("{restarting} are, {} are counted", self.restarting)
+        })?;
         let again = rows.iter().filter(|row| Self::counts_again(row)).count();
         rule("the number of members that are tried again", again == self.again as usize, || {
             format!("{again} are, {} are counted", self.again)

@@ -151,6 +151,7 @@ impl Engine {
             zone: before.zone,
             previous: self.state.members.previous(ix),
             pace: self.state.members.pace(ix),
+            fell: row.fell,
             flags: row.flags,
             state: row.state,
             reason: row.reason,
@@ -188,8 +189,7 @@ impl Engine {
             self.known_bad(ix, run);
         }
         // Who counts against a gate is among the failed as well.
-        let bad = self.state.members.row(ix).bad;
-        if (before.state, before.reason, before.bad) != (after.state, after.reason, bad) {
+        if (before.state, before.reason, before.bad) != (after.state, after.reason, after.bad) {
             self.follow_rollback(ix);
         }
         self.seek(ix);

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) away: u32,
     /// Members whose last try failed and that are queued for another one: [`State::counts_again`].
     pub(crate) again: u32,
+    /// Members that go back and may just be restarting: [`State::counts_restarting`].
+    pub(crate) restarting: u32,
     /// Whether a member has ever had the configuration, and well as far as it says: also if it is gone since.
     pub(crate) has_shown: bool,
     /// One bit for each gate that observes only.
@@ -107,6 +109,7 @@ impl State {
             touched: 0,
             away: 0,
             again: 0,
+            restarting: 0,
             has_shown: false,
             waived: 0,
             raised: Vec::new(),
@@ -180,6 +183,11 @@ impl State {
         row.state == MemberState::Queued && (row.failed_tries > 0 || row.transport_tries > 0)
     }
 
+    /// Whether a member that goes back went away within its grace.
+    pub(crate) fn counts_restarting(row: &Row) -> bool {
+        row.state == MemberState::RollbackDeferred && row.reason == Reason::NotConnected
+    }
+
     /// Whether a member has the configuration, and well as far as it says.
     pub(crate) fn shows(row: &Row) -> bool {
         matches!(row.state, MemberState::Verified | MemberState::Unverified)
@@ -219,6 +227,17 @@ impl State {
             }
             _ => Shown::Queued,
         }
+    }
+
+    /// Whether it bakes, or did when it was paused: everything was offered by then, and its time to offer is not over any more.
+    pub(super) fn bakes(&self) -> bool {
+        let paused_in_bake = self.state == RolloutState::Paused && self.from == RolloutState::Baking;
+        self.state == RolloutState::Baking || paused_in_bake
+    }
+
+    /// Whether a wave of a running rollout waits for a decision.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state == RolloutState::Running && self.waves.iter().any(|wave| wave.state == WaveState::Held)
     }
 
     /// Whether gates still look at members that have settled well.

@@ -56,10 +56,12 @@ impl Engine {
             | RolloutState::Scheduled
             | RolloutState::Preflight
             | RolloutState::Ready => self.end(RolloutState::Expired, Reason::TimeOver, ENGINE, run),
-            RolloutState::Running | RolloutState::Paused => {
+            RolloutState::Running | RolloutState::Paused if !self.state.bakes() => {
                 self.wind_down(RolloutState::Expired, Reason::TimeOver, ENGINE, run);
             }
-            RolloutState::Baking
+            RolloutState::Running
+            | RolloutState::Paused
+            | RolloutState::Baking
             | RolloutState::Aborting
             | RolloutState::RollingBack
             | RolloutState::Aborted
@@ -118,8 +120,8 @@ impl Engine {
                 | RolloutState::Ready
         );
         let start = self.plan.start_at.filter(|_| state == RolloutState::Scheduled);
-        let expires = before_start || matches!(state, RolloutState::Running | RolloutState::Paused);
-        let expiry = self.plan.expires_at.filter(|_| expires);
+        let runs = matches!(state, RolloutState::Running | RolloutState::Paused) && !self.state.bakes();
+        let expiry = self.plan.expires_at.filter(|_| before_start || runs);
         let wave = self.state.current().map(|wave| self.state.wave(wave));
         let dwell =
             wave.filter(|wave| wave.state == WaveState::Soaking).and_then(|wave| wave.dwell.ends_at());

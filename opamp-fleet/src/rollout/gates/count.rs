@@ -80,9 +80,11 @@ impl GateCount {
         }
     }
 
-    /// The wave begins anew: its gate forgets what it said. Members go on being counted as they are.
+    /// The wave begins anew: its gate forgets what it said, unless it has no say. Members go on being counted as they are.
     pub(crate) fn restart(&mut self) {
-        self.state = GateState::Armed;
+        if self.state != GateState::Waived {
+            self.state = GateState::Armed;
+        }
     }
 
     fn tally(&mut self, standing: Standing, change: impl Fn(u32) -> u32) {

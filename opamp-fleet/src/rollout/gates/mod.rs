@@ -42,6 +42,7 @@ pub(crate) use check::{total_fault, watch};
 pub use config::{Boundaries, GateConfig, GateKind, NoData, Scopes, Severity, Test, TestKind, Undecided};
 pub use count::{GateCount, GateState};
 pub(crate) use count::{Participation, count, count_both, count_control, count_zone, mark, recount};
+pub(crate) use crash_loop::FALLS;
 pub use defaults::defaults;
 pub(crate) use expected::{CONTROL_MIN, Expected};
 pub(crate) use judge::{Facts, Neighbours, judge};

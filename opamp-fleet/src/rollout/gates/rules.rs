@@ -206,11 +206,9 @@ pub(super) fn has_applied(row: RowView<'_>) -> bool {
 }
 
 /// Whether it failed and is, or will be, tried again. It counts until that succeeds: otherwise a total fault whose failures
-/// are slow would never have enough of them at a time. Whom an operator lets be tried once more is tried as if nothing had
-/// happened.
+/// are slow would never have enough of them at a time.
 pub(super) fn is_tried_again(row: RowView<'_>) -> bool {
     let open = match row.state() {
-        MemberState::Queued if row.reason() == Reason::Operator => false,
         MemberState::Queued
         | MemberState::Backoff
         | MemberState::Offered

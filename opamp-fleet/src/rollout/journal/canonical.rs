@@ -233,6 +233,10 @@ impl Form {
             // Should it join again, it has its tries and its offers.
             is_touched.put(out);
             self.tries(row, out);
+            if self.counts_falls {
+                row.falls_before.put(out);
+                self.fell(row, out);
+            }
             return;
         }
         reason(row).put(out);
@@ -254,10 +258,8 @@ impl Form {
         if self.counts_falls {
             row.falls.put(out);
             row.falls_before.put(out);
+            self.fell(row, out);
             (row.reason == Reason::Returned).put(out);
-        } else if !self.watched.is_zero() {
-            // A first fall moves the time from which it is watched.
-            (row.falls > 0).put(out);
         }
         row.bad.put(out);
         if is_touched || self.counts_falls {
@@ -266,6 +268,13 @@ impl Form {
         if matches!(row.state, MemberState::Unverified | MemberState::Verified) {
             self.now.since(row.since).min(self.watched).put(out);
         }
+    }
+
+    /// How long ago it fell. Times of falls are in whole seconds.
+    fn fell(&self, row: &Row, out: &mut Vec<u8>) {
+        let ago =
+            |at: u32| self.now.since(Time(u64::from(at) * 1000)).min(self.watched + Duration::from_secs(1));
+        row.fell.seconds().into_iter().for_each(|at| ago(at).put(out));
     }
 
     fn tries(&self, row: &Row, out: &mut Vec<u8>) {
@@ -331,6 +340,7 @@ fn reason(row: &Row) -> Reason {
         MemberState::TimedOut => &[Reason::OfferTimeout, Reason::RolloutEnded, Reason::VerifyTimeout],
         MemberState::RollbackFailed => &[Reason::CapabilityWithdrawn, Reason::NoTarget, Reason::Recalled],
         MemberState::Deferred => &[Reason::GraceOver, Reason::Locked],
+        MemberState::RollbackDeferred => &[Reason::NotConnected],
         _ => &[],
     };
     if asked.contains(&row.reason) { row.reason } else { Reason::Nothing }

@@ -46,6 +46,7 @@ pub(super) fn encode(state: &State, plan: &Plan) -> Vec<u8> {
         touched,
         away,
         again,
+        restarting,
         has_shown,
         waived,
         limits,
@@ -79,6 +80,7 @@ pub(super) fn encode(state: &State, plan: &Plan) -> Vec<u8> {
     touched.put(out);
     away.put(out);
     again.put(out);
+    restarting.put(out);
     has_shown.put(out);
     waived.put(out);
     limits.put(out);
@@ -118,6 +120,7 @@ pub(super) fn decode(mut bytes: &[u8], state: &mut State, plan: &Plan) -> Result
     state.touched = Wire::take(taken)?;
     state.away = Wire::take(taken)?;
     state.again = Wire::take(taken)?;
+    state.restarting = Wire::take(taken)?;
     state.has_shown = Wire::take(taken)?;
     state.waived = Wire::take(taken)?;
     state.limits = Wire::take(taken)?;

@@ -23,7 +23,7 @@ pub(crate) use snapshot::restored;
 pub use snapshot::{Page, Snapshot, Touched};
 
 use super::gates::Evidence;
-use super::members::{Changed, Flags, Pace};
+use super::members::{Changed, Fell, Flags, Pace};
 use super::stats::Ppm;
 use super::{
     CommandKey, Countdown, Do, First, GateIx, Limits, MemberIx, MemberState, PauseReason, Reading, Reason,
@@ -91,7 +91,7 @@ pub enum Entry {
     },
 }
 
-const _: () = assert!(std::mem::size_of::<Entry>() <= 48);
+const _: () = assert!(std::mem::size_of::<Entry>() <= 56);
 
 impl Entry {
     /// Whether it is kept for good (R8): everything but what happened to single members and timers.
@@ -182,6 +182,8 @@ pub struct JoinedEntry {
     pub previous: Option<Fingerprint>,
     /// How often it is heard of, and its spans.
     pub pace: Pace,
+    /// When it fell lately.
+    pub fell: Fell,
     /// What is known of it.
     pub flags: Flags,
     /// Queued, or what the preflight made of it.

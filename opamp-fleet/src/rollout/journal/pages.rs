@@ -3,7 +3,7 @@
 
 use super::codec::{Wire, unzigzag, zigzag};
 use super::snapshot::Page;
-use crate::rollout::members::{Flags, Pace, Row};
+use crate::rollout::members::{Fell, Flags, Pace, Row};
 use crate::rollout::{ConfigIx, MemberState, Reason, RestoreError, Time, WaveIx, ZoneIx};
 
 /// Appends rows and paces, which are equally many: the count, then column by column.
@@ -90,7 +90,7 @@ macro_rules! columns {
     };
 }
 
-const COLUMNS: [Column; 17] = columns! {
+const COLUMNS: [Column; 18] = columns! {
     "state": |row| row.state.index() as u64, |row, value| word(&MemberState::ALL, value).map(|state| row.state = state);
     "reason": |row| row.reason.index() as u64, |row, value| word(&Reason::ALL, value).map(|reason| row.reason = reason);
     "stage": |row| row.stage.index() as u64, |row, value| word(&MemberState::ALL, value).map(|stage| row.stage = stage);
@@ -108,7 +108,13 @@ const COLUMNS: [Column; 17] = columns! {
     "since": |row| row.since.0, |row, value| time(&mut row.since, value);
     "deadline": |row| row.deadline.0, |row, value| time(&mut row.deadline, value);
     "applied": |row| row.applied_at.0, |row, value| time(&mut row.applied_at, value);
+    "fell": |row| fell(row.fell), |row, value| { row.fell = Fell::from_seconds(value as u32, (value >> 32) as u32); Some(()) };
 };
+
+fn fell(fell: Fell) -> u64 {
+    let [last, before] = fell.seconds();
+    u64::from(last) | u64::from(before) << 32
+}
 
 fn time(field: &mut Time, value: u64) -> Option<()> {
     *field = Time(value);
@@ -138,6 +144,7 @@ mod tests {
             since: Time(1_700_000_000_000 + u64::from(number)),
             deadline: if number.is_multiple_of(2) { Time::NEVER } else { Time(1) },
             applied_at: Time(u64::from(number) << 40),
+            fell: Fell::from_seconds(number, u32::MAX - number),
             ..Row::queued(WaveIx::TAIL, ZoneIx(7), ConfigIx(9), Flags(0xbeef), Time(0))
         }
     }

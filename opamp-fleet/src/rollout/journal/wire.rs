@@ -4,7 +4,7 @@
 use super::codec::{Wire, choices, records, unzigzag, words, zigzag};
 use super::{CommandEntry, CountdownIx, Entry, JoinedEntry, RolloutEntry, SampleEntry, WaivedEntry, texts};
 use crate::rollout::gates::{Evidence, GateKind, Limit, ScopeAt, TestKind, Verdict};
-use crate::rollout::members::{Changed, Flags};
+use crate::rollout::members::{Changed, Fell, Flags};
 use crate::rollout::{
     Countdown, Do, ExternalVerdict, First, Limits, MemberState, PauseReason, Reading, Reason, Refused,
     RestoreError, Resume, RolloutState, Sample, Scope, Serial, Time, WaveState,
@@ -133,7 +133,8 @@ impl Mask {
     const OFFER: u16 = 1 << 8;
     const DEADLINE: u16 = 1 << 9;
     const APPLIED_AT: u16 = 1 << 10;
-    const ALL: u16 = (1 << 11) - 1;
+    const FELL: u16 = 1 << 11;
+    const ALL: u16 = (1 << 12) - 1;
 
     fn of(row: &Changed) -> Self {
         let bits = [
@@ -148,6 +149,7 @@ impl Mask {
             (row.offer != 0, Self::OFFER),
             (row.deadline != Time::NEVER, Self::DEADLINE),
             (row.applied_at != Time(0), Self::APPLIED_AT),
+            (row.fell != Fell::default(), Self::FELL),
         ];
         Self(bits.into_iter().filter(|(differs, _)| *differs).map(|(_, bit)| bit).sum())
     }
@@ -177,6 +179,16 @@ pub(super) const fn along(from: Time, way: u64) -> Time {
     Time(from.0.wrapping_add(unzigzag(way) as u64))
 }
 
+impl Wire for Fell {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.seconds().into_iter().for_each(|at| at.put(out));
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, RestoreError> {
+        Ok(Self::from_seconds(u32::take(bytes)?, u32::take(bytes)?))
+    }
+}
+
 impl Wire for Changed {
     fn put(&self, out: &mut Vec<u8>) {
         let mask = Mask::of(self);
@@ -195,6 +207,7 @@ impl Wire for Changed {
         self.since.put(out);
         mask.put(Mask::DEADLINE, &way(self.since, self.deadline), out);
         mask.put(Mask::APPLIED_AT, &way(self.since, self.applied_at), out);
+        mask.put(Mask::FELL, &self.fell, out);
     }
 
     fn take(bytes: &mut &[u8]) -> Result<Self, RestoreError> {
@@ -216,6 +229,7 @@ impl Wire for Changed {
         let since = Time::take(bytes)?;
         let deadline = mask.take(Mask::DEADLINE, way(since, Time::NEVER), bytes)?;
         let applied_at = mask.take(Mask::APPLIED_AT, way(since, Time(0)), bytes)?;
+        let fell = mask.take(Mask::FELL, Fell::default(), bytes)?;
         Ok(Self {
             state,
             reason,
@@ -231,6 +245,7 @@ impl Wire for Changed {
             since,
             deadline: along(since, deadline),
             applied_at: along(since, applied_at),
+            fell,
         })
     }
 }
@@ -279,7 +294,7 @@ records! {
     Evidence {
         gate, name, scope, verdict, test, bad, of, excused, expected, blind, limit, window, at, text,
     }
-    JoinedEntry { member, agent, wave, zone, previous, pace, flags, state, reason, at }
+    JoinedEntry { member, agent, wave, zone, previous, pace, fell, flags, state, reason, at }
     Limits { touched_max, fleet_percent_in_flight, per_hour, per_minute, in_flight_max, zone_in_flight }
     RolloutEntry { to, reason, pause, from, ending, scope, plan, actor, evidence, at }
     Sample { count, sum_milli }

@@ -6,7 +6,7 @@ use opamp_proto::{AgentId, ConfigHash};
 
 use super::{CommandEntry, CountdownIx, Entry, JoinedEntry, RolloutEntry, SampleEntry, WaivedEntry};
 use crate::rollout::gates::{Evidence, GateKind, Limit, ScopeAt, TestKind, Verdict};
-use crate::rollout::members::{Flags, Pace, Row};
+use crate::rollout::members::{Fell, Flags, Pace, Row};
 use crate::rollout::stats::Ppm;
 use crate::rollout::{
     CommandKey, ConfigIx, Countdown, Do, ExternalVerdict, First, GateIx, Limits, MemberIx, MemberState,
@@ -111,6 +111,7 @@ fn rows() -> Vec<Row> {
         since: AT,
         deadline: Time(0),
         applied_at: Time(u64::MAX),
+        fell: Fell::from_seconds(u32::MAX, 1),
         ..queued
     };
     vec![queued, full, Row { state: MemberState::Verified, stage: MemberState::Verified, ..full }]
@@ -144,6 +145,7 @@ fn entries() -> Vec<Entry> {
         zone: ZoneIx::NONE,
         previous: Some(fingerprint()),
         pace: Pace { interval_s: 30, spans: 2 },
+        fell: Fell::from_seconds(3, 2),
         flags: Flags::JOINER,
         state: MemberState::Excluded,
         reason: Reason::Quarantined,

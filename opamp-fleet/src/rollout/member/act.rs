@@ -152,6 +152,9 @@ impl Case<'_> {
                 self.step(self.to(MemberState::RollbackFailed, Reason::RollbackTimeout))
             }
             Act::RollbackOver => self.step(self.to(MemberState::RolledBack, Reason::NoEvidence)),
+            Act::RollbackExpire if row.reason == Reason::NotConnected => {
+                self.step(self.left_alone(self.noted))
+            }
             Act::RollbackExpire => self.step(self.to(MemberState::RollbackFailed, Reason::AwayTooLong)),
             Act::RollbackQueueTouched if !row.flags.contains(Flags::TOUCHED) => self.note(),
             Act::RollbackQueueTried if !self.is_tried_again() => self.note(),
@@ -251,13 +254,25 @@ impl Case<'_> {
             MemberState::Backoff | MemberState::Queued if row.transport_tries > 0 => MemberState::TimedOut,
             _ => queued.stage,
         };
-        Changed { stage, ..queued }
+        Changed { stage, returns: 0, ..queued }
     }
 
-    /// Waits for the agent, with its previous configuration written.
+    /// Waits for the agent, with its previous configuration written. The rollback waits with it for one grace: the agent may
+    /// just be restarting, above all if that is why it goes back. It does so some times, and not for who is known to be away.
     pub(super) fn rollback_deferral(&self) -> Changed {
         let deferred = self.to(MemberState::RollbackDeferred, Reason::NotConnected);
-        Changed { deadline: self.ends(MemberState::RollbackDeferred), ..deferred }
+        let is_known = matches!(self.row.state, MemberState::Deferred | MemberState::Expired);
+        let returns = deferred.returns.saturating_add(1);
+        if is_known || returns > deadline::RETURNS_MAX {
+            return self.left_alone(deferred);
+        }
+        Changed { returns, deadline: self.ends(MemberState::RollbackDeferred), ..deferred }
+    }
+
+    /// The rollback does not wait for it any more; the member does.
+    fn left_alone(&self, deferred: Changed) -> Changed {
+        let deadline = self.around.now + self.around.plan.settings.deferred_ttl;
+        Changed { reason: Reason::GraceOver, deadline, ..deferred }
     }
 
     pub(super) fn note(&self) -> Step {

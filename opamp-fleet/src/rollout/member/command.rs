@@ -29,12 +29,16 @@ pub(crate) fn on_stop(row: &Row, around: &Around<'_>) -> Step {
     command(row, around, Column::Stop)
 }
 
-/// What becomes of a member when the failed ones of its wave are tried once more. Who has left is not the rollout's any
-/// more.
+/// What becomes of a member when the failed ones of its wave are tried once more, those included that would be tried again
+/// by themselves. Who has left is not the rollout's any more.
 pub(crate) fn on_retry(row: &Row, around: &Around<'_>) -> Step {
+    let has_failed = row.transport_tries > 0 || row.failed_tries > 0;
     match row.state {
         _ if row.flags.contains(Flags::LEFT) => Step::default(),
-        MemberState::Failed | MemberState::TimedOut => requeue(row, around, Reason::Operator),
+        MemberState::Failed | MemberState::TimedOut | MemberState::Backoff => {
+            requeue(row, around, Reason::Operator)
+        }
+        MemberState::Queued if has_failed => requeue(row, around, Reason::Operator),
         _ => Step::default(),
     }
 }
@@ -112,7 +116,7 @@ pub(crate) fn offered(row: &Row, around: &Around<'_>) -> Changed {
         stage: state,
         falls: 0,
         falls_before,
-        returns: 0,
+        returns: if is_rollback { row.returns } else { 0 },
         flags,
         offer: row.offer.saturating_add(1),
         since: around.now,

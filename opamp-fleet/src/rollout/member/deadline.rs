@@ -27,8 +27,8 @@ pub(super) fn of_stage(stage: MemberState, flags: Flags, around: &Around<'_>) ->
         MemberState::Delivered if !evidence::can_be_given(flags) => Some(verify(around)),
         MemberState::Delivered | MemberState::Applying => Some(apply(flags, around)),
         MemberState::Applied => Some(verify(around)),
-        MemberState::Absent => Some(grace_of(flags, around)),
-        MemberState::Deferred | MemberState::RollbackDeferred => Some(around.plan.settings.deferred_ttl),
+        MemberState::Absent | MemberState::RollbackDeferred => Some(grace_of(flags, around)),
+        MemberState::Deferred => Some(around.plan.settings.deferred_ttl),
         MemberState::RollbackOffered => {
             Some(offer(flags, around).saturating_add(apply(flags, around)).saturating_add(verify(around)))
         }

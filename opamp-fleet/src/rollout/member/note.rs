@@ -6,7 +6,7 @@ use opamp_proto::AgentCapabilities;
 
 use super::cell::Column;
 use super::{Around, Step};
-use crate::rollout::gates::GateKind;
+use crate::rollout::gates::{FALLS, GateKind};
 use crate::rollout::members::{Changed, Flags, Row};
 use crate::rollout::{AgentFact, MemberState, Reason, Time};
 
@@ -172,31 +172,25 @@ fn reports(flags: Flags, capabilities: AgentCapabilities) -> Flags {
 /// How far back falls before the offer are looked at if no gate says so.
 pub(crate) const FALLS_BEFORE: Duration = Duration::from_secs(600);
 
-/// Counts a fall: those within the window of the gate that asks, from the first of them on, count together. `applied_at` is
-/// when it was.
+/// Counts a fall: how many of those since the offer lie within the window of the gate that asks, up to this one. Without a
+/// window all of them do. Three are a loop, whatever comes later.
 fn fall(noted: &mut Changed, row: &Row, around: &Around<'_>) {
-    let window = falls_window(row, around);
-    if row.falls == 0 || window.is_some_and(|window| around.now.since(row.applied_at) > window) {
-        (noted.falls, noted.applied_at) = (0, around.now);
+    noted.fell = row.fell.again(around.now);
+    if row.falls < FALLS {
+        let close = falls_window(around).map_or(row.falls, |window| row.fell.within(window, around.now));
+        noted.falls = 1 + close.min(row.falls);
     }
-    noted.falls = noted.falls.saturating_add(1);
 }
 
-/// Falls before the first offer, or so far, if they are recent enough.
+/// How many of the last two falls were shortly before now.
 pub(super) fn falls_before(row: &Row, around: &Around<'_>) -> u8 {
-    let window = falls_window(row, around);
-    let is_recent = window.is_none_or(|window| around.now.since(row.applied_at) <= window);
-    if is_recent { row.falls } else { 0 }
+    row.fell.within(falls_window(around).unwrap_or(FALLS_BEFORE), around.now)
 }
 
-/// How close to each other falls are that count together. Without a window of the gate that asks, all since the offer do.
-fn falls_window(row: &Row, around: &Around<'_>) -> Option<Duration> {
+/// How close to each other falls are that count together, if the gate that asks says so.
+fn falls_window(around: &Around<'_>) -> Option<Duration> {
     let crash_loop = around.plan.gates.iter().find(|gate| gate.kind == GateKind::CrashLoop);
-    match crash_loop.map(|gate| gate.window).filter(|window| !window.is_zero()) {
-        Some(window) => Some(window),
-        None if row.flags.contains(Flags::TOUCHED) => None,
-        None => Some(FALLS_BEFORE),
-    }
+    crash_loop.map(|gate| gate.window).filter(|window| !window.is_zero())
 }
 
 /// The deadline of a member that has settled and is not connected: its grace, which begins now; none if it is there.

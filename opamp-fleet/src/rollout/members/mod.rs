@@ -7,7 +7,7 @@ mod view;
 
 use opamp_proto::{AgentId, Fingerprint};
 
-pub use row::{Changed, Flags};
+pub use row::{Changed, Fell, Flags};
 pub(crate) use row::{Row, RowView};
 pub(crate) use table::IdTable;
 pub(crate) use timers::Timers;

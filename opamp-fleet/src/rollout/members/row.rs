@@ -1,6 +1,7 @@
-//! One member in 48 bytes.
+//! One member in 56 bytes.
 
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
+use std::time::Duration;
 
 use crate::rollout::{ConfigIx, GateIx, MemberState, Reason, Time, WaveIx, ZoneIx};
 
@@ -14,13 +15,14 @@ pub(crate) struct Row {
     /// was delivered before it went away, else `Queued`; in `RollbackQueued` what it has failed as, if it has and was
     /// not away since; in `Excluded` `RollbackQueued` if an operator took it out of a rollback; otherwise equal to `state`.
     pub(crate) stage: MemberState,
-    /// Unannounced disconnects and turns from well to ill since `applied_at`.
+    /// How many of its falls since the offer, unannounced disconnects and turns from well to ill, lie within the window of the
+    /// gate that asks; three stay three.
     pub(crate) falls: u8,
     /// Failures of the transport and time-outs so far, the last one included.
     pub(crate) transport_tries: u8,
     /// FAILED so far, the last one included.
     pub(crate) failed_tries: u8,
-    /// Falls within the gate's window before the offer.
+    /// Falls within the gate's window before the offer, two at most.
     pub(crate) falls_before: u8,
     /// How often it came back within its grace under the present offer.
     pub(crate) returns: u8,
@@ -37,12 +39,13 @@ pub(crate) struct Row {
     pub(crate) since: Time,
     /// When time alone changes it; [`Time::NEVER`] without a deadline.
     pub(crate) deadline: Time,
-    /// When the present offer was made, and from `Applied` on when it was applied; once it has fallen, since when its falls
-    /// are counted.
+    /// When the present offer was made, and from `Applied` on when it was applied.
     pub(crate) applied_at: Time,
+    /// When it fell the last two times, whatever it was offered since.
+    pub(crate) fell: Fell,
 }
 
-const _: () = assert!(std::mem::size_of::<Row>() == 48);
+const _: () = assert!(std::mem::size_of::<Row>() == 56);
 
 impl Row {
     /// A member that waits for its first offer.
@@ -65,6 +68,7 @@ impl Row {
             since,
             deadline: Time::NEVER,
             applied_at: Time(0),
+            fell: Fell::default(),
         }
     }
 
@@ -85,6 +89,7 @@ impl Row {
             since: self.since,
             deadline: self.deadline,
             applied_at: self.applied_at,
+            fell: self.fell,
         }
     }
 
@@ -105,6 +110,7 @@ impl Row {
             since,
             deadline,
             applied_at,
+            fell,
         } = *changed;
         Self {
             state,
@@ -121,6 +127,7 @@ impl Row {
             since,
             deadline,
             applied_at,
+            fell,
             wave: self.wave,
             zone: self.zone,
             previous: self.previous,
@@ -143,13 +150,13 @@ pub struct Changed {
     /// The stage at which it went away, while it is away; what it has failed as, while it waits to go back; otherwise its
     /// state.
     pub stage: MemberState,
-    /// Falls since the offer.
+    /// Falls since the offer that lie close together, three at most.
     pub falls: u8,
     /// Failures of the transport and time-outs so far.
     pub transport_tries: u8,
     /// FAILED so far.
     pub failed_tries: u8,
-    /// Falls before the offer.
+    /// Falls shortly before the offer, two at most.
     pub falls_before: u8,
     /// How often it came back under the present offer.
     pub returns: u8,
@@ -163,11 +170,54 @@ pub struct Changed {
     pub since: Time,
     /// Its deadline; [`Time::NEVER`] without one.
     pub deadline: Time,
-    /// When the offer was made or applied, or since when its falls are counted.
+    /// When the offer was made or applied.
     pub applied_at: Time,
+    /// When it fell the last two times.
+    pub fell: Fell,
 }
 
-const _: () = assert!(std::mem::size_of::<Changed>() == 40);
+const _: () = assert!(std::mem::size_of::<Changed>() == 48);
+
+/// When a member fell the last two times, in whole seconds of engine time; 0 for never. Two are enough to tell whether a third
+/// one makes a loop, and whether it fell at that pace before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fell {
+    last: u32,
+    before: u32,
+}
+
+impl Fell {
+    /// When it fell last, and when before that: unannounced disconnects, and turns from well to ill.
+    pub fn new(last: Option<Time>, before: Option<Time>) -> Self {
+        let at = |time: Option<Time>| time.map_or(0, |time| seconds(time).max(1));
+        Self { last: at(last), before: at(before) }
+    }
+
+    /// The last fall and the one before, in seconds; 0 for none.
+    pub(crate) const fn from_seconds(last: u32, before: u32) -> Self {
+        Self { last, before }
+    }
+
+    /// The last fall and the one before, in seconds; 0 for none.
+    pub(crate) const fn seconds(self) -> [u32; 2] {
+        [self.last, self.before]
+    }
+
+    /// It falls now.
+    pub(crate) fn again(self, now: Time) -> Self {
+        Self { last: seconds(now).max(1), before: self.last }
+    }
+
+    /// How many of the two were within the span up to now, both to the second.
+    pub(crate) fn within(self, span: Duration, now: Time) -> u8 {
+        let is_within = |at: &u32| *at > 0 && u64::from(seconds(now).saturating_sub(*at)) <= span.as_secs();
+        self.seconds().iter().filter(|at| is_within(at)).count() as u8
+    }
+}
+
+fn seconds(at: Time) -> u32 {
+    u32::try_from(at.0 / 1000).unwrap_or(u32::MAX)
+}
 
 /// A member as gates see it: what it is and did, without its deadlines.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@ pub(crate) fn joiner(plan: &Plan, candidate: &Candidate<'_>) -> Joiner {
         zone: zone_ix(&plan.zones, zone),
         flags: flags(candidate),
         pace: pace(candidate, &plan.settings.deadlines),
+        fell: candidate.fell,
         previous: previous(candidate, plan.target),
     }
 }

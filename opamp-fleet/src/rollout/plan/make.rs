@@ -13,7 +13,7 @@ use crate::rollout::gates;
 use crate::rollout::journal::plan_hash;
 use crate::rollout::members::Row;
 use crate::rollout::{
-    ConfigIx, Flags, MemberState, Pace, PlanError, Reason, RolloutId, Time, WaveIx, ZoneIx,
+    ConfigIx, Fell, Flags, MemberState, Pace, PlanError, Reason, RolloutId, Time, WaveIx, ZoneIx,
 };
 
 impl Plan {
@@ -230,7 +230,7 @@ fn planned(filled: Filled, texts: &Texts, currents: Currents, now: Time) -> Plan
         });
         let rank = pick.zone.and_then(|zone| u16::try_from(ranks[zone as usize]).ok());
         let row = Row::queued(wave, rank.map_or(ZoneIx::NONE, ZoneIx), previous, pick.flags, now);
-        members.rows.push(Row { state, reason, stage: state, ..row });
+        members.rows.push(Row { state, reason, stage: state, fell: pick.fell, ..row });
         members.ids.push(pick.id);
         members.paces.push(pick.pace);
     };
@@ -254,10 +254,10 @@ fn planned(filled: Filled, texts: &Texts, currents: Currents, now: Time) -> Plan
 }
 
 /// The hash of what is agreed to (R12): everything but what changes by itself from one moment to the next, such as who is
-/// connected, how large the fleet is, or who else is at work.
+/// connected or fell, how large the fleet is, or who else is at work.
 fn hash(plan: &Plan, members: &PlannedMembers) -> Fingerprint {
     let plan = Plan { fleet: FleetSizes::default(), overlaps: Box::default(), ..plan.clone() };
-    let lasting = |row: &Row| Row { flags: Flags::default(), since: Time(0), ..*row };
+    let lasting = |row: &Row| Row { flags: Flags::default(), since: Time(0), fell: Fell::default(), ..*row };
     let members = PlannedMembers {
         rows: members.rows.iter().map(lasting).collect(),
         ids: members.ids.clone(),

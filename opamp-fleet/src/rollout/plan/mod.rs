@@ -32,7 +32,7 @@ pub use request::{
 pub use template::Template;
 
 use super::gates::{Boundaries, GateConfig};
-use super::members::{Flags, Pace, Row};
+use super::members::{Fell, Flags, Pace, Row};
 use super::windows::Calendar;
 use super::{EngineSettings, GroupIx, MemberState, Reason, RolloutId, Slot, Time, WaveIx, ZoneIx};
 use crate::Selector;
@@ -231,6 +231,8 @@ pub(crate) struct Joiner {
     pub(crate) zone: ZoneIx,
     pub(crate) flags: Flags,
     pub(crate) pace: Pace,
+    /// When it fell lately.
+    pub(crate) fell: Fell,
     /// What it can go back to.
     pub(crate) previous: Option<Fingerprint>,
 }

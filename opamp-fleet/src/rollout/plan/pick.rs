@@ -7,7 +7,7 @@ use opamp_proto::{AgentCapabilities, AgentId, Fingerprint};
 use super::order::Keys;
 use super::strata::{Names, label, stratum};
 use super::{Candidate, Exclusion, PlannedMembers, Strategy, StratumKey, Transport};
-use crate::rollout::{Deadlines, Flags, Pace, Reason, ZoneIx};
+use crate::rollout::{Deadlines, Fell, Flags, Pace, Reason, ZoneIx};
 use crate::{Health, Liveness};
 
 /// One member that waits to be put into a wave. Numbers of texts are by order of arrival.
@@ -16,6 +16,7 @@ pub(super) struct Pick {
     pub(super) id: AgentId,
     pub(super) flags: Flags,
     pub(super) pace: Pace,
+    pub(super) fell: Fell,
     pub(super) previous: Option<Fingerprint>,
     /// Whether it runs the target.
     pub(super) is_current: bool,
@@ -58,6 +59,7 @@ impl Picking<'_> {
             id: facts.id,
             flags: flags(candidate),
             pace: pace(candidate, self.deadlines),
+            fell: candidate.fell,
             previous: previous(candidate, self.target),
             is_current: candidate.current == Some(self.target),
             stratum: texts.strata.number(&stratum(self.stratify, facts)),

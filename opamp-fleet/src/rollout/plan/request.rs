@@ -11,7 +11,7 @@ use crate::faults::Faults;
 use crate::rollout::gates::{self, GateConfig};
 use crate::rollout::stats::Ppm;
 use crate::rollout::windows::Calendar;
-use crate::rollout::{EngineSettings, GroupIx, RolloutId, Slot, Time};
+use crate::rollout::{EngineSettings, Fell, GroupIx, RolloutId, Slot, Time};
 use crate::words::closed_set;
 use crate::{AgentFacts, ConfigMap, Selector};
 
@@ -156,6 +156,8 @@ pub struct Candidate<'a> {
     pub components: Option<&'a dyn HasComponent>,
     /// The largest configuration that can be sent to it, in bytes.
     pub send_bytes_max: u64,
+    /// When it fell lately: who falls as often before an offer as after it shows nothing of the configuration.
+    pub fell: Fell,
     /// Whether it is in quarantine.
     pub quarantined: bool,
     /// Which rollout holds it for this slot.
@@ -177,6 +179,7 @@ impl<'a> Candidate<'a> {
             interval: Duration::from_secs(30),
             components: None,
             send_bytes_max: u64::MAX,
+            fell: Fell::default(),
             quarantined: false,
             locked_by: None,
         }

@@ -1,9 +1,11 @@
 //! The verdict on a wave at its end, and on the rollout at the end of its bake (R40, R44, R48).
 
+use super::answered;
 use crate::rollout::control::ENGINE;
-use crate::rollout::engine::{Engine, Run, index_of};
+use crate::rollout::engine::{Engine, Run, State, index_of};
 use crate::rollout::gates::{self, Evidence, GateConfig, GateKind, NoData, Severity, TestKind, Verdict};
 use crate::rollout::journal::{CountdownIx, Entry};
+use crate::rollout::members::Row;
 use crate::rollout::{AlertKind, MemberState, PauseReason, Reason, RolloutState, Time, WaveIx, WaveState};
 
 /// Where an undecided wave gets further members from.
@@ -62,10 +64,11 @@ impl Engine {
     }
 
     /// Whether somebody of the first wave who came back, or was heard late, is in flight and may yet show that it works. If an
-    /// operator has ended the dwell nobody is waited for.
+    /// operator has ended the dwell nobody is waited for once somebody has answered.
     pub(crate) fn waits_for_others(&self, ix: WaveIx) -> bool {
         let wave = self.state.wave(ix);
-        let is_over = wave.state == WaveState::Evaluating && wave.reason == Reason::DwellOver;
+        let is_over = wave.state == WaveState::Evaluating
+            && (wave.reason == Reason::DwellOver || answered(&wave.by_state) == 0);
         is_over && ix == self.state.first_wave() && wave.in_flight > wave.count(MemberState::RollbackOffered)
     }
 
@@ -99,12 +102,6 @@ impl Engine {
             self.act(evidence.clone(), severity, run);
         }
         acts
-    }
-
-    /// Asks the gates before a rollout succeeds that does not bake. Whether nothing has failed.
-    pub(super) fn ends_well(&mut self, run: &mut Run<'_>) -> bool {
-        let said = self.verdicts(WaveIx::TAIL, None, true, run.now);
-        !self.act_on_failures(&said, run)
     }
 
     /// Whether what is no failure changes anything: an observing gate never does, one without data only if it is set to.
@@ -183,8 +180,13 @@ impl Engine {
 
     fn pass(&mut self, ix: WaveIx, run: &mut Run<'_>) {
         let wave = self.state.wave(ix);
-        if wave.lent > 0 && wave.reason == Reason::AllSettled {
-            self.soak_stretched(ix, run);
+        let (since, is_over) = (wave.entered, wave.reason == Reason::DwellOver);
+        // Whoever it waited for has been watched by nobody yet.
+        let is_watched = |row: &Row| row.wave != ix || !State::shows(row) || row.since <= since;
+        let is_fresh =
+            is_over && ix == self.state.first_wave() && !self.state.members.rows.iter().all(is_watched);
+        if is_fresh || wave.lent > 0 && wave.reason == Reason::AllSettled {
+            self.soak_for_window(ix, run);
         } else {
             self.set_wave(ix, WaveState::Passed, Reason::GatesPass, run);
         }

@@ -162,8 +162,9 @@ impl Engine {
         let nobody_well = first.count(MemberState::Verified) + first.count(MemberState::Unverified) == 0
             && first.failed() + first.count(MemberState::Backoff) > 0;
         let shown = answered(&first.by_state) + first.count(MemberState::AlreadyCurrent);
-        // As many as stop a total fault, or all there are at the end.
-        let enough = evidence.bad >= 3 || evidence.bad > 0 && evidence.test == TestKind::Hard;
+        // As many as stop a total fault, or all there are when nobody of it is waited for any more.
+        let is_over = evidence.test == TestKind::Hard || first.is_settled();
+        let enough = evidence.bad >= 3 || evidence.bad > 0 && is_over;
         let is_everybody = is_first && enough && evidence.bad == evidence.of && evidence.bad >= shown;
         // What cannot be verified is never enough for the first wave, whoever else is well in it.
         let all_failed = match evidence.gate {

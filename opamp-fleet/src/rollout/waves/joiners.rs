@@ -77,6 +77,7 @@ impl Engine {
             zone: joiner.zone,
             previous: joiner.previous,
             pace: joiner.pace,
+            fell: joiner.fell,
             flags: joiner.flags | Flags::JOINER,
             state,
             reason,

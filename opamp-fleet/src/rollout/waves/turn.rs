@@ -1,7 +1,5 @@
 //! The steps of a wave from its turn to its end, and of the rollout around it.
 
-use std::time::Duration;
-
 use super::Wave;
 use crate::faults::seeded;
 use crate::rollout::control::ENGINE;
@@ -180,8 +178,8 @@ impl Engine {
         self.set_wave(ix, WaveState::Soaking, reason, run);
     }
 
-    /// A stretched wave is decided: its last member is watched for the longest window of a gate.
-    pub(super) fn soak_stretched(&mut self, ix: WaveIx, run: &mut Run<'_>) {
+    /// A wave is decided whose last members have only just settled: they are watched for the longest window of a gate.
+    pub(super) fn soak_for_window(&mut self, ix: WaveIx, run: &mut Run<'_>) {
         let dwell = Countdown::stopped(self.longest_window()).run(run.now);
         self.countdown(CountdownIx::Dwell(ix), dwell, run);
         self.set_wave(ix, WaveState::Soaking, Reason::GatesPass, run);
@@ -223,11 +221,10 @@ impl Engine {
             self.wind_down(RolloutState::Expired, Reason::AwayTooLong, ENGINE, run);
         } else if knows_nothing && self.state.touched > 0 {
             self.wind_down(RolloutState::Failed, Reason::NoData, ENGINE, run);
-        } else if self.plan.settings.bake == Duration::ZERO || self.state.touched == 0 {
-            if self.ends_well(run) {
-                self.end(RolloutState::Succeeded, Reason::AllWavesPassed, ENGINE, run);
-            }
+        } else if self.state.touched == 0 {
+            self.end(RolloutState::Succeeded, Reason::AllWavesPassed, ENGINE, run);
         } else {
+            // Without a bake it is over at once, and asked about all the same.
             let bake = Countdown::stopped(self.plan.settings.bake).run(run.now);
             self.countdown(CountdownIx::Bake, bake, run);
             self.transition(RolloutState::Baking, Reason::AllWavesPassed, ENGINE, run);

@@ -6,7 +6,8 @@ use opamp_fleet::faults::Faults;
 use opamp_fleet::rollout::commit::{Batch, BatchKey};
 use opamp_fleet::rollout::journal::RolloutEntry;
 use opamp_fleet::rollout::{
-    Changed, Epoch, Flags, MemberState, PauseReason, Reason, RolloutId, RolloutState, Serial, Time, WaveIx,
+    Changed, Epoch, Fell, Flags, MemberState, PauseReason, Reason, RolloutId, RolloutState, Serial, Time,
+    WaveIx,
 };
 use opamp_proto::{AgentId, Fingerprint};
 
@@ -39,6 +40,7 @@ pub(super) fn row(state: MemberState, offer: u32) -> Changed {
         since: Time(10),
         deadline: Time::NEVER,
         applied_at: Time(0),
+        fell: Fell::default(),
     }
 }
 

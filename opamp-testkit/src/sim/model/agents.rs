@@ -183,10 +183,7 @@ impl<'a> Agents<'a> {
                 self.later(agent, now, after, What::Back);
             }
             Profile::Flapping { period } => {
-                // Not all in step: each is somewhere in its period.
-                let whole = self.draw.length_ms(agent, Purpose::After, 0, period);
-                let phase = Span { from: Duration::ZERO, until: Duration::from_millis(whole) };
-                let after = self.draw.length_ms(agent, Purpose::After, u32::MAX, &phase);
+                let (_, after) = self.fleet.flaps(agent, period);
                 self.later(agent, now, after, What::Gone);
             }
             Profile::IllBefore => state.flags |= ILL,
@@ -204,7 +201,8 @@ impl<'a> Agents<'a> {
 
     fn join(&mut self, agent: u32, now: Time, tell: &mut dyn FnMut(u32, AgentFact<'_>)) {
         let befores = &self.configs[..self.configs.len() - 1];
-        self.fleet.candidate(agent, befores, &mut |candidate| tell(agent, AgentFact::Joined(&candidate)));
+        self.fleet
+            .candidate(agent, now, befores, &mut |candidate| tell(agent, AgentFact::Joined(&candidate)));
         self.arrive(agent, now);
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opamp_fleet::rollout::Time;
 use opamp_fleet::rollout::plan::{Candidate, FleetSizes, Transport};
 use opamp_fleet::rollout::stats::Ppm;
+use opamp_fleet::rollout::{Fell, Time};
 use opamp_fleet::{
     AgentFacts, ConfigError, ConfigLimits, ConfigMap, Drift, Health, LabelScope, LabelValue, Labels, Liveness,
 };
@@ -122,11 +122,35 @@ impl FleetModel {
     pub fn each_candidate(&self, take: &mut dyn FnMut(Candidate<'_>)) {
         let befores = self.befores();
         let there = (0..self.agents).filter(|&agent| !self.joins_later(agent));
-        there.for_each(|agent| self.candidate(agent, &befores, take));
+        there.for_each(|agent| self.candidate(agent, self.begins, &befores, take));
     }
 
-    /// Hands over an agent as planning sees it; `befores` are [`FleetModel::befores`].
-    pub(super) fn candidate(&self, agent: u32, befores: &[Fingerprint], take: &mut dyn FnMut(Candidate<'_>)) {
+    /// How long one that flaps is there at a time, and how long it is until it falls for the first time: they are not in step.
+    pub(super) fn flaps(&self, agent: u32, period: &Span) -> (u64, u64) {
+        let draw = self.draw();
+        let whole = draw.length_ms(agent, Purpose::After, 0, period);
+        let phase = Span { from: Duration::ZERO, until: Duration::from_millis(whole) };
+        (whole, draw.length_ms(agent, Purpose::After, u32::MAX, &phase))
+    }
+
+    /// When it fell last before it is seen first: one that flaps has done so before.
+    fn fell(&self, agent: u32, now: Time) -> Fell {
+        let Profile::Flapping { period } = self.profile(agent) else { return Fell::default() };
+        let (whole, first) = self.flaps(agent, period);
+        // It is away for a quarter of the time that it is there.
+        let round = whole + whole / 4;
+        let ago = |rounds: u64| (now.0 + first).checked_sub(rounds * round).map(Time);
+        Fell::new(ago(1), ago(2))
+    }
+
+    /// Hands over an agent as planning sees it now; `befores` are [`FleetModel::befores`].
+    pub(super) fn candidate(
+        &self,
+        agent: u32,
+        now: Time,
+        befores: &[Fingerprint],
+        take: &mut dyn FnMut(Candidate<'_>),
+    ) {
         let facts = self.facts_of(agent);
         let before = befores.get(self.before_of(agent)).copied();
         let profile = self.profile(agent);
@@ -143,6 +167,7 @@ impl FleetModel {
             transport: if poll.is_some() { Transport::Http } else { Transport::WebSocket },
             interval: poll.unwrap_or(HEARTBEAT),
             send_bytes_max: SEND_BYTES_MAX,
+            fell: self.fell(agent, now),
             ..Candidate::new(&facts)
         });
     }

@@ -298,23 +298,3 @@ fn what_the_first_try_broke_does_not_excuse_the_second() {
     assert!(!member.has(Flags::WAS_UNHEALTHY));
     assert!(!member.has(Flags::FAILED_SEEN), "the second offer begins anew");
 }
-
-#[test]
-fn falls_before_the_offer_count_if_they_are_recent() {
-    let fall_three_times = |member: &mut Member| {
-        for _ in 0..3 {
-            member.gone();
-            member.fact(AgentFact::Connected);
-        }
-    };
-    let mut member = Member::new(STATUS);
-    fall_three_times(&mut member);
-    member.offer();
-    assert_eq!((member.row.falls_before, member.row.falls), (3, 0));
-
-    let mut member = Member::new(STATUS);
-    fall_three_times(&mut member);
-    member.now = Time(member.now.0 + 3_600_000);
-    member.offer();
-    assert_eq!(member.row.falls_before, 0);
-}

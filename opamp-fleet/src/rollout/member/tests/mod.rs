@@ -1,6 +1,7 @@
 //! The member table: a literal copy, its edges, and what facts do in order.
 
 mod edges;
+mod falls;
 mod ladder;
 mod literal;
 mod silence;

@@ -246,6 +246,43 @@ fn going_back_ends_with_the_previous_configuration_or_with_time() {
 }
 
 #[test]
+fn who_goes_away_while_it_goes_back_is_waited_for_three_graces_and_no_more() {
+    let mut member = Member::delivered(STATUS);
+    member.report(ConfigStatus::Applied);
+    let step = on_roll_back(&member.row, &member.around());
+    member.step(step);
+    for time in 1..=3 {
+        member.offer();
+        assert_eq!(member.gone(), M::RollbackDeferred);
+        assert_eq!((member.row.reason, member.span()), (Reason::NotConnected, 90 * SECOND), "time {time}");
+        member.now = member.now + 30 * SECOND;
+        member.fact(AgentFact::Connected);
+    }
+    member.offer();
+    assert_eq!(member.gone(), M::RollbackDeferred);
+    assert_eq!((member.row.reason, member.span()), (Reason::GraceOver, 7 * 24 * 3600 * SECOND));
+}
+
+#[test]
+fn who_does_not_come_back_to_go_back_is_waited_for_by_itself_alone() {
+    let mut member = Member::delivered(STATUS);
+    member.report(ConfigStatus::Applied);
+    member.gone();
+    let step = on_roll_back(&member.row, &member.around());
+    member.step(step);
+    let step = before_claim(&member.row, &member.around()).unwrap();
+    assert_eq!((member.step(step), member.row.reason), (M::RollbackDeferred, Reason::NotConnected));
+    assert_eq!((member.expire(), member.row.reason), (M::RollbackDeferred, Reason::GraceOver));
+    assert_eq!((member.expire(), member.row.reason), (M::RollbackFailed, Reason::AwayTooLong));
+
+    let mut member = Member::delivered(STATUS);
+    member.gone();
+    assert_eq!(member.expire(), M::Deferred);
+    let step = on_roll_back(&member.row, &member.around());
+    assert_eq!((member.step(step), member.row.reason), (M::RollbackDeferred, Reason::GraceOver));
+}
+
+#[test]
 fn who_is_away_when_it_should_go_back_gets_the_good_configuration_first() {
     let mut member = Member::delivered(STATUS);
     member.report(ConfigStatus::Applied);

@@ -70,7 +70,7 @@ fn preview(preview: &Preview) -> Value {
     let waves = preview.waves.iter().map(|wave| {
         let zones: Vec<Value> =
             wave.zones.iter().map(|(zone, members)| json!({ "zone": zone, "members": members })).collect();
-        json!({ "name": wave.plan.name, "members": wave.members, "zones": zones })
+        json!({ "name": wave.plan.name, "members": wave.members, "away": wave.away, "zones": zones })
     });
     let exclusions =
         preview.exclusions.iter().map(|one| json!({ "reason": one.reason.as_str(), "count": one.count }));
@@ -79,6 +79,8 @@ fn preview(preview: &Preview) -> Value {
     json!({
         "text": preview.to_text(),
         "members": preview.members,
+        "away": preview.away,
+        "without_domain": preview.without_domain,
         "already_current": preview.current,
         "control_group": preview.control,
         "waves": waves.collect::<Vec<_>>(),

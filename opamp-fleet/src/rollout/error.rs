@@ -31,7 +31,7 @@ pub enum Refused {
     #[error("this key was used for another command")]
     KeyReused,
     /// A gate waits for a decision: resume with retry, waive, raise or skip, or roll back.
-    #[error("{gate} waits for a decision: retry, waive, raise, skip, or roll back")]
+    #[error("{gate} waits for a decision: retry those that failed, waive, raise, skip, or roll back")]
     NeedsDecision {
         /// The gate.
         gate: String,

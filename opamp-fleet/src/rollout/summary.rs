@@ -108,13 +108,13 @@ impl Engine {
             let count = state.members_in(member);
             *summary.class(member, plan.settings.unverified) += count;
         }
+        // Their last answer was bad, and they were pushed: as long as no other try has begun they have failed.
+        summary.pending = summary.pending.saturating_sub(state.again);
+        summary.failed += state.again;
         if state.state == RolloutState::Succeeded {
             // The rollout offers them nothing any more.
             summary.neutral += std::mem::take(&mut summary.pending);
         }
-        // Their last answer was bad, and they were pushed: as long as no other try has begun they have failed.
-        summary.pending = summary.pending.saturating_sub(state.again);
-        summary.failed += state.again;
         summary.first_wave(state, plan.settings.unverified);
         summary.total = summary.pending + summary.applying + summary.applied + summary.failed;
         summary

@@ -243,6 +243,10 @@ impl Engine {
                 let seconds = self.plan.settings.progress.as_secs();
                 format!("paused by {pause}: no member has settled for {seconds} s")
             }
+            // What a gate has said since an operator paused it, or before, has to be decided as well.
+            Some(said) if self.undecided().is_some() => {
+                format!("paused by {pause}; somebody has to decide as well about {said}")
+            }
             _ => format!("paused by {pause}"),
         };
         (reason, self.state.entered, NextAction::Needs(Who::Operator))

@@ -135,6 +135,50 @@ fn most_of_a_wave_that_nobody_can_lend_to_are_no_success_and_half_of_it_is_told(
     }
 }
 
+#[test]
+fn two_of_three_that_say_nothing_are_no_success_though_a_ratio_of_three_is_not_reached() {
+    for (silent, ends) in [(2, RolloutState::Paused), (1, RolloutState::Succeeded)] {
+        let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+        (silent..3).for_each(|agent| driver.succeed(agent));
+        driver.wait(24 * 60 * MINUTE);
+        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+        assert_eq!(driver.in_state(MemberState::TimedOut).len(), silent);
+        driver.wait(24 * 60 * MINUTE);
+        assert_eq!(driver.engine.state(), ends, "{silent} of 3");
+    }
+}
+
+#[test]
+fn a_rollout_of_which_all_waves_are_left_out_has_failed() {
+    let mut driver = started(agents(4), 0, Strategy::Manual { size: 2 }, UnverifiedPolicy::Neutral);
+    for _ in 0..2 {
+        driver.command(Do::SkipWave).expect("a wave waits");
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Failed, "nobody has it");
+}
+
+#[test]
+fn what_a_gate_says_while_an_operator_has_paused_the_rollout_is_told() {
+    let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+    driver.command(Do::Pause).expect("it runs");
+    let why = |driver: &Driver| driver.engine.why_not_moving(driver.now, &driver.shared).reason;
+    assert_eq!(why(&driver), "paused by operator");
+    driver.command(Do::Resume(Resume::Plain)).expect("an operator has paused it");
+    (0..3).for_each(|agent| driver.succeed(agent));
+    driver.command(Do::Pause).expect("it runs");
+    for _ in 0..3 {
+        for agent in 0..3 {
+            driver.fact(agent, AgentFact::Disconnected { announced: false });
+            driver.fact(agent, AgentFact::Connected);
+        }
+    }
+    let told = why(&driver);
+    assert!(
+        told.starts_with("paused by operator; somebody has to decide as well about crash-loop"),
+        "{told}"
+    );
+}
+
 /// Two are offered it. One of them goes away with it and is back right before the dwell is over.
 fn with_one_on_its_way() -> Driver {
     let mut driver = started(agents(3), 0, Strategy::Batches { size: 2 }, UnverifiedPolicy::Neutral);
@@ -222,7 +266,7 @@ fn a_verdict_that_only_stands_because_others_are_on_their_way_waits_for_them_tho
     assert_eq!(wave(&driver, 0), (WaveState::Evaluating, Reason::DwellOver));
     assert_eq!(driver.engine.state(), RolloutState::Running);
     driver.succeed(0);
-    assert_ne!(driver.engine.state(), RolloutState::RollingBack, "one of two is not all of them");
+    assert_eq!(driver.engine.state(), RolloutState::Running, "one of two is not all of them");
 }
 
 #[test]
@@ -365,6 +409,26 @@ fn who_is_tried_again_by_an_operator_counts_anew() {
         driver.wait(MINUTE);
     }
     assert_eq!(driver.in_state(MemberState::Verified), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_first_wave_that_falls_long_after_it_has_passed_is_not_everybody() {
+    let mut driver = started(agents(40), 0, Strategy::Batches { size: 2 }, UnverifiedPolicy::Neutral);
+    for _ in 0..20 {
+        for _ in 0..2 {
+            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
+        }
+        driver.wait(Strategy::DWELL);
+    }
+    assert_eq!(driver.in_state(MemberState::Verified).len(), 40);
+    assert_eq!(driver.engine.state(), RolloutState::Baking);
+    for _ in 0..6 {
+        for agent in 0..2 {
+            driver.fact(agent, AgentFact::Disconnected { announced: false });
+            driver.fact(agent, AgentFact::Connected);
+        }
+    }
+    assert_eq!(driver.engine.state(), RolloutState::Baking, "2 of 40");
 }
 
 #[test]

@@ -138,6 +138,23 @@ fn who_restarts_while_it_goes_back_is_waited_for_and_who_stays_away_is_not() {
 }
 
 #[test]
+fn who_is_known_to_be_away_is_not_waited_for_while_others_go_back() {
+    let fleet = agents(2);
+    let (new, all) = (config("new"), Selector::default());
+    let settings = EngineSettings { bake: Duration::from_secs(24 * 3_600), ..EngineSettings::default() };
+    let request =
+        PlanRequest { order: by_number(&fleet), settings, ..request(&new, &all, Strategy::AllAtOnce) };
+    let mut driver = Driver::started(request, &fleet);
+    (0..2).for_each(|agent| driver.succeed(agent));
+    driver.fact(0, AgentFact::Disconnected { announced: false });
+    driver.wait(Duration::from_secs(3_600));
+    assert_eq!(driver.state_of(0), MemberState::Verified);
+    driver.command(Do::RollBack(Scope::All)).expect("it bakes");
+    goes_back(&mut driver, 1, fingerprint("old"));
+    assert_eq!(driver.engine.state(), RolloutState::PartiallyRolledBack);
+}
+
+#[test]
 fn an_offline_member_does_not_wait_for_its_turn_to_be_given_the_good_config() {
     let fleet = agents(3);
     let (new, all) = (config("new"), Selector::default());

@@ -8,8 +8,8 @@ use opamp_fleet::rollout::journal::Entry;
 use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
 use opamp_fleet::rollout::windows::{Calendar, Days, Minute, Window};
 use opamp_fleet::rollout::{
-    AgentFact, ConfigStatus, Do, Limits, MemberIx, MemberState, NextAction, OperatorState, RolloutState,
-    Scope, Shown, Who,
+    AgentFact, ConfigStatus, Do, EngineSettings, Limits, MemberIx, MemberState, NextAction, OperatorState,
+    RolloutState, Scope, Shown, Who,
 };
 
 use crate::support::{Driver, agents, by_number, config, gate, request};
@@ -246,4 +246,31 @@ fn who_rolls_back_slowly_says_what_it_waits_for_and_not_when_the_last_one_is_giv
     let one = driver.engine.why_member_not_moving(&driver.agents[0], driver.now, &driver.shared);
     let Some(NextAction::At(due, _)) = one.map(|why| why.next) else { panic!("its time has an end") };
     assert_eq!(why.next, NextAction::At(due, "a member's time is over"), "of those that are there");
+}
+
+#[test]
+fn who_is_left_to_the_steady_state_is_counted_once() {
+    let (config, selector) = (config("new"), Selector::default());
+    let fleet = agents(3);
+    let settings = EngineSettings { bake: Duration::from_secs(3_600), ..EngineSettings::default() };
+    let request = PlanRequest {
+        order: by_number(&fleet),
+        settings,
+        ..request(&config, &selector, Strategy::AllAtOnce)
+    };
+    let mut driver = Driver::started(request, &fleet);
+    driver.succeed(0);
+    driver.succeed(1);
+    driver.fail(2);
+    driver.fact(2, AgentFact::Disconnected { announced: false });
+    driver.wait(Duration::from_secs(1_800));
+    assert_eq!(driver.state_of(2), MemberState::Deferred, "away when it was to be tried again");
+    assert_eq!(driver.engine.state(), RolloutState::Baking);
+    driver.fact(2, AgentFact::Connected);
+    assert_eq!(driver.state_of(2), MemberState::Queued, "nothing is offered any more");
+    driver.wait(Duration::from_secs(3_600));
+    assert_eq!(driver.engine.state(), RolloutState::Succeeded);
+    let summary = driver.engine.summary(driver.now);
+    assert_eq!(summary.total + summary.neutral + summary.deferred, 3, "{summary:?}");
+    assert_eq!((summary.pending, summary.applied, summary.failed), (0, 2, 1));
 }

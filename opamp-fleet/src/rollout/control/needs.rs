@@ -19,7 +19,7 @@ texts! {
     CHANGE_PLAN = "a rollout that runs; before that, change the plan",
     CANCEL = "a rollout that runs; cancel ends one that does not",
     DRAFT = "a draft",
-    GATE = "a gate that waits for a decision",
+    GATE = "a gate that waits for a decision; a pause of an operator is resumed",
     IN_FLIGHT_MAX = "members in flight",
     FAILED_MEMBERS = "members that failed; what a gate said of others is waived, raised, skipped or rolled back",
     FLEET_PERCENT = "millionths of the fleet in flight",

@@ -316,6 +316,12 @@ impl Engine {
             let text = format!("{left} members have nothing to go back to and keep what they have");
             self.alert(AlertKind::RollingBack, None, &text, run);
         }
+        let away = self.state.members_in(MemberState::RollbackDeferred);
+        if away > 0 {
+            let text =
+                format!("{away} members are away; what they are to go back to is the first that they get");
+            self.alert(AlertKind::RollingBack, None, &text, run);
+        }
     }
 
     pub(crate) fn alert_quarantine(&mut self, agent: &AgentId, run: &mut Run<'_>) {

@@ -168,8 +168,14 @@ impl Engine {
             return Err(Refused::UnknownWave);
         }
         let result = self.waive(gate, wave, None, run)?;
-        if self.state.pause == Some(PauseReason::Gate) && self.undecided().is_none() {
+        let by_gate = match self.state.pause {
+            Some(PauseReason::Gate) => true,
+            Some(PauseReason::Inconclusive) => self.state.reason == Reason::Inconclusive,
+            _ => false,
+        };
+        if by_gate && self.undecided().is_none() {
             self.leave_pause(live, by, run);
+            return Ok(First::Done);
         }
         if self.state.state == RolloutState::Running {
             self.release_held(run);

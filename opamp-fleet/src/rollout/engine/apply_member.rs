@@ -3,7 +3,7 @@
 use super::State;
 use crate::rollout::gates;
 use crate::rollout::journal::JoinedEntry;
-use crate::rollout::members::{Changed, Fell, Flags, Row};
+use crate::rollout::members::{Changed, Flags, Row};
 use crate::rollout::plan::Plan;
 use crate::rollout::waves::{self, Wave};
 use crate::rollout::{ConfigIx, MemberIx, MemberState, RestoreError, WaveIx, WaveState, ZoneIx};
@@ -71,7 +71,7 @@ pub(super) fn joined(state: &mut State, plan: &Plan, joined: &JoinedEntry) -> Re
             flags: joined.flags | (before.flags & Flags::TOUCHED),
             offer: before.offer,
             applied_at: before.applied_at,
-            fell: if joined.fell == Fell::default() { before.fell } else { joined.fell },
+            fell: before.fell.latest(joined.fell),
             ..fresh
         };
         state.members.paces[joined.member.index()] = joined.pace;
@@ -220,7 +220,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::rollout::journal::Entry;
-    use crate::rollout::members::Pace;
+    use crate::rollout::members::{Fell, Pace};
     use crate::rollout::plan::{Candidate, FleetSizes, PlanRequest, Strategy, Target};
     use crate::rollout::{Reason, RolloutId, Time};
     use crate::{AgentFacts, ConfigLimits, ConfigMap, Liveness, Selector};

@@ -230,7 +230,7 @@ impl State {
     }
 
     /// Whether it bakes, or did when it was paused: everything was offered by then, and its time to offer is not over any more.
-    pub(super) fn bakes(&self) -> bool {
+    pub(crate) fn bakes(&self) -> bool {
         let paused_in_bake = self.state == RolloutState::Paused && self.from == RolloutState::Baking;
         self.state == RolloutState::Baking || paused_in_bake
     }

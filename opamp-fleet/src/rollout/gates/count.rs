@@ -247,5 +247,8 @@ mod tests {
         count.restart();
         let expected = GateCount { eligible: 2, bad: 1, ..GateCount::default() };
         assert_eq!(count, expected);
+        count.state = GateState::Waived;
+        count.restart();
+        assert_eq!(count.state, GateState::Waived, "an operator has taken its say");
     }
 }

@@ -189,7 +189,7 @@ impl<'a> Judged<'a> {
     }
 
     fn verdict(&self) -> Option<Evidence> {
-        if self.is_everybody() {
+        if self.is_everybody() || self.is_most() {
             return Some(self.evidence(Verdict::Fail, TestKind::Hard, Limit::None));
         }
         let mut undecided = None;
@@ -217,6 +217,18 @@ impl<'a> Judged<'a> {
         let is_asked = super::counts_members(self.config.kind) && !is_raised;
         let all = self.bad > 0 && self.bad == self.count.eligible && self.bad >= facts.shown;
         is_over && is_asked && all && !seeded!(facts.faults, SmallFaultPasses)
+    }
+
+    /// Whether most of those who have answered count against the gate then, and they are fewer than its ratio asks for: two of
+    /// three are no success either. A score decides that by itself, and asks further members if it cannot.
+    fn is_most(&self) -> bool {
+        let facts = self.facts;
+        let is_over = facts.at_end && (facts.is_first || facts.scope == ScopeAt::All);
+        let is_asked = super::counts_members(self.config.kind);
+        let is_ratio = |(test, _): (Test, _)| matches!(test, Test::Percent { .. });
+        let is_raised = facts.raised.iter().any(|(gate, ..)| *gate == self.gate);
+        let most = self.bad >= 2 && self.bad > self.count.eligible / 2 && self.bad > facts.shown / 2;
+        is_over && is_asked && !is_raised && most && self.tests().all(is_ratio)
     }
 
     /// The gate's tests, or what replaces them.

@@ -212,6 +212,11 @@ impl Form {
                 queued(state, MemberIx(at as u32), row, &mut form);
                 self.tail_closes(state).is_some_and(|closes| row.since > closes).put(&mut form);
             }
+            let wave = state.wave(row.wave);
+            if row.state == MemberState::Verified && wave.state == WaveState::Evaluating {
+                // Whether it has been watched, if it was waited for.
+                (row.since > wave.entered).put(&mut form);
+            }
             if row.state == MemberState::RollbackQueued {
                 rows[..at].iter().filter(|other| other.state == row.state).count().put(&mut form);
             }
@@ -254,7 +259,7 @@ impl Form {
             row.deadline.since(self.now).put(out);
         }
         self.tries(row, out);
-        row.returns.min(member::RETURNS_MAX).put(out);
+        row.returns.min(member::ROLLBACK_RETURNS_MAX).put(out);
         if self.counts_falls {
             row.falls.put(out);
             row.falls_before.put(out);
@@ -275,6 +280,7 @@ impl Form {
         let ago =
             |at: u32| self.now.since(Time(u64::from(at) * 1000)).min(self.watched + Duration::from_secs(1));
         row.fell.seconds().into_iter().for_each(|at| ago(at).put(out));
+        (self.now.0 % 1000).put(out);
     }
 
     fn tries(&self, row: &Row, out: &mut Vec<u8>) {

@@ -239,7 +239,10 @@ impl Case<'_> {
             MemberState::Delivered | MemberState::Applying | MemberState::Applied => {
                 self.step(Changed { stage, ..deferred })
             }
-            _ if note::has_offer(self.row) => self.undo(Changed { stage: MemberState::Queued, ..deferred }),
+            _ if note::has_offer(self.row) => {
+                let returns = if self.row.state == MemberState::Queued { deferred.returns } else { 0 };
+                self.undo(Changed { stage: MemberState::Queued, returns, ..deferred })
+            }
             _ => self.step(Changed { stage: MemberState::Queued, ..deferred }),
         }
     }
@@ -254,16 +257,21 @@ impl Case<'_> {
             MemberState::Backoff | MemberState::Queued if row.transport_tries > 0 => MemberState::TimedOut,
             _ => queued.stage,
         };
-        Changed { stage, returns: 0, ..queued }
+        // Who has been away for longer than its grace is not just restarting.
+        let is_gone = row.reason == Reason::GraceOver && !self.noted.flags.contains(Flags::CONNECTED);
+        let returns = if is_gone { deadline::ROLLBACK_RETURNS_MAX } else { 0 };
+        Changed { stage, returns, ..queued }
     }
 
     /// Waits for the agent, with its previous configuration written. The rollback waits with it for one grace: the agent may
     /// just be restarting, above all if that is why it goes back. It does so some times, and not for who is known to be away.
     pub(super) fn rollback_deferral(&self) -> Changed {
         let deferred = self.to(MemberState::RollbackDeferred, Reason::NotConnected);
-        let is_known = matches!(self.row.state, MemberState::Deferred | MemberState::Expired);
+        if matches!(self.row.state, MemberState::Deferred | MemberState::Expired) {
+            return self.left_alone(Changed { returns: 0, ..deferred });
+        }
         let returns = deferred.returns.saturating_add(1);
-        if is_known || returns > deadline::RETURNS_MAX {
+        if returns > deadline::ROLLBACK_RETURNS_MAX {
             return self.left_alone(deferred);
         }
         Changed { returns, deadline: self.ends(MemberState::RollbackDeferred), ..deferred }

@@ -104,7 +104,8 @@ pub(crate) fn offered(row: &Row, around: &Around<'_>) -> Changed {
     let mut falls_before = row.falls_before;
     let is_first = row.offer == 0;
     // It was away, and nothing of this rollout has reached it.
-    let is_anew = !is_rollback && note::is_first_try(row) && row.reason == Reason::Returned;
+    let is_anew =
+        !is_rollback && note::is_first_try(row) && row.reason == Reason::Returned && row.returns == 0;
     // Later tries, and the way back, are compared with how it was before the first: what a try broke excuses nothing.
     if is_first || is_anew {
         (flags, falls_before) = (compared_with(flags), note::falls_before(row, around));
@@ -145,7 +146,8 @@ fn command(row: &Row, around: &Around<'_>, column: Column) -> Step {
 
 /// Back in the queue by an operator's wish, as if nothing had failed; how it was before the first try is remembered.
 fn requeue(row: &Row, around: &Around<'_>, reason: Reason) -> Step {
-    let noted = Changed { bad: 0, failed_tries: 0, transport_tries: 0, ..row.changed() };
+    let returns = u8::from(note::has_offer(row));
+    let noted = Changed { bad: 0, failed_tries: 0, transport_tries: 0, returns, ..row.changed() };
     Case { noted, ..case(row, around, Column::Back) }.requeue(reason)
 }
 

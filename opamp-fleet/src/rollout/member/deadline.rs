@@ -14,7 +14,11 @@ use crate::rollout::members::{Flags, Pace};
 use crate::rollout::{Deadlines, MemberState, Spans};
 
 /// How often a returning member gets the whole span of its stage again.
-pub(crate) const RETURNS_MAX: u8 = 3;
+pub(super) const RETURNS_MAX: u8 = 3;
+
+/// How often a member that goes back may go away and be waited for: more often, since many go back because they fall, and get
+/// their good configuration between two falls.
+pub(crate) const ROLLBACK_RETURNS_MAX: u8 = 10;
 
 /// How often an agent is heard of that has not said how often.
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -24,7 +24,7 @@ pub(crate) use self::command::{
     before_claim, compared_anew, offered, on_allow, on_exclude, on_quarantine, on_release, on_retry,
     on_roll_back, on_stop,
 };
-pub(crate) use self::deadline::{RETURNS_MAX, grace};
+pub(crate) use self::deadline::{ROLLBACK_RETURNS_MAX, grace};
 pub(crate) use self::expiry::on_deadline;
 pub(crate) use self::note::FALLS_BEFORE;
 use super::members::{Changed, Pace, Row};

@@ -24,7 +24,8 @@ pub(crate) struct Row {
     pub(crate) failed_tries: u8,
     /// Falls within the gate's window before the offer, two at most.
     pub(crate) falls_before: u8,
-    /// How often it came back within its grace under the present offer.
+    /// How often it came back within its grace under the present offer; while it goes back, how often it went away. In a queue
+    /// not 0 if an operator lets it be tried again: it is not as it was before its first offer.
     pub(crate) returns: u8,
     pub(crate) flags: Flags,
     /// One bit for each gate it counts against.
@@ -208,9 +209,15 @@ impl Fell {
         Self { last: seconds(now).max(1), before: self.last }
     }
 
+    /// What is known of it by two who have looked: what was seen last.
+    pub(crate) fn latest(self, other: Self) -> Self {
+        if other.last > self.last { other } else { self }
+    }
+
     /// How many of the two were within the span up to now, both to the second.
     pub(crate) fn within(self, span: Duration, now: Time) -> u8 {
-        let is_within = |at: &u32| *at > 0 && u64::from(seconds(now).saturating_sub(*at)) <= span.as_secs();
+        let now = seconds(now);
+        let is_within = |at: &u32| *at > 0 && *at <= now && u64::from(now - *at) <= span.as_secs();
         self.seconds().iter().filter(|at| is_within(at)).count() as u8
     }
 }

@@ -2,7 +2,7 @@
 
 use super::answered;
 use crate::rollout::control::ENGINE;
-use crate::rollout::engine::{Engine, Run, State, index_of};
+use crate::rollout::engine::{Engine, Run, index_of};
 use crate::rollout::gates::{self, Evidence, GateConfig, GateKind, NoData, Severity, TestKind, Verdict};
 use crate::rollout::journal::{CountdownIx, Entry};
 use crate::rollout::members::Row;
@@ -182,7 +182,8 @@ impl Engine {
         let wave = self.state.wave(ix);
         let (since, is_over) = (wave.entered, wave.reason == Reason::DwellOver);
         // Whoever it waited for has been watched by nobody yet.
-        let is_watched = |row: &Row| row.wave != ix || !State::shows(row) || row.since <= since;
+        let is_watched =
+            |row: &Row| row.wave != ix || row.state != MemberState::Verified || row.since <= since;
         let is_fresh =
             is_over && ix == self.state.first_wave() && !self.state.members.rows.iter().all(is_watched);
         if is_fresh || wave.lent > 0 && wave.reason == Reason::AllSettled {

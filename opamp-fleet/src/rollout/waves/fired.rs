@@ -8,7 +8,7 @@ use crate::rollout::gates::{
 };
 use crate::rollout::journal::Entry;
 use crate::rollout::{
-    Act, Alert, AlertKind, MemberIx, MemberState, PauseReason, Reason, RolloutState, Scope, Time,
+    Act, Alert, AlertKind, MemberIx, MemberState, Outcome, PauseReason, Reason, RolloutState, Scope, Time,
     UnverifiedPolicy, WaveIx, WaveState,
 };
 
@@ -159,9 +159,13 @@ impl Engine {
         let first = self.state.first_wave();
         let is_first = evidence.scope == ScopeAt::Wave(first);
         let first = self.state.wave(first);
-        let nobody_well = first.count(MemberState::Verified) + first.count(MemberState::Unverified) == 0
-            && first.failed() + first.count(MemberState::Backoff) > 0;
-        let shown = answered(&first.by_state) + first.count(MemberState::AlreadyCurrent);
+        // Once it has passed it speaks for the others no more: that all of it fail late is no total fault while they are well.
+        let of = |state| if first.is_over() { self.state.members_in(state) } else { first.count(state) };
+        let bad = MemberState::ALL.into_iter().filter(|state| state.outcome() == Outcome::Bad).map(of);
+        let nobody_well = of(MemberState::Verified) + of(MemberState::Unverified) == 0
+            && bad.sum::<u32>() + of(MemberState::Backoff) > 0;
+        let by_state = MemberState::ALL.map(of);
+        let shown = answered(&by_state) + of(MemberState::AlreadyCurrent);
         // As many as stop a total fault, or all there are when nobody of it is waited for any more.
         let is_over = evidence.test == TestKind::Hard || first.is_settled();
         let enough = evidence.bad >= 3 || evidence.bad > 0 && is_over;
@@ -178,7 +182,11 @@ impl Engine {
 
     /// What gates said that somebody has to decide about before the rollout goes on.
     pub(crate) fn undecided(&self) -> Option<&Evidence> {
-        self.state.fired.iter().find(|fired| {
+        self.all_undecided().next()
+    }
+
+    pub(crate) fn all_undecided(&self) -> impl Iterator<Item = &Evidence> {
+        self.state.fired.iter().filter(|fired| {
             let observes = fired.verdict == Verdict::Fail && self.severity(fired) == Severity::Observe;
             let is_waived =
                 index_of(&self.plan, fired).is_some_and(|gate| self.state.waived & gate.bit() != 0);

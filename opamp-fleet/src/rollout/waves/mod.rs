@@ -26,7 +26,7 @@ use super::engine::{Engine, State};
 use super::gates::GateCount;
 use super::members::{Flags, Members, Row};
 use super::plan::Plan;
-use super::{Countdown, MemberIx, MemberState, Outcome, Reason, RolloutState, Time, WaveIx, WaveState};
+use super::{Countdown, MemberIx, MemberState, Reason, Time, WaveIx, WaveState};
 
 /// One wave, or the tail: the queue of those who come late.
 #[derive(Clone, Debug)]
@@ -139,12 +139,6 @@ impl Wave {
         self.in_flight > 0 || self.count(MemberState::Backoff) > 0 || answered(&self.by_state) > 0
     }
 
-    /// Members that ended badly.
-    pub(crate) fn failed(&self) -> u32 {
-        let bad = MemberState::ALL.into_iter().filter(|state| state.outcome() == Outcome::Bad);
-        bad.map(|state| self.count(state)).sum()
-    }
-
     /// A member in its queue is one no more.
     fn unqueue(&mut self, ix: MemberIx, since: Time) {
         self.requeued.remove(&ix);
@@ -199,8 +193,7 @@ impl State {
     /// Whether gates look at members of the wave whatever their windows are: it has begun and is not over, or the rollout
     /// bakes (R44, R48).
     pub(crate) fn watches(&self, wave: WaveIx) -> bool {
-        let bakes = self.state == RolloutState::Baking
-            || self.state == RolloutState::Paused && self.from == RolloutState::Baking;
+        let bakes = self.bakes();
         let of = self.wave(wave);
         let is_under_way = matches!(
             of.state,

@@ -219,7 +219,7 @@ impl Engine {
             (self.state.members_in(MemberState::Expired), self.state.knows_nothing());
         if knows_nothing && expired > 0 {
             self.wind_down(RolloutState::Expired, Reason::AwayTooLong, ENGINE, run);
-        } else if knows_nothing && self.state.touched > 0 {
+        } else if knows_nothing {
             self.wind_down(RolloutState::Failed, Reason::NoData, ENGINE, run);
         } else if self.state.touched == 0 {
             self.end(RolloutState::Succeeded, Reason::AllWavesPassed, ENGINE, run);

@@ -362,14 +362,18 @@ impl<'a> Model<'a> {
         if let Some(script) = &mut self.script {
             script.command(self.now, &command);
         }
+        let decides = matches!(command.do_, Do::Resume(_) | Do::SkipGate { .. });
         let handled =
             self.engine.handle(Event::Command(&command), self.now, &mut self.shared, &mut self.effects);
         let answer = match (handled, self.effects.answer()) {
             (Err(refused), _) => Answer::Refused(refused.to_string()),
             (Ok(()), Some(CommandOutcome::NothingToDo)) => Answer::NoEffect,
-            (Ok(()), _) => Answer::Done,
+            (Ok(()), _) => match self.engine.summary(self.now).stopped_by.filter(|_| decides) {
+                Some(said) => Answer::StillStopped(format!("still stopped by {said}")),
+                None => Answer::Done,
+            },
         };
-        self.tally.refused += u64::from(answer.why().is_some());
+        self.tally.refused += u64::from(matches!(answer, Answer::Refused(_)));
         self.drain();
         answer
     }

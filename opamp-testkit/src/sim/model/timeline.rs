@@ -101,6 +101,8 @@ pub enum MarkKind {
 pub enum Answer {
     /// It was done.
     Done,
+    /// It was done, and something else stops the rollout.
+    StillStopped(String),
     /// It was so already.
     NoEffect,
     /// The run was over before.
@@ -114,18 +116,18 @@ impl Answer {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Done => "done",
+            Self::Done | Self::StillStopped(_) => "done",
             Self::NoEffect => "no effect",
             Self::NotReached => "not reached",
             Self::Refused(_) => "refused",
         }
     }
 
-    /// Why it was refused, if it was.
+    /// Why it was refused, or did not help, if it was or did not.
     #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
-            Self::Refused(why) => Some(why),
+            Self::Refused(why) | Self::StillStopped(why) => Some(why),
             Self::Done | Self::NoEffect | Self::NotReached => None,
         }
     }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Member, STATUS};
+use super::{HEALTH, Member, STATUS};
 use crate::rollout::gates::FALLS;
-use crate::rollout::{AgentFact, ConfigStatus};
+use crate::rollout::member::{before_claim, on_retry};
+use crate::rollout::members::Flags;
+use crate::rollout::{AgentFact, ConfigStatus, MemberState, Reason};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -69,4 +71,40 @@ fn three_falls_within_the_window_are_a_loop_wherever_the_window_begins() {
     let mut rare = Member::delivered(STATUS);
     flap(&mut rare, 400 * SECOND, 20);
     assert_eq!(rare.row.falls, 2, "never three within ten minutes");
+}
+
+/// Its turn comes while it is away, and it is back later.
+fn misses_its_turn(member: &mut Member) {
+    let step = before_claim(&member.row, &member.around()).expect("it is away");
+    assert_eq!(member.step(step), MemberState::Deferred);
+    member.fact(AgentFact::Connected);
+    assert_eq!((member.row.state, member.row.reason), (MemberState::Queued, Reason::Returned));
+}
+
+#[test]
+fn what_the_first_try_broke_excuses_no_later_one_that_it_was_away_for() {
+    let mut member = Member::delivered(STATUS | HEALTH);
+    member.plan.settings.retries.timeout = 0;
+    flap(&mut member, SECOND, 2);
+    member.health(false);
+    assert_eq!(member.expire(), MemberState::TimedOut);
+    member.gone();
+    let step = on_retry(&member.row, &member.around());
+    assert_eq!(member.step(step), MemberState::Queued);
+    misses_its_turn(&mut member);
+    member.offer();
+    assert_eq!((member.has(Flags::WAS_UNHEALTHY), member.row.falls_before), (false, 0));
+
+    // One that nothing has reached so far is compared with how it is now.
+    let mut member = Member::offered(STATUS | HEALTH);
+    member.gone();
+    assert_eq!(member.expire(), MemberState::Deferred);
+    member.fact(AgentFact::Connected);
+    flap(&mut member, SECOND, 2);
+    let offer = member.row.offer - 1;
+    member.fact(AgentFact::Health { offer, healthy: false });
+    member.gone();
+    misses_its_turn(&mut member);
+    member.offer();
+    assert_eq!((member.has(Flags::WAS_UNHEALTHY), member.row.falls_before), (true, 2));
 }

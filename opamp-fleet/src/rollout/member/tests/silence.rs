@@ -246,12 +246,15 @@ fn going_back_ends_with_the_previous_configuration_or_with_time() {
 }
 
 #[test]
-fn who_goes_away_while_it_goes_back_is_waited_for_three_graces_and_no_more() {
+fn who_goes_away_while_it_goes_back_is_waited_for_ten_graces_and_no_more() {
     let mut member = Member::delivered(STATUS);
+    // How often it came back before says nothing of that.
+    member.gone();
+    member.fact(AgentFact::Connected);
     member.report(ConfigStatus::Applied);
     let step = on_roll_back(&member.row, &member.around());
     member.step(step);
-    for time in 1..=3 {
+    for time in 1..=10 {
         member.offer();
         assert_eq!(member.gone(), M::RollbackDeferred);
         assert_eq!((member.row.reason, member.span()), (Reason::NotConnected, 90 * SECOND), "time {time}");

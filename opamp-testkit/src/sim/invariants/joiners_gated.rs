@@ -42,9 +42,12 @@ impl Invariant for JoinersGated {
                 *waves = states(story);
             }
             commit.written.changes.iter().try_for_each(|change| in_turn(waves, policy, change))?;
+            let rows = world.store.rows();
+            let previous = rows.rollouts.get(&rollout).map(|row| &row.previous);
+            // What was recalled is given back to nobody.
             let goes_back = |agent: &AgentId| {
-                let row = world.store.rows().rollouts.get(&rollout);
-                row.is_some_and(|row| row.previous.get(agent).is_some_and(Option::is_some))
+                let config = previous.and_then(|previous| previous.get(agent)).copied().flatten();
+                config.is_some_and(|config| !rows.recalled.contains(&config))
             };
             undelivered_are_taken_back(commit, goes_back)?;
         }

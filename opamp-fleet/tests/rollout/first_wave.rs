@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opamp_fleet::faults::Faults;
-use opamp_fleet::rollout::gates::defaults;
+use opamp_fleet::rollout::gates::{GateConfig, GateKind, Test, defaults};
 use opamp_fleet::rollout::journal::Entry;
 use opamp_fleet::rollout::plan::{PlanRequest, Strategy};
+use opamp_fleet::rollout::stats::Ppm;
 use opamp_fleet::rollout::{
-    AgentFact, ConfigStatus, Do, Engine, EngineSettings, Event, GateIx, MemberState, OperatorState,
-    PauseReason, Reason, Resume, RolloutState, UnverifiedPolicy, WaveIx, WaveState,
+    AgentFact, Do, Engine, EngineSettings, Event, MemberState, PauseReason, Reason, RolloutState,
+    UnverifiedPolicy, WaveIx, WaveState,
 };
 use opamp_fleet::{Liveness, Selector};
 
@@ -19,7 +20,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A running rollout with the default gates, of which these many first agents are not connected.
-fn started(mut fleet: Vec<Known>, away: usize, strategy: Strategy, unverified: UnverifiedPolicy) -> Driver {
+pub(crate) fn started(
+    mut fleet: Vec<Known>,
+    away: usize,
+    strategy: Strategy,
+    unverified: UnverifiedPolicy,
+) -> Driver {
     for known in &mut fleet[..away] {
         known.facts.liveness = Liveness::Disconnected;
     }
@@ -38,7 +44,7 @@ fn mute(count: u32) -> Vec<Known> {
 }
 
 /// The last state of a wave, and why.
-fn wave(driver: &Driver, number: u16) -> (WaveState, Reason) {
+pub(crate) fn wave(driver: &Driver, number: u16) -> (WaveState, Reason) {
     let last = driver.entries.iter().rev().find_map(|entry| match entry {
         Entry::Wave { wave: WaveIx(wave), to, reason, .. } if *wave == number => Some((*to, *reason)),
         _ => None,
@@ -149,34 +155,63 @@ fn two_of_three_that_say_nothing_are_no_success_though_a_ratio_of_three_is_not_r
 }
 
 #[test]
+fn two_of_three_that_go_away_or_fall_ill_in_the_bake_are_no_success() {
+    let baking = || {
+        let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
+        for agent in 0..3 {
+            driver.succeed(agent);
+        }
+        driver.wait(Strategy::DWELL);
+        assert_eq!(driver.engine.state(), RolloutState::Baking);
+        driver.wait(29 * MINUTE);
+        driver
+    };
+    for bad in [1, 2] {
+        let ends = if bad == 2 { RolloutState::Paused } else { RolloutState::Succeeded };
+        let mut driver = baking();
+        for agent in 0..bad {
+            driver.fact(agent, AgentFact::Disconnected { announced: false });
+        }
+        driver.wait(10 * MINUTE);
+        assert_eq!(driver.engine.state(), ends, "{bad} of 3 went away shortly before the end");
+
+        let mut driver = baking();
+        for agent in 0..bad {
+            let offer = driver.offer_of(agent);
+            driver.fact(agent, AgentFact::Health { offer, healthy: false });
+        }
+        driver.wait(10 * MINUTE);
+        assert_eq!(driver.engine.state(), ends, "{bad} of 3 are ill");
+    }
+}
+
+#[test]
+fn a_ratio_that_allows_more_than_half_is_not_overruled() {
+    let (config, selector) = (config("new"), Selector::default());
+    let fleet = agents(3);
+    for (over, ends) in [(50, RolloutState::Paused), (70, RolloutState::Succeeded)] {
+        let tests = [Test::Percent { over: Ppm::percent(over), at_least: 3 }];
+        let gates = [GateConfig { tests: tests.into(), ..GateConfig::of(GateKind::TimedOut) }];
+        let request = PlanRequest {
+            gates: gates.into(),
+            order: by_number(&fleet),
+            ..request(&config, &selector, Strategy::AllAtOnce)
+        };
+        let mut driver = Driver::started(request, &fleet);
+        driver.succeed(0);
+        driver.wait(24 * 60 * MINUTE);
+        assert_eq!(driver.in_state(MemberState::TimedOut), [1, 2]);
+        assert_eq!(driver.engine.state(), ends, "two of three, more than {over} % are too many");
+    }
+}
+
+#[test]
 fn a_rollout_of_which_all_waves_are_left_out_has_failed() {
     let mut driver = started(agents(4), 0, Strategy::Manual { size: 2 }, UnverifiedPolicy::Neutral);
     for _ in 0..2 {
         driver.command(Do::SkipWave).expect("a wave waits");
     }
     assert_eq!(driver.engine.state(), RolloutState::Failed, "nobody has it");
-}
-
-#[test]
-fn what_a_gate_says_while_an_operator_has_paused_the_rollout_is_told() {
-    let mut driver = started(agents(3), 0, Strategy::AllAtOnce, UnverifiedPolicy::Neutral);
-    driver.command(Do::Pause).expect("it runs");
-    let why = |driver: &Driver| driver.engine.why_not_moving(driver.now, &driver.shared).reason;
-    assert_eq!(why(&driver), "paused by operator");
-    driver.command(Do::Resume(Resume::Plain)).expect("an operator has paused it");
-    (0..3).for_each(|agent| driver.succeed(agent));
-    driver.command(Do::Pause).expect("it runs");
-    for _ in 0..3 {
-        for agent in 0..3 {
-            driver.fact(agent, AgentFact::Disconnected { announced: false });
-            driver.fact(agent, AgentFact::Connected);
-        }
-    }
-    let told = why(&driver);
-    assert!(
-        told.starts_with("paused by operator; somebody has to decide as well about crash-loop"),
-        "{told}"
-    );
 }
 
 /// Two are offered it. One of them goes away with it and is back right before the dwell is over.
@@ -299,136 +334,23 @@ fn without_a_bake_a_rollout_needs_evidence_at_its_end_as_well() {
 }
 
 #[test]
-fn who_waits_for_another_try_is_tried_again_by_an_operator_and_counts_anew() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
-    driver.wait(Strategy::DWELL);
-    // All of the second wave fail at once, and none has had its second try.
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.fail(agent));
-        driver.wait(SECOND);
-    }
-    assert_eq!(
-        (driver.engine.state(), driver.in_state(MemberState::Backoff)),
-        (RolloutState::Paused, vec![3, 4, 5])
-    );
-    for waits in [SECOND, 10 * MINUTE] {
-        // Backing off, or queued since.
-        let mut driver = driver.clone();
-        driver.wait(waits);
-        driver.command(Do::Resume(Resume::Retry)).expect("a gate has paused it");
-        assert_eq!(driver.engine.state(), RolloutState::Running);
-        for _ in 0..4 {
-            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-            driver.wait(MINUTE);
-        }
-        assert_eq!(driver.in_state(MemberState::Verified), [0, 1, 2, 3, 4, 5]);
-    }
-}
-
-#[test]
-fn where_nobody_failed_there_is_nobody_to_try_again() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
-    driver.wait(Strategy::DWELL);
-    for _ in 0..3 {
-        for agent in driver.in_state(MemberState::Offered) {
-            driver.deliver(agent);
-            driver.report(agent, ConfigStatus::Failed);
-        }
-    }
-    assert_eq!(driver.in_state(MemberState::Rejected), [3, 4, 5]);
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
-    let refused = driver.command(Do::Resume(Resume::Retry)).expect_err("they refused it");
-    assert!(refused.to_string().contains("members that failed"), "{refused}");
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
-}
-
-#[test]
-fn a_gate_without_a_say_holds_nothing_whatever_else_has_paused_it() {
-    let paused = || {
-        let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-        for _ in 0..3 {
-            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-        }
-        driver
-    };
-    // Paused by the gate.
-    let mut driver = paused();
-    driver.wait(Strategy::DWELL);
-    for _ in 0..3 {
-        for agent in driver.in_state(MemberState::Offered) {
-            driver.deliver(agent);
-            driver.report(agent, ConfigStatus::Failed);
-        }
-    }
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
-    for gate in 0..driver.plan.gates.len() as u8 {
-        let _ = driver.command(Do::SkipGate { gate: GateIx(gate), wave: None });
-    }
-    assert_eq!(driver.engine.state(), RolloutState::Running, "nothing is left that anybody has to decide");
-
-    // Held by a gate, and paused by an operator on top of it.
-    let mut driver = paused();
-    for agent in [0, 1] {
-        let offer = driver.offer_of(agent);
-        driver.fact(agent, AgentFact::Health { offer, healthy: false });
-    }
-    driver.wait(Strategy::DWELL);
-    assert_eq!(wave(&driver, 0), (WaveState::Held, Reason::Inconclusive));
-    assert_eq!(driver.engine.summary(driver.now).state, OperatorState::Paused, "it waits for somebody");
-    driver.command(Do::Pause).expect("it runs");
-    for gate in 0..driver.plan.gates.len() as u8 {
-        let _ = driver.command(Do::SkipGate { gate: GateIx(gate), wave: None });
-    }
-    assert_eq!(driver.engine.state(), RolloutState::Paused, "by an operator");
-    driver.command(Do::Resume(Resume::Plain)).expect("no gate has a say");
-    assert_ne!(wave(&driver, 0).0, WaveState::Held);
-}
-
-#[test]
-fn who_is_tried_again_by_an_operator_counts_anew() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
-    driver.wait(Strategy::DWELL);
-    for _ in 0..12 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.fail(agent));
-        driver.wait(MINUTE);
-    }
-    assert_eq!(driver.engine.state(), RolloutState::Paused);
-    driver.command(Do::Resume(Resume::Retry)).expect("a gate has paused it");
-    assert_eq!(driver.engine.state(), RolloutState::Running);
-    for _ in 0..4 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-        driver.wait(MINUTE);
-    }
-    assert_eq!(driver.in_state(MemberState::Verified), [0, 1, 2, 3, 4, 5]);
-}
-
-#[test]
 fn a_first_wave_that_falls_long_after_it_has_passed_is_not_everybody() {
-    let mut driver = started(agents(40), 0, Strategy::Batches { size: 2 }, UnverifiedPolicy::Neutral);
-    for _ in 0..20 {
-        for _ in 0..2 {
+    let mut driver = started(agents(40), 0, Strategy::Batches { size: 4 }, UnverifiedPolicy::Neutral);
+    for _ in 0..10 {
+        for _ in 0..3 {
             driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
         }
         driver.wait(Strategy::DWELL);
     }
     assert_eq!(driver.in_state(MemberState::Verified).len(), 40);
     assert_eq!(driver.engine.state(), RolloutState::Baking);
-    for _ in 0..6 {
-        for agent in 0..2 {
+    for _ in 0..3 {
+        for agent in 0..4 {
             driver.fact(agent, AgentFact::Disconnected { announced: false });
             driver.fact(agent, AgentFact::Connected);
         }
     }
-    assert_eq!(driver.engine.state(), RolloutState::Baking, "2 of 40");
+    assert_eq!(driver.engine.state(), RolloutState::Paused, "4 of 40");
 }
 
 #[test]

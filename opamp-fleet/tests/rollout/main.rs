@@ -9,6 +9,7 @@ mod commands;
 mod commit;
 mod control_group;
 mod coordinator;
+mod decisions;
 mod domains;
 mod engine;
 mod evidence;

@@ -6,7 +6,7 @@
 use super::{Done, ENGINE, First, Live, Resume, needs};
 use crate::faults::seeded;
 use crate::rollout::engine::{Engine, Outside, Run};
-use crate::rollout::gates::{self, Evidence, GateCount, Scopes, Verdict};
+use crate::rollout::gates::{Evidence, GateCount, GateKind, Scopes, Verdict};
 use crate::rollout::journal::{CountdownIx, Entry};
 use crate::rollout::members::{Flags, Row};
 use crate::rollout::stats::Ppm;
@@ -126,10 +126,11 @@ impl Engine {
     /// Whether there is anybody to try again, or a provider to ask again. Otherwise the gates would but forget what they said.
     fn may_retry(&self, wave: WaveIx, run: &Run<'_>) -> bool {
         let is_asked_for = |said: &Evidence| {
-            matches!(said.verdict, Verdict::Error | Verdict::NoData) || !gates::counts_members(said.gate)
+            let is_outside = said.gate == GateKind::External || said.gate.is_telemetry();
+            is_outside || matches!(said.verdict, Verdict::Error | Verdict::NoData)
         };
         let mut members = (0..self.state.members.len() as u32).map(MemberIx);
-        self.all_undecided().any(is_asked_for)
+        self.undecided().is_some() && self.all_undecided().all(is_asked_for)
             || members.any(|ix| {
                 let row = self.state.members.row(ix);
                 row.wave == wave && member::on_retry(row, &self.around(ix, run.now)).row.is_some()

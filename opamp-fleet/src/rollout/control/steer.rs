@@ -173,14 +173,14 @@ impl Engine {
             Some(PauseReason::Inconclusive) => self.state.reason == Reason::Inconclusive,
             _ => false,
         };
-        if by_gate && self.undecided().is_none() {
+        let is_left = by_gate && self.undecided().is_none();
+        if is_left {
             self.leave_pause(live, by, run);
-            return Ok(First::Done);
         }
         if self.state.state == RolloutState::Running {
             self.release_held(run);
         }
-        Ok(result)
+        Ok(if is_left { First::Done } else { result })
     }
 
     /// Records that a gate observes only, or that it has other limits.

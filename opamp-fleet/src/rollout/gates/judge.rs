@@ -189,7 +189,7 @@ impl<'a> Judged<'a> {
     }
 
     fn verdict(&self) -> Option<Evidence> {
-        if self.is_everybody() || self.is_most() {
+        if self.is_everybody() {
             return Some(self.evidence(Verdict::Fail, TestKind::Hard, Limit::None));
         }
         let mut undecided = None;
@@ -203,6 +203,7 @@ impl<'a> Judged<'a> {
             }
         }
         match undecided {
+            _ if self.is_most() => Some(self.evidence(Verdict::Fail, TestKind::Hard, Limit::None)),
             Some((test, limit)) => Some(self.evidence(Verdict::Inconclusive, test, limit)),
             None => self.without_data(speaks),
         }
@@ -219,16 +220,24 @@ impl<'a> Judged<'a> {
         is_over && is_asked && all && !seeded!(facts.faults, SmallFaultPasses)
     }
 
-    /// Whether most of those who have answered count against the gate then, and they are fewer than its ratio asks for: two of
-    /// three are no success either. A score decides that by itself, and asks further members if it cannot.
+    /// Whether most of those who have answered count against the gate then, more than its ratio allows, and are too few for it
+    /// all the same: two of three are no success either. In a wave a score decides that by itself, and asks further members if
+    /// it cannot.
     fn is_most(&self) -> bool {
-        let facts = self.facts;
+        let (facts, bad, of) = (self.facts, self.bad, self.count.eligible);
         let is_over = facts.at_end && (facts.is_first || facts.scope == ScopeAt::All);
-        let is_asked = super::counts_members(self.config.kind);
-        let is_ratio = |(test, _): (Test, _)| matches!(test, Test::Percent { .. });
         let is_raised = facts.raised.iter().any(|(gate, ..)| *gate == self.gate);
-        let most = self.bad >= 2 && self.bad > self.count.eligible / 2 && self.bad > facts.shown / 2;
-        is_over && is_asked && !is_raised && most && self.tests().all(is_ratio)
+        let most = bad >= 2 && bad > of / 2 && bad > facts.shown / 2;
+        let too_few = |test| match test {
+            Test::Percent { over, at_least } => {
+                over.is_exceeded_by(bad, of) && (bad < at_least || of < self.config.min_sample)
+            }
+            _ => false,
+        };
+        let mut tests = self.tests().map(|(test, _)| test);
+        let is_asked = super::counts_members(self.config.kind) && !is_raised;
+        let asks = if facts.scope == ScopeAt::All { tests.any(too_few) } else { tests.all(too_few) };
+        is_over && is_asked && most && asks
     }
 
     /// The gate's tests, or what replaces them.

@@ -148,6 +148,8 @@ impl Form {
         }
         if let Some(closes) = self.tail_closes(state) {
             closes.since(self.now).put(out);
+            // Who comes just then is in time.
+            (closes < self.now).put(out);
         }
     }
 
@@ -237,6 +239,7 @@ impl Form {
         if row.state == MemberState::Removed {
             // Should it join again, it has its tries and its offers.
             is_touched.put(out);
+            member::has_been_tried(row).put(out);
             self.tries(row, out);
             if self.counts_falls {
                 row.falls_before.put(out);
@@ -259,7 +262,8 @@ impl Form {
             row.deadline.since(self.now).put(out);
         }
         self.tries(row, out);
-        row.returns.min(member::ROLLBACK_RETURNS_MAX).put(out);
+        row.returns.min(member::ROLLBACK_RETURNS_MAX + 1).put(out);
+        member::has_been_tried(row).put(out);
         if self.counts_falls {
             row.falls.put(out);
             row.falls_before.put(out);

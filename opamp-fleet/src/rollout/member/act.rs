@@ -239,10 +239,7 @@ impl Case<'_> {
             MemberState::Delivered | MemberState::Applying | MemberState::Applied => {
                 self.step(Changed { stage, ..deferred })
             }
-            _ if note::has_offer(self.row) => {
-                let returns = if self.row.state == MemberState::Queued { deferred.returns } else { 0 };
-                self.undo(Changed { stage: MemberState::Queued, returns, ..deferred })
-            }
+            _ if note::has_offer(self.row) => self.undo(Changed { stage: MemberState::Queued, ..deferred }),
             _ => self.step(Changed { stage: MemberState::Queued, ..deferred }),
         }
     }
@@ -258,8 +255,13 @@ impl Case<'_> {
             _ => queued.stage,
         };
         // Who has been away for longer than its grace is not just restarting.
-        let is_gone = row.reason == Reason::GraceOver && !self.noted.flags.contains(Flags::CONNECTED);
-        let returns = if is_gone { deadline::ROLLBACK_RETURNS_MAX } else { 0 };
+        let is_over = match row.reason {
+            Reason::GraceOver => true,
+            Reason::AnnouncedLeave => row.deadline == Time::NEVER,
+            _ => false,
+        };
+        let is_gone = is_over && !self.noted.flags.contains(Flags::CONNECTED);
+        let returns = if is_gone { deadline::AWAY_BEFORE } else { 0 };
         Changed { stage, returns, ..queued }
     }
 
@@ -267,7 +269,8 @@ impl Case<'_> {
     /// just be restarting, above all if that is why it goes back. It does so some times, and not for who is known to be away.
     pub(super) fn rollback_deferral(&self) -> Changed {
         let deferred = self.to(MemberState::RollbackDeferred, Reason::NotConnected);
-        if matches!(self.row.state, MemberState::Deferred | MemberState::Expired) {
+        let is_known = matches!(self.row.state, MemberState::Deferred | MemberState::Expired);
+        if is_known || deferred.returns == deadline::AWAY_BEFORE {
             return self.left_alone(Changed { returns: 0, ..deferred });
         }
         let returns = deferred.returns.saturating_add(1);

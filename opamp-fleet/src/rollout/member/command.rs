@@ -104,8 +104,10 @@ pub(crate) fn offered(row: &Row, around: &Around<'_>) -> Changed {
     let mut falls_before = row.falls_before;
     let is_first = row.offer == 0;
     // It was away, and nothing of this rollout has reached it.
-    let is_anew =
-        !is_rollback && note::is_first_try(row) && row.reason == Reason::Returned && row.returns == 0;
+    let is_anew = !is_rollback
+        && note::is_first_try(row)
+        && row.reason == Reason::Returned
+        && !note::has_been_tried(row);
     // Later tries, and the way back, are compared with how it was before the first: what a try broke excuses nothing.
     if is_first || is_anew {
         (flags, falls_before) = (compared_with(flags), note::falls_before(row, around));
@@ -117,7 +119,7 @@ pub(crate) fn offered(row: &Row, around: &Around<'_>) -> Changed {
         stage: state,
         falls: 0,
         falls_before,
-        returns: if is_rollback { row.returns } else { 0 },
+        returns: if is_rollback && row.returns != deadline::AWAY_BEFORE { row.returns } else { 0 },
         flags,
         offer: row.offer.saturating_add(1),
         since: around.now,
@@ -146,8 +148,9 @@ fn command(row: &Row, around: &Around<'_>, column: Column) -> Step {
 
 /// Back in the queue by an operator's wish, as if nothing had failed; how it was before the first try is remembered.
 fn requeue(row: &Row, around: &Around<'_>, reason: Reason) -> Step {
-    let returns = u8::from(note::has_offer(row));
-    let noted = Changed { bad: 0, failed_tries: 0, transport_tries: 0, returns, ..row.changed() };
+    let tried = if note::has_offer(row) { note::TRIED } else { 0 };
+    let falls_before = row.falls_before | tried;
+    let noted = Changed { bad: 0, failed_tries: 0, transport_tries: 0, falls_before, ..row.changed() };
     Case { noted, ..case(row, around, Column::Back) }.requeue(reason)
 }
 

@@ -20,6 +20,9 @@ pub(super) const RETURNS_MAX: u8 = 3;
 /// their good configuration between two falls.
 pub(crate) const ROLLBACK_RETURNS_MAX: u8 = 10;
 
+/// Instead of how often: it had been away for longer than its grace when its turn to go back came.
+pub(super) const AWAY_BEFORE: u8 = u8::MAX;
+
 /// How often an agent is heard of that has not said how often.
 const INTERVAL: Duration = Duration::from_secs(30);
 

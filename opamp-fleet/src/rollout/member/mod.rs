@@ -27,6 +27,7 @@ pub(crate) use self::command::{
 pub(crate) use self::deadline::{ROLLBACK_RETURNS_MAX, grace};
 pub(crate) use self::expiry::on_deadline;
 pub(crate) use self::note::FALLS_BEFORE;
+pub(crate) use self::note::has_been_tried;
 use super::members::{Changed, Pace, Row};
 use super::plan::Plan;
 use super::{AgentFact, ConfigStatus, Effective, MemberState, RolloutState, Time, WaveState};

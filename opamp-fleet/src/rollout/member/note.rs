@@ -7,6 +7,7 @@ use opamp_proto::AgentCapabilities;
 use super::cell::Column;
 use super::{Around, Step};
 use crate::rollout::gates::{FALLS, GateKind};
+pub(super) use crate::rollout::members::TRIED;
 use crate::rollout::members::{Changed, Flags, Row};
 use crate::rollout::{AgentFact, MemberState, Reason, Time};
 
@@ -156,6 +157,11 @@ const fn has_applied(state: MemberState) -> bool {
 /// Whether nothing has failed yet: how the member was before the first try is what it is compared with.
 pub(super) const fn is_first_try(row: &Row) -> bool {
     row.transport_tries == 0 && row.failed_tries == 0
+}
+
+/// Whether an operator has let it be tried again: it is not as it was before its first offer.
+pub(crate) const fn has_been_tried(row: &Row) -> bool {
+    row.falls_before & TRIED != 0
 }
 
 /// Whether its present offer may have reached it.

@@ -7,6 +7,7 @@ mod view;
 
 use opamp_proto::{AgentId, Fingerprint};
 
+pub(crate) use row::TRIED;
 pub use row::{Changed, Fell, Flags};
 pub(crate) use row::{Row, RowView};
 pub(crate) use table::IdTable;

@@ -22,10 +22,10 @@ pub(crate) struct Row {
     pub(crate) transport_tries: u8,
     /// FAILED so far, the last one included.
     pub(crate) failed_tries: u8,
-    /// Falls within the gate's window before the offer, two at most.
+    /// Falls within the gate's window before the offer, two at most; and whether it stays with that, because an operator has
+    /// let it be tried again.
     pub(crate) falls_before: u8,
-    /// How often it came back within its grace under the present offer; while it goes back, how often it went away. In a queue
-    /// not 0 if an operator lets it be tried again: it is not as it was before its first offer.
+    /// How often it came back within its grace under the present offer; while it goes back, how often it went away.
     pub(crate) returns: u8,
     pub(crate) flags: Flags,
     /// One bit for each gate it counts against.
@@ -157,7 +157,7 @@ pub struct Changed {
     pub transport_tries: u8,
     /// FAILED so far.
     pub failed_tries: u8,
-    /// Falls shortly before the offer, two at most.
+    /// Falls shortly before the offer, two at most; 128 more if an operator has let it be tried again.
     pub falls_before: u8,
     /// How often it came back under the present offer.
     pub returns: u8,
@@ -178,6 +178,10 @@ pub struct Changed {
 }
 
 const _: () = assert!(std::mem::size_of::<Changed>() == 48);
+
+/// In [`Row::falls_before`]: an operator has let it be tried again. How it was before its first offer is what it stays
+/// compared with.
+pub(crate) const TRIED: u8 = 0x80;
 
 /// When a member fell the last two times, in whole seconds of engine time; 0 for never. Two are enough to tell whether a third
 /// one makes a loop, and whether it fell at that pace before.
@@ -253,7 +257,7 @@ impl RowView<'_> {
     }
 
     pub(crate) const fn falls_before(self) -> u8 {
-        self.0.falls_before
+        self.0.falls_before & !TRIED
     }
 
     /// What windows of gates run from: when the present offer was made, when it was applied, and, once it has settled well,

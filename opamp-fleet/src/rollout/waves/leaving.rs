@@ -75,7 +75,19 @@ impl Engine {
         let fails = |counts: &[GateCount]| {
             counts.get(gate.index()).is_some_and(|count| fails(config, raised, count, leaving))
         };
-        config.scopes.contains(Scopes::ZONE) || fails(&state.wave(ix).gates) || fails(&state.overall)
+        // At the end of the first wave and of the rollout so few are enough as are most of them.
+        let most = |counts: &[GateCount]| {
+            let count = counts.get(gate.index()).filter(|_| raised.is_none());
+            count.is_some_and(|count| {
+                let bad = count.bad.saturating_add(leaving);
+                bad >= count.eligible || bad >= 2 && bad > count.eligible / 2
+            })
+        };
+        let is_end = ix == WaveIx::TAIL || ix == state.first_wave();
+        config.scopes.contains(Scopes::ZONE)
+            || fails(&state.wave(ix).gates)
+            || fails(&state.overall)
+            || is_end && (most(&state.wave(ix).gates) || most(&state.overall))
     }
 
     /// Whether a member of the wave that has settled went away before that time, unannounced, and its grace is not over.

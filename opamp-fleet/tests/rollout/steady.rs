@@ -447,6 +447,24 @@ fn while_a_success_is_being_committed_nobody_is_assigned_what_the_group_had_befo
 }
 
 #[test]
+fn while_a_success_is_being_committed_nothing_is_recorded_for_who_runs_what_the_group_had_before() {
+    let fleet = agents(1);
+    let mut several = steady(SteadySettings::default());
+    let rollout = RolloutId::from_bytes([9; 16]);
+    applied_by(&mut several, rollout, &fleet);
+    several.wait(Duration::from_secs(3_600));
+    several.out.take_shared();
+    let mut other = Agent { runs: Some(WANTED), ..Agent::new(78) };
+    assert_eq!(place(&mut several, &mut other).0, []);
+    desire(&mut several, fingerprint("new"), rollout);
+    several.out.take_shared();
+    let (writes, _) = place(&mut several, &mut other);
+    let is_new =
+        |write: &Write| matches!(write, Write::Assign { config, .. } if *config == fingerprint("new"));
+    assert!(writes.iter().all(is_new), "{writes:?}");
+}
+
+#[test]
 fn a_success_that_was_not_committed_leaves_the_group_as_it_was() {
     let fleet = agents(1);
     let mut several = steady(SteadySettings::default());

@@ -334,7 +334,7 @@ impl Steady {
         }
         let Some(group) = group else { return };
         let Some(desired) = self.groups.get(&(group, placed.slot)) else { return };
-        let (config, rollout) = (desired.config, desired.rollout);
+        let (config, rollout, awaits) = (desired.config, desired.rollout, desired.awaits.is_some());
         // What it runs and should run while another rollout holds it is that rollout's doing.
         let holder = run.shared.holder(placed.agent, placed.slot);
         let is_held = is_ending || holder.is_some_and(|holder| holder != rollout);
@@ -354,7 +354,8 @@ impl Steady {
         let assigned = assigned.filter(|_| tracked.is_some_and(|tracked| tracked.rollout == rollout));
         let next = match wants(placed, config) {
             Wants::Nothing => None,
-            Wants::Record if is_held => Some(Stage::InRollout),
+            // What the group had before is soon what it should have no more: all of its agents are told again then.
+            Wants::Record if is_held || awaits => Some(Stage::InRollout),
             Wants::Record if run.shared.is_recalled(&config) => None,
             Wants::Record => {
                 let key = OfferKey { rollout, agent: *placed.agent, offer: self.next_offer(placed) };

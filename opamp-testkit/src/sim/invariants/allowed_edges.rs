@@ -6,7 +6,7 @@
 use opamp_fleet::rollout::{MemberState, Reason, RolloutState, WaveState};
 
 use super::{Invariant, ensure, story};
-use crate::sim::ledger::Change;
+use crate::sim::ledger::{Change, Line};
 use crate::sim::world::{Commit, StepSeen, World};
 
 /// See the module.
@@ -78,7 +78,12 @@ fn of_wave(world: &World, commit: &Commit, change: &Change) -> Result<(), String
     // Of whom nobody could be offered anything there is nothing to watch.
     let is_empty =
         (*before, *after) == (WaveState::Settling, WaveState::Passed) && *reason == Reason::EmptyWave;
-    let extra = is_empty || is_released || stretched && of_stretched(*before, *after);
+    // Who was waited for at the end of the wave has shown that it works, and was watched by nobody yet.
+    let has_shown = |line: &Line| line.wave == *number && line.state == MemberState::Verified;
+    let is_fresh = (*before, *after) == (WaveState::Evaluating, WaveState::Soaking)
+        && *reason == Reason::GatesPass
+        && story.lines.iter().any(has_shown);
+    let extra = is_empty || is_released || is_fresh || stretched && of_stretched(*before, *after);
     ensure(extra || wave(*before, *after), || format!("wave {number} went from {before} to {after}"))
 }
 

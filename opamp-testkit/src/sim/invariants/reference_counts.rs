@@ -113,8 +113,9 @@ impl Judge {
             ScopeAt::Zone(_) => None,
         };
         self.fired.extend(scope.map(|scope| (number, scope)));
-        let is_everybody = is_everybody(config, evidence) && scope.is_some_and(is_end_of);
-        let has_cause = self.let_be.contains(&number) || is_everybody || has_cause(plan, number, evidence);
+        let all_or_most = is_everybody(config, evidence) || is_most(config, evidence);
+        let at_end = all_or_most && scope.is_some_and(is_end_of);
+        let has_cause = self.let_be.contains(&number) || at_end || has_cause(plan, number, evidence);
         ensure(has_cause, || format!("`{evidence}` is no reason to stop: {config:?}"))
     }
 
@@ -258,6 +259,19 @@ fn is_everybody(config: &GateConfig, evidence: &Evidence) -> bool {
     let counts = !config.kind.is_telemetry()
         && !matches!(config.kind, GateKind::External | GateKind::MassDisconnect | GateKind::Unverified);
     counts && evidence.test == TestKind::Hard && evidence.bad == evidence.of && evidence.of > 0
+}
+
+/// Whether the numbers of a verdict say that most of those who answered count against a gate, more than its ratio allows, and
+/// too few for it.
+fn is_most(config: &GateConfig, evidence: &Evidence) -> bool {
+    let (bad, of) = (evidence.bad.saturating_sub(evidence.expected), evidence.of);
+    let too_few = |test: &Test| match *test {
+        Test::Percent { over, at_least } => {
+            over.is_exceeded_by(bad, of) && (bad < at_least || of < config.min_sample)
+        }
+        _ => false,
+    };
+    evidence.test == TestKind::Hard && bad >= 2 && bad > of / 2 && config.tests.iter().any(too_few)
 }
 
 /// Whether the numbers of a verdict fail the test that it names.

@@ -86,9 +86,9 @@ fn keeps_what_remains(before: Countdown, to: Countdown, last: Time, at: Time) ->
 }
 
 /// A wave that begins to soak is watched for as long as its plan says: more if somebody extended it, less only if it was
-/// stretched, and then for the longest window of a gate.
+/// stretched, or soaks again because of whom it waited for, and then for the longest window of a gate.
 fn soaks(story: &Story, commit: &Commit, change: &Change) -> Result<(), String> {
-    let Change::Wave { wave, at, .. } = change else { return Ok(()) };
+    let Change::Wave { wave, before, at, .. } = change else { return Ok(()) };
     let (Some(line), Some(plan)) = (story.waves.get(wave.index()), story.plan().waves.get(wave.index()))
     else {
         return Err(format!("wave {wave} is none"));
@@ -103,7 +103,7 @@ fn soaks(story: &Story, commit: &Commit, change: &Change) -> Result<(), String> 
         // It has been stopped or gone on in the same transaction.
         return Ok(());
     }
-    let dwell = if line.stretched {
+    let dwell = if line.stretched || *before == WaveState::Evaluating {
         let windows = story.plan().gates.iter().map(|gate| gate.window);
         windows.max().unwrap_or(Duration::ZERO).min(plan.dwell)
     } else {

@@ -225,7 +225,9 @@ impl<'a> Judged<'a> {
     /// it cannot.
     fn is_most(&self) -> bool {
         let (facts, bad, of) = (self.facts, self.bad, self.count.eligible);
-        let is_over = facts.at_end && (facts.is_first || facts.scope == ScopeAt::All);
+        if !facts.at_end || !facts.is_first && facts.scope != ScopeAt::All {
+            return false;
+        }
         let is_raised = facts.raised.iter().any(|(gate, ..)| *gate == self.gate);
         let most = bad >= 2 && bad > of / 2 && bad > facts.shown / 2;
         let too_few = |test| match test {
@@ -237,7 +239,7 @@ impl<'a> Judged<'a> {
         let mut tests = self.tests().map(|(test, _)| test);
         let is_asked = super::counts_members(self.config.kind) && !is_raised;
         let asks = if facts.scope == ScopeAt::All { tests.any(too_few) } else { tests.all(too_few) };
-        is_over && is_asked && most && asks
+        is_asked && most && asks
     }
 
     /// The gate's tests, or what replaces them.

@@ -160,12 +160,12 @@ impl Engine {
         let is_first = evidence.scope == ScopeAt::Wave(first);
         let first = self.state.wave(first);
         // Once it has passed it speaks for the others no more: that all of it fail late is no total fault while they are well.
-        let of = |state| if first.is_over() { self.state.members_in(state) } else { first.count(state) };
-        let bad = MemberState::ALL.into_iter().filter(|state| state.outcome() == Outcome::Bad).map(of);
+        let by_state = if first.is_over() { self.state.total.by_state() } else { &first.by_state };
+        let of = |state: MemberState| by_state[state.index()];
+        let bad = || MemberState::ALL.into_iter().filter(|state| state.outcome() == Outcome::Bad).map(of);
         let nobody_well = of(MemberState::Verified) + of(MemberState::Unverified) == 0
-            && bad.sum::<u32>() + of(MemberState::Backoff) > 0;
-        let by_state = MemberState::ALL.map(of);
-        let shown = answered(&by_state) + of(MemberState::AlreadyCurrent);
+            && bad().sum::<u32>() + of(MemberState::Backoff) > 0;
+        let shown = answered(by_state) + of(MemberState::AlreadyCurrent);
         // As many as stop a total fault, or all there are when nobody of it is waited for any more.
         let is_over = evidence.test == TestKind::Hard || first.is_settled();
         let enough = evidence.bad >= 3 || evidence.bad > 0 && is_over;

@@ -19,6 +19,9 @@ pub struct GoServer {
     mark: usize,
 }
 
+/// So many free ports are tried.
+const STARTS: usize = 3;
+
 impl GoServer {
     /// Starts a server with additional flags on a port of its own.
     ///
@@ -26,6 +29,12 @@ impl GoServer {
     ///
     /// It does not build or does not start.
     pub fn start(flags: &[&str]) -> Outcome<Self> {
+        // Somebody else may take the port before the server does.
+        for _ in 1..STARTS {
+            if let Ok(server) = Self::at(free_address()?, flags) {
+                return Ok(server);
+            }
+        }
         Self::at(free_address()?, flags)
     }
 

@@ -14,12 +14,28 @@ use crate::support::{Driver, agents};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-#[test]
-fn who_waits_for_another_try_is_tried_again_by_an_operator_and_counts_anew() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
+/// Two waves of so many agents; all of the first one have it and are watched.
+fn with_a_good_first_wave(size: u32) -> Driver {
+    let mut driver = started(agents(2 * size), 0, Strategy::Batches { size }, UnverifiedPolicy::Neutral);
+    while driver.in_state(MemberState::Verified).len() < size as usize {
         driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
     }
+    driver
+}
+
+/// All who are offered it refuse it, until nobody is offered it any more.
+fn is_refused(driver: &mut Driver) {
+    for _ in 0..3 {
+        for agent in driver.in_state(MemberState::Offered) {
+            driver.deliver(agent);
+            driver.report(agent, ConfigStatus::Failed);
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_another_try_is_tried_again_by_an_operator_and_counts_anew() {
+    let mut driver = with_a_good_first_wave(3);
     driver.wait(Strategy::DWELL);
     // All of the second wave fail at once, and none has had its second try.
     for _ in 0..3 {
@@ -46,17 +62,9 @@ fn who_waits_for_another_try_is_tried_again_by_an_operator_and_counts_anew() {
 
 #[test]
 fn where_nobody_failed_there_is_nobody_to_try_again() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
+    let mut driver = with_a_good_first_wave(3);
     driver.wait(Strategy::DWELL);
-    for _ in 0..3 {
-        for agent in driver.in_state(MemberState::Offered) {
-            driver.deliver(agent);
-            driver.report(agent, ConfigStatus::Failed);
-        }
-    }
+    is_refused(&mut driver);
     assert_eq!(driver.in_state(MemberState::Rejected), [3, 4, 5]);
     assert_eq!(driver.engine.state(), RolloutState::Paused);
     let refused = driver.command(Do::Resume(Resume::Retry)).expect_err("they refused it");
@@ -66,22 +74,10 @@ fn where_nobody_failed_there_is_nobody_to_try_again() {
 
 #[test]
 fn a_gate_without_a_say_holds_nothing_whatever_else_has_paused_it() {
-    let paused = || {
-        let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-        for _ in 0..3 {
-            driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-        }
-        driver
-    };
     // Paused by the gate.
-    let mut driver = paused();
+    let mut driver = with_a_good_first_wave(3);
     driver.wait(Strategy::DWELL);
-    for _ in 0..3 {
-        for agent in driver.in_state(MemberState::Offered) {
-            driver.deliver(agent);
-            driver.report(agent, ConfigStatus::Failed);
-        }
-    }
+    is_refused(&mut driver);
     assert_eq!(driver.engine.state(), RolloutState::Paused);
     for gate in 0..driver.plan.gates.len() as u8 {
         let _ = driver.command(Do::SkipGate { gate: GateIx(gate), wave: None });
@@ -89,7 +85,7 @@ fn a_gate_without_a_say_holds_nothing_whatever_else_has_paused_it() {
     assert_eq!(driver.engine.state(), RolloutState::Running, "nothing is left that anybody has to decide");
 
     // Held by a gate, and paused by an operator on top of it.
-    let mut driver = paused();
+    let mut driver = with_a_good_first_wave(3);
     for agent in [0, 1] {
         let offer = driver.offer_of(agent);
         driver.fact(agent, AgentFact::Health { offer, healthy: false });
@@ -108,10 +104,7 @@ fn a_gate_without_a_say_holds_nothing_whatever_else_has_paused_it() {
 
 #[test]
 fn a_wave_that_is_held_and_paused_by_another_gate_goes_on_when_neither_has_a_say() {
-    let mut driver = started(agents(24), 0, Strategy::Batches { size: 12 }, UnverifiedPolicy::Neutral);
-    for _ in 0..5 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
+    let mut driver = with_a_good_first_wave(12);
     for agent in [0, 1] {
         let offer = driver.offer_of(agent);
         driver.fact(agent, AgentFact::Health { offer, healthy: false });
@@ -156,10 +149,7 @@ fn what_a_gate_says_while_an_operator_has_paused_the_rollout_is_told() {
 
 #[test]
 fn who_is_tried_again_by_an_operator_counts_anew() {
-    let mut driver = started(agents(6), 0, Strategy::Batches { size: 3 }, UnverifiedPolicy::Neutral);
-    for _ in 0..3 {
-        driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.succeed(agent));
-    }
+    let mut driver = with_a_good_first_wave(3);
     driver.wait(Strategy::DWELL);
     for _ in 0..12 {
         driver.in_state(MemberState::Offered).into_iter().for_each(|agent| driver.fail(agent));

@@ -1,13 +1,12 @@
 //! The opamp-go server as a process.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
 use crate::process;
 use crate::program::{Event, Program};
-use crate::server::free_address;
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
@@ -19,9 +18,6 @@ pub struct GoServer {
     mark: usize,
 }
 
-/// So many free ports are tried.
-const STARTS: usize = 3;
-
 impl GoServer {
     /// Starts a server with additional flags on a port of its own.
     ///
@@ -29,21 +25,20 @@ impl GoServer {
     ///
     /// It does not build or does not start.
     pub fn start(flags: &[&str]) -> Outcome<Self> {
-        // Somebody else may take the port before the server does.
-        for _ in 1..STARTS {
-            if let Ok(server) = Self::at(free_address()?, flags) {
-                return Ok(server);
-            }
-        }
-        Self::at(free_address()?, flags)
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), flags)
     }
 
-    fn at(address: SocketAddr, flags: &[&str]) -> Outcome<Self> {
-        let listen = address.to_string();
+    /// Port 0 is one that the server finds and tells: no free one is looked for here that somebody else may take before.
+    fn at(listen: SocketAddr, flags: &[&str]) -> Outcome<Self> {
+        let listen = listen.to_string();
         let arguments = [&["-listen", &*listen], flags].concat();
         let program = Program::start("Go server", process::go_server()?, &arguments)?;
-        let mut server = Self { program, address, files: None, mark: 0 };
+        let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Self { program, address: unknown, files: None, mark: 0 };
         let listening = server.until("the open port", |event| event["event"] == "listening")?;
+        let address = listening.value["address"].as_str().and_then(|address| address.parse().ok());
+        server.address =
+            address.ok_or_else(|| Failure::new("the Go server does not say where it listens"))?;
         server.files = listening.value["files"].as_str().map(str::to_owned);
         Ok(server)
     }
